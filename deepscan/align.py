@@ -1,0 +1,105 @@
+"""Face -> Crop: one upright, centred, equally large picture per face, with the way back to the frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from deepscan.records import Crop, CropQuality, Face, Frame, Pixels
+
+CROP_SIDE = 256
+
+# DeepfakeBench's template: ArcFace's five points with a margin of 1.3, in a crop of 256 pixels.
+# Left eye, right eye, nose, left and right mouth corner; x, y.
+TEMPLATE: Float[np.ndarray, "5 2"] = np.array(
+    [(96.87, 120.43), (158.83, 120.09), (128.04, 155.67), (102.59, 191.94), (153.90, 191.66)]
+)
+
+
+def align(frame: Frame, face: Face, track: int) -> Crop:
+    """Cut the face out of its frame so that its landmarks lie on the template's, as well as may be.
+
+    What lies outside the frame is black, as in DeepfakeBench's crops.
+    """
+    to_crop = similarity(face.landmarks, TEMPLATE)
+    to_frame = invert(to_crop)
+    pixels = warp(frame.pixels, to_frame, CROP_SIDE)
+    return Crop(
+        track, frame.index, frame.time, face, pixels, to_frame, _quality(frame, face, pixels, to_frame)
+    )
+
+
+def similarity(
+    source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "2 3"]:
+    """Least-squares rotation, uniform scale and shift taking `source` to `target`.
+
+    Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point
+    patterns", PAMI 1991, eqs. 40-42; in the plane it reduces to one complex number z with
+    target = z source + shift, z = <source, target> / |source|^2 of the centred points.
+
+    Returns:
+        (2, 3) matrix M with target ~ M @ (x, y, 1).
+    """
+    mean_s, mean_t = source.mean(0), target.mean(0)
+    s, t = (source - mean_s) @ (1, 1j), (target - mean_t) @ (1, 1j)
+    spread = float(np.vdot(s, s).real)
+    if spread == 0:
+        raise ValueError("all source points coincide: no similarity is defined")
+    z = complex(np.vdot(s, t)) / spread
+    linear = np.array([(z.real, -z.imag), (z.imag, z.real)])
+    return np.column_stack([linear, mean_t - linear @ mean_s])
+
+
+def invert(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    """The affine map that undoes `matrix`."""
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
+def warp(pixels: Pixels, to_frame: Float[np.ndarray, "2 3"], side: int) -> Pixels:
+    """Resample a square of `side` pixels whose point (u, v) shows the frame's point to_frame @ (u, v, 1).
+
+    Coordinates are continuous: the first pixel's centre is (0.5, 0.5). Where the frame is finer than
+    the crop it is first shrunk with an area filter, so that nothing aliases.
+    """
+    image = Image.fromarray(pixels)
+    step = float(np.sqrt(abs(np.linalg.det(to_frame[:, :2]))))  # frame pixels per crop pixel
+    if step > 1:
+        corners = np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], float) @ to_frame.T
+        margin = 2 * step
+        low = np.clip(corners.min(0) - margin, 0, image.size)
+        high = np.clip(corners.max(0) + margin, 0, image.size)
+        if (high - low < 1).any():  # the crop lies outside the frame altogether
+            return np.zeros((side, side, 3), np.uint8)
+        size = np.maximum(np.ceil((high - low) / step), 1).astype(int)
+        image = image.resize((int(size[0]), int(size[1])), Image.Resampling.BILINEAR, box=(*low, *high))
+        shrink = size / (high - low)
+        to_frame = np.column_stack([to_frame[:, :2], to_frame[:, 2] - low]) * shrink[:, None]
+    coefficients = tuple(to_frame.ravel().tolist())
+    return np.asarray(
+        image.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
+    )
+
+
+def _quality(frame: Frame, face: Face, pixels: Pixels, to_frame: Float[np.ndarray, "2 3"]) -> CropQuality:
+    grey = pixels.astype(np.float32) @ np.float32((0.299, 0.587, 0.114))
+    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    left_eye, right_eye, nose = face.landmarks[:3]
+    eyes = right_eye - left_eye
+    distance = max(float(np.hypot(*eyes)), 1e-6)
+    turn = abs(float((nose - (left_eye + right_eye) / 2) @ eyes)) / distance**2
+    centres = (np.arange(16) + 0.5) * (CROP_SIDE / 16)
+    grid = np.stack(np.meshgrid(centres, centres), -1).reshape(-1, 2)
+    x, y = (np.column_stack([grid, np.ones(len(grid))]) @ to_frame.T).T
+    height, width = frame.pixels.shape[:2]
+    inside = float(((x >= 0) & (x < width) & (y >= 0) & (y < height)).mean())
+    quarter = CROP_SIDE // 4
+    return CropQuality(
+        face_size=face.box.size,
+        sharpness=float(laplacian.var()),
+        brightness=float(grey[quarter:-quarter, quarter:-quarter].mean()),
+        turn=turn,
+        inside=inside,
+    )

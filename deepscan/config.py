@@ -1,0 +1,104 @@
+"""Frozen settings, one record per stage. Modules take plain arguments; only `pipeline` sees these."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from deepscan.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames are looked at.
+
+    `rule`: "uniform" (`frames` instants spread evenly over the stream's time), "keyframes", "all", or
+    "every" (one every `seconds`).
+    """
+
+    rule: str = "uniform"
+    frames: int = 32
+    seconds: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("uniform", "keyframes", "all", "every"):
+            raise SettingsError(f"sampling: {self.rule!r} is none of uniform, keyframes, all, every:SECONDS")
+        if self.frames < 1:
+            raise SettingsError(f"frames: {self.frames} is not a positive count")
+        if (self.rule == "every") != (self.seconds is not None):
+            raise SettingsError("sampling: every needs seconds, as in every:0.5, and others take none")
+        if self.seconds is not None and self.seconds <= 0:
+            raise SettingsError(f"sampling: every:{self.seconds} is not a positive time")
+
+    @classmethod
+    def parse(cls, text: str, frames: int = 32) -> Sampling:
+        """Read the command line's form: uniform, keyframes, all or every:SECONDS."""
+        if match := re.fullmatch(r"every:(\d+(?:\.\d+)?)", text):
+            return cls("every", frames, Fraction(match[1]))
+        return cls(text, frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """How faces are found. Sizes are pixels of the frame as displayed."""
+
+    min_size: int = 40  # smaller faces are counted, not scored
+    min_confidence: float = 0.9
+    working_side: int = 960  # frames are shrunk to this longer side before detection
+
+    def __post_init__(self) -> None:
+        if self.min_size < 12:
+            raise SettingsError(f"min-face: {self.min_size} px; the smallest face MTCNN can see is 12 px")
+        if not 0 < self.min_confidence < 1:
+            raise SettingsError(f"min_confidence: {self.min_confidence} is not between 0 and 1")
+        if self.working_side < 64:
+            raise SettingsError(f"working_side: {self.working_side} px is too small to find faces in")
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Which detector runs, and how."""
+
+    weights: str = "default"  # a name in weights/manifest.toml, or a checkpoint file
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    precision: str = "auto"  # auto | float32 | bfloat16
+    batch: int = 16
+    offline: bool = False  # never fetch the base
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise SettingsError(f"device: {self.device!r} is none of auto, cpu, cuda, cuda:N")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise SettingsError(f"precision: {self.precision!r} is none of auto, float32, bfloat16")
+        if self.batch < 1:
+            raise SettingsError(f"batch: {self.batch} is not a positive count")
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmaps:
+    """What is drawn."""
+
+    draw: bool = False
+    cls: bool = False  # the [CLS] attention beside the queries'
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of `deepscan.scan`'s settings."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    faces: Faces = field(default_factory=Faces)
+    scoring: Scoring = field(default_factory=Scoring)
+    heatmaps: Heatmaps = field(default_factory=Heatmaps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as a report states them."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: plain(inner) for key, inner in value.items()}
+            return float(value) if isinstance(value, Fraction) else value
+
+        return plain(asdict(self))

@@ -1,0 +1,56 @@
+"""Every error deepscan raises on purpose.
+
+    DeepscanError
+    ├── InputError            the file handed in cannot be analysed
+    │   ├── UnreadableInput   missing, forbidden, empty, cut, not a picture or video, too large
+    │   └── NoVideoStream     readable media, but nothing in it to look at (audio only)
+    ├── WeightsError
+    │   ├── WeightsMissing    not on this machine, and not to be fetched
+    │   └── WeightsMismatch   there, but not what it claims to be
+    ├── DataError             training or test data is missing, malformed or one-sided
+    ├── OutputError           results cannot be written, or would overwrite others
+    └── SettingsError         a setting has no meaning, or contradicts another
+
+A message says what is wrong, where, and what to do next. Errors of other libraries are turned into
+these at one seam each: PyAV and Pillow in `video`, safetensors and pip in `model`.
+"""
+
+
+class DeepscanError(Exception):
+    """Base of all expected failures; anything else that escapes is a bug."""
+
+
+class InputError(DeepscanError):
+    """The given file cannot be analysed."""
+
+
+class UnreadableInput(InputError):
+    """The file cannot be opened or holds no decodable picture."""
+
+
+class NoVideoStream(InputError):
+    """The file is media without a video stream."""
+
+
+class WeightsError(DeepscanError):
+    """Detector or base weights cannot be used."""
+
+
+class WeightsMissing(WeightsError):
+    """The weights are not on this machine and could not, or must not, be fetched."""
+
+
+class WeightsMismatch(WeightsError):
+    """The weights differ from what was asked for: hash, keys, shapes, version or form."""
+
+
+class DataError(DeepscanError):
+    """A data set is missing, malformed, or holds one class only."""
+
+
+class OutputError(DeepscanError):
+    """Results cannot be written where asked."""
+
+
+class SettingsError(DeepscanError):
+    """A setting is out of range, unknown or contradictory."""

@@ -1,0 +1,92 @@
+"""FaceFinder: all faces of a batch of frames, with landmarks (the only file that knows facenet-pytorch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from facenet_pytorch import MTCNN
+from PIL import Image
+
+from deepscan.records import Box, Face, Frame
+
+# The smallest face MTCNN's first network can see: its receptive field.
+MTCNN_FIELD = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The faces of one frame, largest first, and how many more were too small to judge."""
+
+    faces: tuple[Face, ...]
+    too_small: int
+
+
+class FaceFinder:
+    """MTCNN behind one call.
+
+    Args:
+        min_size: smallest face wanted, in frame pixels (see Box.size).
+        min_confidence: faces MTCNN is less sure of are dropped.
+        working_side: frames are shrunk to this longer side first, unless that would hide faces of
+            `min_size`. Frames in which nothing is found that way get a second look at full size.
+        device: torch device.
+    """
+
+    def __init__(self, min_size: int, min_confidence: float, working_side: int, device: str = "cpu") -> None:
+        self._min_size = min_size
+        self._min_confidence = min_confidence
+        self._working_side = working_side
+        self._net = MTCNN(keep_all=True, device=torch.device(device))
+
+    def find(self, frames: Sequence[Frame]) -> list[Found]:
+        """Faces of each frame, in the frames' order. Frames of one size are searched in one batch."""
+        found: list[Found | None] = [None] * len(frames)
+        sizes = {frame.pixels.shape for frame in frames}
+        for size in sizes:
+            places = [i for i, frame in enumerate(frames) if frame.pixels.shape == size]
+            scale = min(1.0, max(self._working_side / max(size[:2]), MTCNN_FIELD / self._min_size))
+            for i, result in zip(places, self._look([frames[i] for i in places], scale), strict=True):
+                if scale < 1 and not result.faces and not result.too_small:
+                    result = self._look([frames[i]], 1.0)[0]
+                found[i] = result
+        return [result for result in found if result is not None]
+
+    def _look(self, frames: Sequence[Frame], scale: float) -> list[Found]:
+        """Search frames of one size, shrunk by `scale`."""
+        height, width = frames[0].pixels.shape[:2]
+        smallest = max(float(MTCNN_FIELD), self._min_size * scale)
+        size = (round(width * scale), round(height * scale))
+        if min(size) < smallest:  # MTCNN raises on pictures that cannot hold a face
+            return [Found((), 0) for _ in frames]
+        pixels = [f.pixels if scale == 1 else _shrink(f.pixels, size) for f in frames]
+        self._net.min_face_size = smallest
+        boxes, confidences, points = self._net.detect(np.stack(pixels), landmarks=True)
+        back = np.array((width / size[0], height / size[1]))
+        return [self._found(_faces(*one, back)) for one in zip(boxes, confidences, points, strict=True)]
+
+    def _found(self, faces: Iterable[Face]) -> Found:
+        sure = sorted((f for f in faces if f.confidence >= self._min_confidence), key=lambda f: -f.box.size)
+        large = tuple(f for f in sure if f.box.size >= self._min_size)
+        return Found(large, len(sure) - len(large))
+
+
+def _faces(boxes: Any, confidences: Any, points: Any, back: np.ndarray) -> Iterable[Face]:
+    """MTCNN's answer for one frame as records, scaled `back` (2,) to frame pixels."""
+    if boxes is None:
+        return
+    for box, confidence, landmarks in zip(boxes, confidences, points, strict=True):
+        left, top, right, bottom = np.asarray(box, float) * (*back, *back)
+        if right > left and bottom > top:
+            yield Face(
+                Box(float(left), float(top), float(right), float(bottom)),
+                float(confidence),
+                np.asarray(landmarks, float) * back,
+            )
+
+
+def _shrink(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))

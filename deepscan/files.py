@@ -1,0 +1,79 @@
+"""Files at the edges: read-only inputs that are checked before use, outputs that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deepscan.errors import OutputError, UnreadableInput
+
+
+def check_readable(path: Path) -> None:
+    """Raise UnreadableInput unless `path` is a file with something in it that may be read."""
+    try:
+        if path.is_dir():
+            raise UnreadableInput(f"{path}: is a folder; add -r to analyse what it holds")
+        if not path.is_file():
+            what = "is not a regular file" if path.exists() else "no such file; check the path"
+            raise UnreadableInput(f"{path}: {what}")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise UnreadableInput(f"{path}: the file is empty (0 bytes); copy it again from its source")
+    except OSError as error:
+        raise UnreadableInput(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces so that memory does not grow with its length."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def part_file(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well, and nothing when it does not."""
+    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """Like `part_file` for a folder of results.
+
+    Raises:
+        OutputError: `folder` exists and `replace` is False, or it is no folder of deepscan's.
+    """
+    check_free(folder, replace)
+    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        check_free(folder, replace)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_free(folder: Path, replace: bool) -> None:
+    """Raise OutputError unless results may be written to `folder`."""
+    if not folder.exists():
+        return
+    if not replace:
+        raise OutputError(f"{folder}: already there; --force replaces it, --out DIR writes elsewhere")
+    if not (folder / "report.json").is_file():
+        raise OutputError(f"{folder}: holds no report.json, so it is not deepscan's to replace")

@@ -1,0 +1,333 @@
+"""The records handed from room to room, and the one orientation they all share.
+
+Colour is RGB, uint8. Boxes and points are display pixels (rotation and pixel aspect applied), x to
+the right, y down; a box is left, top, right, bottom, half-open. Label 1 means manipulated, and a
+logit above 0 leans to manipulated. Times are seconds on the stream's own clock: pts x time base.
+
+All records are frozen; the ones with pixels print shapes instead of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+# --- video -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is known of an input before anything is judged.
+
+    `width` and `height` are as displayed. `frames` counts the frames found by walking the container's
+    packets, not what its header claims; `start` and `duration` come from the first and last of them.
+    """
+
+    path: Path
+    kind: str  # "video" or "image"
+    sha256: str
+    bytes: int
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    rotation: int  # degrees the stored picture is turned counter-clockwise for display
+    frames: int
+    start: Fraction  # seconds of the first frame
+    duration: Fraction  # seconds from the first frame to the end of the last
+    nominal_rate: Fraction | None  # frames per second the stream declares
+    average_rate: Fraction | None  # frames per second it has
+    variable_rate: bool
+    exact_times: bool  # False: the container carries no usable pts, times follow the frame order
+    bit_rate: int | None  # bits per second of the whole file
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame as displayed. `index` counts in display order from 0."""
+
+    index: int
+    time: Fraction
+    pixels: Pixels
+    interlaced: bool = False
+
+    def __repr__(self) -> str:
+        return f"Frame(index={self.index}, time={float(self.time):.3f}, {self.pixels.shape})"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCount:
+    """How the sampled instants fared in decoding; they add up to `sampled`."""
+
+    sampled: int
+    decoded: int
+    damaged: int  # decoded by concealment or not at all because the data is broken: never scored
+    missing: int  # the stream ended before them
+
+    def __post_init__(self) -> None:
+        if self.sampled != self.decoded + self.damaged + self.missing:
+            raise ValueError(f"counts do not add up: {self}")
+
+
+# --- faces -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in display pixels, half-open; may reach outside the frame."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def __post_init__(self) -> None:
+        if not (self.right > self.left and self.bottom > self.top):
+            raise ValueError(f"empty or inside-out box: {self}")
+
+    @property
+    def width(self) -> float:
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
+    @property
+    def size(self) -> float:
+        """Side of the square of equal area, in pixels: "the face size" everywhere in deepscan."""
+        return float(np.sqrt(self.area))
+
+    def iou(self, other: Box) -> float:
+        """Intersection over union, 0 to 1."""
+        across = min(self.right, other.right) - max(self.left, other.left)
+        down = min(self.bottom, other.bottom) - max(self.top, other.top)
+        shared = max(across, 0.0) * max(down, 0.0)
+        return shared / (self.area + other.area - shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A detected face: where it is, how sure the finder is, and its five landmarks.
+
+    `landmarks` (5, 2), x and y: left eye, right eye, nose, left and right mouth corner, left meaning
+    left in the picture.
+    """
+
+    box: Box
+    confidence: float
+    landmarks: Float[np.ndarray, "5 2"]
+
+
+@dataclass(frozen=True, slots=True)
+class CropQuality:
+    """What may make a crop weak evidence."""
+
+    face_size: float  # pixels in the frame, see Box.size
+    sharpness: float  # variance of the Laplacian of the aligned grey crop (grey levels squared)
+    brightness: float  # mean grey level of the aligned crop's inside, 0 to 255
+    turn: float  # |nose offset from mid-eyes| / eye distance along the eye line: 0 frontal, 0.5+ profile
+    inside: float  # share of the crop that lies within the frame, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """An aligned face and the way back to the frame it was cut from.
+
+    `to_frame` (2, 3) maps crop pixels to display pixels: (x, y) = to_frame @ (u, v, 1).
+    """
+
+    track: int
+    frame_index: int
+    time: Fraction
+    face: Face
+    pixels: Pixels
+    to_frame: Float[np.ndarray, "2 3"]
+    quality: CropQuality
+
+    def __repr__(self) -> str:
+        return f"Crop(track={self.track}, time={float(self.time):.3f}, {self.pixels.shape})"
+
+    def corners(self) -> Float[np.ndarray, "4 2"]:
+        """Corners of the crop in display pixels, clockwise from the top left."""
+        side = self.pixels.shape[0]
+        square = np.array([(0, 0, 1), (side, 0, 1), (side, side, 1), (0, side, 1)], float)
+        return square @ self.to_frame.T
+
+
+# --- detector --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the detector says of a batch of crops, as numpy values.
+
+    Both attentions are averaged over heads and sum to 1 over patches; patches run row by row over a
+    square grid.
+    """
+
+    logit: Float[np.ndarray, " b"]
+    query_attention: Float[np.ndarray, "b k p"]
+    cls_attention: Float[np.ndarray, "b p"]
+
+    def __len__(self) -> int:
+        return len(self.logit)
+
+
+# --- evidence and verdict --------------------------------------------------------------------------
+
+
+class VerdictName(StrEnum):
+    """The six things deepscan can say. None of them says that a video is authentic."""
+
+    MANIPULATION_INDICATED = "manipulation_indicated"
+    INCONCLUSIVE = "inconclusive"
+    NO_MANIPULATION_INDICATED = "no_manipulation_indicated"
+    NO_FACE = "no_face"
+    INSUFFICIENT = "insufficient"
+    ERROR = "error"
+
+    @property
+    def assessed(self) -> bool:
+        """Whether a score stands behind this verdict."""
+        return self not in (self.NO_FACE, self.INSUFFICIENT, self.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A verdict with the closed code of its reason and the sentence that explains it."""
+
+    name: VerdictName
+    reason: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Video logits at or below `low` indicate nothing, at or above `high` manipulation."""
+
+    low: float
+    high: float
+    provisional: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low threshold {self.low} is not under high threshold {self.high}")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameEvidence:
+    """One scored crop without its pixels: what a report keeps for every face in every frame."""
+
+    track: int
+    frame_index: int
+    time: Fraction
+    face: Face
+    quality: CropQuality
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEvidence:
+    """One face followed over the sampled instants; `score` is the mean of its frame logits."""
+
+    id: int
+    frames: tuple[FrameEvidence, ...]
+    score: float
+    maximum: float
+    top10_mean: float
+    enough: bool  # seen often enough to carry the video's score
+
+    @property
+    def face_size(self) -> float:
+        """Median face size in frame pixels."""
+        return float(np.median([f.quality.face_size for f in self.frames]))
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Video-level scores, all logits. `video` decides the verdict, the others stand beside it."""
+
+    video: float  # highest track score among tracks with enough evidence
+    track: int  # the track it comes from
+    largest_face: float  # mean over each frame's largest face: the paper's and the benchmark's rule
+    maximum: float  # highest frame logit among tracks with enough evidence
+    top10_mean: float  # mean of their highest tenth
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything judged about one input."""
+
+    decoding: DecodeCount
+    frames_with_face: int
+    faces_too_small: int
+    tracks: tuple[TrackEvidence, ...]
+    scores: Scores | None
+    thresholds: Thresholds
+    verdict: Verdict
+    warnings: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.verdict.name.assessed != (self.scores is not None):
+            raise ValueError(f"{self.verdict.name} with scores {self.scores}")
+
+    def crops(self) -> Iterator[FrameEvidence]:
+        """All scored faces, track by track."""
+        for track in self.tracks:
+            yield from track.frames
+
+
+# --- report ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Who judged, with what, how and when."""
+
+    versions: dict[str, str]
+    detector: dict[str, Any]  # name, sha256, base, base sha256, training, licence
+    device: str
+    precision: str  # "float32" or "bfloat16": of the tower's arithmetic
+    threads: int
+    settings: dict[str, Any]
+    started: str  # UTC, ISO 8601
+    finished: str
+    sha256_after: str
+    seconds: dict[str, float]  # wall time by stage
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The product: `deepscan.scan` returns it, the writers in `deepscan.report` show it."""
+
+    source: Source
+    evidence: Evidence
+    provenance: Provenance
+    folder: Path | None = None  # where outputs were written
+    outputs: tuple[str, ...] = ()  # their names within it, report.json aside
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.evidence.verdict
+
+    @property
+    def score(self) -> float | None:
+        """The video's logit; None where nothing could be assessed."""
+        return self.evidence.scores.video if self.evidence.scores else None

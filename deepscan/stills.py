@@ -1,0 +1,94 @@
+"""StillSource: one picture, read with Pillow, behind the same three calls as a video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from deepscan.config import Sampling
+from deepscan.errors import UnreadableInput
+from deepscan.files import check_readable, sha256
+from deepscan.records import Frame, Source
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO", "AVIF", "JPEG2000")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2")
+
+# The same bound as for video frames (see video.MAX_PIXELS): three bytes a pixel must fit memory.
+MAX_PIXELS = 2**26
+
+
+def is_still(path: Path) -> bool:
+    """Whether the content, not the name, is a single picture. Animations are left to FFmpeg."""
+    check_readable(path)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return getattr(image, "n_frames", 1) == 1 or image.format == "MPO"
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return False
+    except Image.DecompressionBombError:
+        return True  # a picture all right: StillSource says why it is refused
+
+
+class StillSource:
+    """One picture file, opened read-only; turned upright by its EXIF orientation.
+
+    Raises:
+        UnreadableInput: damaged, cut short, or too large to decode.
+    """
+
+    declared_duration = None
+
+    def __init__(self, path: Path) -> None:
+        check_readable(path)
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise UnreadableInput(
+                        f"{path}: claims {width} x {height} pixels;"
+                        f" more than {MAX_PIXELS // 10**6} million are not decoded"
+                    )
+                codec, mode = str(image.format).lower(), image.mode
+                rotation = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}.get(
+                    image.getexif().get(0x0112, 1), 0
+                )
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith(("I;16", "I")):  # 16-bit grey: Pillow would clip it at 255
+                    upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+                self._pixels = np.asarray(upright.convert("RGB"))
+        except Image.DecompressionBombError as error:
+            raise UnreadableInput(f"{path}: {error}; it is not decoded") from error
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UnreadableInput(f"{path}: not a readable picture ({error}); it may be cut short") from error
+        self.source = Source(
+            path=path,
+            kind="image",
+            sha256=sha256(path),
+            bytes=path.stat().st_size,
+            container=codec,
+            codec=codec,
+            pixel_format=mode,
+            width=self._pixels.shape[1],
+            height=self._pixels.shape[0],
+            rotation=rotation,
+            frames=1,
+            start=Fraction(0),
+            duration=Fraction(0),
+            nominal_rate=None,
+            average_rate=None,
+            variable_rate=False,
+            exact_times=True,
+            bit_rate=None,
+        )
+
+    def choose(self, sampling: Sampling) -> tuple[int, ...]:
+        """The one frame there is, whatever the sampling."""
+        return (0,)
+
+    def decode(self, indices: Sequence[int]) -> Iterator[Frame]:
+        """The one frame there is."""
+        yield from (Frame(i, Fraction(0), self._pixels) for i in indices)
