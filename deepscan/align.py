@@ -26,7 +26,13 @@ def align(frame: Frame, face: Face, track: int) -> Crop:
     to_frame = invert(to_crop)
     pixels = warp(frame.pixels, to_frame, CROP_SIDE)
     return Crop(
-        track, frame.index, frame.time, face, pixels, to_frame, _quality(frame, face, pixels, to_frame)
+        track,
+        frame.index,
+        frame.time,
+        face,
+        pixels,
+        to_frame,
+        _quality(frame, face, pixels, to_frame),
     )
 
 
@@ -67,25 +73,35 @@ def warp(pixels: Pixels, to_frame: Float[np.ndarray, "2 3"], side: int) -> Pixel
     image = Image.fromarray(pixels)
     step = float(np.sqrt(abs(np.linalg.det(to_frame[:, :2]))))  # frame pixels per crop pixel
     if step > 1:
-        corners = np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], float) @ to_frame.T
+        corners = (
+            np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], float) @ to_frame.T
+        )
         margin = 2 * step
         low = np.clip(corners.min(0) - margin, 0, image.size)
         high = np.clip(corners.max(0) + margin, 0, image.size)
         if (high - low < 1).any():  # the crop lies outside the frame altogether
             return np.zeros((side, side, 3), np.uint8)
         size = np.maximum(np.ceil((high - low) / step), 1).astype(int)
-        image = image.resize((int(size[0]), int(size[1])), Image.Resampling.BILINEAR, box=(*low, *high))
+        image = image.resize(
+            (int(size[0]), int(size[1])), Image.Resampling.BILINEAR, box=(*low, *high)
+        )
         shrink = size / (high - low)
         to_frame = np.column_stack([to_frame[:, :2], to_frame[:, 2] - low]) * shrink[:, None]
     coefficients = tuple(to_frame.ravel().tolist())
     return np.asarray(
-        image.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
+        image.transform(
+            (side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
+        )
     )
 
 
-def _quality(frame: Frame, face: Face, pixels: Pixels, to_frame: Float[np.ndarray, "2 3"]) -> CropQuality:
-    grey = pixels.astype(np.float32) @ np.float32((0.299, 0.587, 0.114))
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+def _quality(
+    frame: Frame, face: Face, pixels: Pixels, to_frame: Float[np.ndarray, "2 3"]
+) -> CropQuality:
+    grey = pixels.astype(np.float32) @ np.array((0.299, 0.587, 0.114), np.float32)
+    laplacian = (
+        grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    )
     left_eye, right_eye, nose = face.landmarks[:3]
     eyes = right_eye - left_eye
     distance = max(float(np.hypot(*eyes)), 1e-6)

@@ -24,11 +24,15 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.rule not in ("uniform", "keyframes", "all", "every"):
-            raise SettingsError(f"sampling: {self.rule!r} is none of uniform, keyframes, all, every:SECONDS")
+            raise SettingsError(
+                f"sampling: {self.rule!r} is none of uniform, keyframes, all, every:SECONDS"
+            )
         if self.frames < 1:
             raise SettingsError(f"frames: {self.frames} is not a positive count")
         if (self.rule == "every") != (self.seconds is not None):
-            raise SettingsError("sampling: every needs seconds, as in every:0.5, and others take none")
+            raise SettingsError(
+                "sampling: every needs seconds, as in every:0.5, and others take none"
+            )
         if self.seconds is not None and self.seconds <= 0:
             raise SettingsError(f"sampling: every:{self.seconds} is not a positive time")
 
@@ -50,11 +54,15 @@ class Faces:
 
     def __post_init__(self) -> None:
         if self.min_size < 12:
-            raise SettingsError(f"min-face: {self.min_size} px; the smallest face MTCNN can see is 12 px")
+            raise SettingsError(
+                f"min-face: {self.min_size} px; the smallest face MTCNN can see is 12 px"
+            )
         if not 0 < self.min_confidence < 1:
             raise SettingsError(f"min_confidence: {self.min_confidence} is not between 0 and 1")
         if self.working_side < 64:
-            raise SettingsError(f"working_side: {self.working_side} px is too small to find faces in")
+            raise SettingsError(
+                f"working_side: {self.working_side} px is too small to find faces in"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,9 @@ class FaceFinder:
         device: torch device.
     """
 
-    def __init__(self, min_size: int, min_confidence: float, working_side: int, device: str = "cpu") -> None:
+    def __init__(
+        self, min_size: int, min_confidence: float, working_side: int, device: str = "cpu"
+    ) -> None:
         self._min_size = min_size
         self._min_confidence = min_confidence
         self._working_side = working_side
@@ -49,7 +51,9 @@ class FaceFinder:
         for size in sizes:
             places = [i for i, frame in enumerate(frames) if frame.pixels.shape == size]
             scale = min(1.0, max(self._working_side / max(size[:2]), MTCNN_FIELD / self._min_size))
-            for i, result in zip(places, self._look([frames[i] for i in places], scale), strict=True):
+            for i, result in zip(
+                places, self._look([frames[i] for i in places], scale), strict=True
+            ):
                 if scale < 1 and not result.faces and not result.too_small:
                     result = self._look([frames[i]], 1.0)[0]
                 found[i] = result
@@ -66,10 +70,14 @@ class FaceFinder:
         self._net.min_face_size = smallest
         boxes, confidences, points = self._net.detect(np.stack(pixels), landmarks=True)
         back = np.array((width / size[0], height / size[1]))
-        return [self._found(_faces(*one, back)) for one in zip(boxes, confidences, points, strict=True)]
+        return [
+            self._found(_faces(*one, back)) for one in zip(boxes, confidences, points, strict=True)
+        ]
 
     def _found(self, faces: Iterable[Face]) -> Found:
-        sure = sorted((f for f in faces if f.confidence >= self._min_confidence), key=lambda f: -f.box.size)
+        sure = sorted(
+            (f for f in faces if f.confidence >= self._min_confidence), key=lambda f: -f.box.size
+        )
         large = tuple(f for f in sure if f.box.size >= self._min_size)
         return Found(large, len(sure) - len(large))
 
@@ -89,4 +97,6 @@ def _faces(boxes: Any, confidences: Any, points: Any, back: np.ndarray) -> Itera
 
 
 def _shrink(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+    return np.asarray(
+        Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    )

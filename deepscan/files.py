@@ -1,4 +1,4 @@
-"""Files at the edges: read-only inputs that are checked before use, outputs that appear whole or not at all."""
+"""Files at the edges: inputs are checked and only read, outputs appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ def check_readable(path: Path) -> None:
             raise UnreadableInput(f"{path}: {what}")
         with path.open("rb") as file:
             if not file.read(1):
-                raise UnreadableInput(f"{path}: the file is empty (0 bytes); copy it again from its source")
+                raise UnreadableInput(
+                    f"{path}: the file is empty (0 bytes); copy it again from its source"
+                )
     except OSError as error:
-        raise UnreadableInput(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+        raise UnreadableInput(
+            f"{path}: cannot be read: {error.strerror}; check its permissions"
+        ) from error
 
 
 def sha256(path: Path) -> str:
@@ -74,6 +78,8 @@ def check_free(folder: Path, replace: bool) -> None:
     if not folder.exists():
         return
     if not replace:
-        raise OutputError(f"{folder}: already there; --force replaces it, --out DIR writes elsewhere")
+        raise OutputError(
+            f"{folder}: already there; --force replaces it, --out DIR writes elsewhere"
+        )
     if not (folder / "report.json").is_file():
         raise OutputError(f"{folder}: holds no report.json, so it is not deepscan's to replace")

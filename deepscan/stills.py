@@ -50,20 +50,24 @@ class StillSource:
                 if width * height > MAX_PIXELS:
                     raise UnreadableInput(
                         f"{path}: claims {width} x {height} pixels;"
-                        f" more than {MAX_PIXELS // 10**6} million are not decoded"
+                        f" the limit is {MAX_PIXELS} in all"
                     )
                 codec, mode = str(image.format).lower(), image.mode
                 rotation = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}.get(
                     image.getexif().get(0x0112, 1), 0
                 )
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith(("I;16", "I")):  # 16-bit grey: Pillow would clip it at 255
+                if upright.mode.startswith(
+                    ("I;16", "I")
+                ):  # 16-bit grey: Pillow would clip it at 255
                     upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
                 self._pixels = np.asarray(upright.convert("RGB"))
         except Image.DecompressionBombError as error:
             raise UnreadableInput(f"{path}: {error}; it is not decoded") from error
         except (OSError, ValueError, SyntaxError) as error:
-            raise UnreadableInput(f"{path}: not a readable picture ({error}); it may be cut short") from error
+            raise UnreadableInput(
+                f"{path}: not a readable picture ({error}); it may be cut short"
+            ) from error
         self.source = Source(
             path=path,
             kind="image",

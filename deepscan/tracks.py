@@ -47,11 +47,12 @@ class Follower:
         scores = np.array([[likeness(t.last, face) for face in faces] for t in self._open])
         ids: dict[int, int] = {}
         if scores.size:
-            for row, column in zip(*linear_sum_assignment(scores, maximize=True), strict=True):
+            rows, columns = linear_sum_assignment(scores, maximize=True)
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
                 if scores[row, column] > 0:
                     track = self._open[row]
                     track.last, track.step = faces[column], self._step
-                    ids[int(column)] = track.id
+                    ids[column] = track.id
         for column, face in enumerate(faces):
             if column not in ids:
                 ids[column] = self._next_id

@@ -1,4 +1,6 @@
-"""VideoSource: probe a video, choose instants by exact pts, decode just those (the only file that knows PyAV).
+"""VideoSource: probe a video, choose instants by exact pts, decode just those.
+
+The only file that reads with PyAV.
 
 A first walk over the container's packets, without decoding, lists every frame's pts and every
 keyframe. From that list the instants are chosen and the decoder is sent straight to the keyframes
@@ -119,7 +121,9 @@ class VideoSource:
             nominal_rate=rates[0],
             average_rate=average,
             # One tick of rounding, or a twentieth, is how constant rates look in coarse time bases.
-            variable_rate=bool(len(gaps) and np.ptp(gaps) > max(2.0, 0.05 * float(np.median(gaps)))),
+            variable_rate=bool(
+                len(gaps) and np.ptp(gaps) > max(2.0, 0.05 * float(np.median(gaps)))
+            ),
             exact_times=self._index.exact,
             bit_rate=bit_rate,
             tags=tags,
@@ -146,7 +150,9 @@ class VideoSource:
         elif sampling.frames == 1:
             instants = [(first + last) // 2]
         else:
-            instants = [first + (last - first) * i // (sampling.frames - 1) for i in range(sampling.frames)]
+            instants = [
+                first + (last - first) * i // (sampling.frames - 1) for i in range(sampling.frames)
+            ]
         on_display = np.searchsorted(pts, np.array(instants, np.int64), side="right") - 1
         return tuple(np.unique(on_display).tolist())
 
@@ -260,13 +266,15 @@ class VideoSource:
                     if not s.disposition & type(s.disposition).attached_pic  # cover art
                 ]
                 if not streams:
-                    kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+                    kinds = sorted({str(s.type) for s in container.streams})
                     raise NoVideoStream(
-                        f"{self._path}: no video stream, only {', '.join(kinds)}; deepscan looks at pictures"
+                        f"{self._path}: no video stream, only {', '.join(kinds) or 'nothing'}"
                     )
                 stream = streams[0]
                 if stream.codec_context is None:
-                    raise UnreadableInput(f"{self._path}: this FFmpeg has no decoder for its video stream")
+                    raise UnreadableInput(
+                        f"{self._path}: this FFmpeg has no decoder for its video stream"
+                    )
                 stream.thread_type = "AUTO"
                 stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
                 yield container, stream
@@ -342,7 +350,8 @@ def _read_index(container: Any, stream: Any, rate: Fraction | None) -> _Index:
     order = np.argsort(pts_array, kind="stable")
     exact = (
         without_pts == 0
-        and "avi" not in container.format.name.split(",")  # AVI stores no pts: B-frames' are made up
+        and "avi"
+        not in container.format.name.split(",")  # AVI stores no pts: B-frames' are made up
         and len(np.unique(pts_array)) == len(pts_array)
     )
     if not exact and without_pts:
@@ -355,13 +364,15 @@ def _read_index(container: Any, stream: Any, rate: Fraction | None) -> _Index:
         keys, duration = [(0, 0, 0)], int(tick)
     key_array = np.array(sorted(keys) or [(0, 0, 0)], np.int64)
     gap = int(np.median(np.diff(pts_array[order]))) if len(pts_array) > 1 else 0
-    return _Index(pts_array[order], np.array(places, np.int64)[order], key_array, exact, duration or gap)
+    return _Index(
+        pts_array[order], np.array(places, np.int64)[order], key_array, exact, duration or gap
+    )
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise UnreadableInput(
-            f"{path}: claims {width} x {height} pixels; more than {MAX_PIXELS // 10**6} million are not decoded"
+            f"{path}: claims {width} x {height} pixels; the limit is {MAX_PIXELS} in all"
         )
 
 
@@ -388,7 +399,9 @@ def _display(frame: Any) -> Pixels:
     if frame.colorspace == UNSPECIFIED_COLOUR and not frame.format.is_rgb:
         # As players do: untagged high definition is BT.709, anything smaller BT.601.
         colours["src_colorspace"] = "ITU709" if frame.height >= 720 else "ITU601"
-    pixels = frame.reformat(width=width, height=frame.height, format="rgb24", **colours).to_ndarray()
+    pixels = frame.reformat(
+        width=width, height=frame.height, format="rgb24", **colours
+    ).to_ndarray()
     if frame.interlaced_frame and frame.height > 2:
         pixels = _one_field(pixels)
     a, b, c, d = _matrix(frame)

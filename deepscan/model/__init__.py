@@ -1,1 +1,1 @@
-"""The detector: CLIP's tower, the query aggregation on top, their files. torch lives here (and in training)."""
+"""The detector: CLIP's tower, the query aggregation on top of it, and their files."""

@@ -45,12 +45,18 @@ class Header:
     calibration: dict[str, Any] | None = None
 
 
-def save(path: Path, detector: Detector, header: Header, dtype: torch.dtype = torch.float32) -> None:
+def save(
+    path: Path, detector: Detector, header: Header, dtype: torch.dtype = torch.float32
+) -> None:
     """Write a checkpoint, whole or not at all."""
     text = json.dumps(
-        {"format": FORMAT, "preprocessing": PREPROCESSING, **asdict(header)}, sort_keys=True, allow_nan=False
+        {"format": FORMAT, "preprocessing": PREPROCESSING, **asdict(header)},
+        sort_keys=True,
+        allow_nan=False,
     )
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in detector.trained_state().items()}
+    tensors = {
+        k: v.detach().to("cpu", dtype).contiguous() for k, v in detector.trained_state().items()
+    }
     with part_file(path) as part:
         save_file(tensors, part, {"deepscan": text})
 
@@ -107,7 +113,9 @@ def read_base(path: Path) -> dict[str, Tensor]:
     """A base's tensors in float32, int8 matrices multiplied out (see clip_onnx.convert)."""
     stored = _tensors(path)
     scales = {
-        name.removesuffix(".scale"): stored.pop(name) for name in list(stored) if name.endswith(".scale")
+        name.removesuffix(".scale"): stored.pop(name)
+        for name in list(stored)
+        if name.endswith(".scale")
     }
     return {
         name: value.float() * scales[name][:, None] if name in scales else value.float()
@@ -124,7 +132,9 @@ def _match(path: Path, expected: dict[str, tuple[int, ...]], state: dict[str, Te
         )
     for name, shape in expected.items():
         if tuple(state[name].shape) != shape:
-            raise WeightsMismatch(f"{path}: {name} has shape {tuple(state[name].shape)}, not {shape}")
+            raise WeightsMismatch(
+                f"{path}: {name} has shape {tuple(state[name].shape)}, not {shape}"
+            )
         if not torch.isfinite(state[name]).all():
             raise WeightsMismatch(f"{path}: {name} holds values that are not finite")
 
@@ -144,7 +154,7 @@ def _raw_header(path: Path) -> dict[str, Any]:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
 
 
 def _opened(path: Path) -> Any:

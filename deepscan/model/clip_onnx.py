@@ -44,7 +44,9 @@ def convert(graph_bytes: bytes, target: Path, origin: str) -> None:
 
     def carry(name: str, *sources: str) -> None:
         for part in ("weight", "bias"):
-            out[f"{name}.{part}"] = np.concatenate([stored[f"{source}.{part}"] for source in sources])
+            out[f"{name}.{part}"] = np.concatenate(
+                [stored[f"{source}.{part}"] for source in sources]
+            )
 
     vision = "vision_model"
     out["class_embedding"] = stored[f"{vision}.embeddings.class_embedding"]
@@ -70,4 +72,8 @@ def convert(graph_bytes: bytes, target: Path, origin: str) -> None:
             out[f"{ours}.{to}.bias"] = stored[f"{theirs}.{of}.bias"]
         carry(f"{ours}.ln_1", f"{theirs}.layer_norm1")
         carry(f"{ours}.ln_2", f"{theirs}.layer_norm2")
-    save_file({name: np.ascontiguousarray(value) for name, value in out.items()}, target, {"origin": origin})
+    save_file(
+        {name: np.ascontiguousarray(value) for name, value in out.items()},
+        target,
+        {"origin": origin},
+    )

@@ -35,13 +35,17 @@ class DetectorSettings:
 
     def __post_init__(self) -> None:
         if self.token != "global":
-            raise SettingsError(f"token: {self.token!r}; this version classifies the global token only")
+            raise SettingsError(
+                f"token: {self.token!r}; this version classifies the global token only"
+            )
         if self.adapter != "none":
             raise SettingsError(
                 f"adapter: {self.adapter!r}; this version trains on a frozen tower only (none)"
             )
         if self.queries < 1 or self.heads < 1:
-            raise SettingsError(f"queries and heads are positive counts, not {self.queries} and {self.heads}")
+            raise SettingsError(
+                f"queries and heads are positive counts, not {self.queries} and {self.heads}"
+            )
 
 
 class QueryAggregation(nn.Module):
@@ -57,7 +61,9 @@ class QueryAggregation(nn.Module):
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         nn.init.normal_(self.query, std=0.02)
 
-    def forward(self, patches: Float[Tensor, "b p d"]) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b k p"]]:
+    def forward(
+        self, patches: Float[Tensor, "b p d"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b k p"]]:
         """Global token, and each query's attention over patches averaged over heads."""
         query = self.query.expand(len(patches), -1, -1)
         answers, attention = self.attention(query, patches, patches, need_weights=True)
@@ -88,10 +94,14 @@ class Detector(nn.Module):
         images = crops.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
         side = self.tower.input_side
         if images.shape[-2:] != (side, side):
-            images = nn.functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+            images = nn.functional.interpolate(
+                images, (side, side), mode="bilinear", antialias=True
+            )
         return self.tower(((images - self.mean) / self.std).to(self.tower.dtype))
 
-    def classify(self, patches: Float[Tensor, "b p d"]) -> tuple[Float[Tensor, " b"], Float[Tensor, "b k p"]]:
+    def classify(
+        self, patches: Float[Tensor, "b p d"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b k p"]]:
         """Logits and query attention of last-layer patches."""
         token, attention = self.aggregation(patches.float())
         return self.head(token).squeeze(-1), attention

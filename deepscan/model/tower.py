@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import open_clip
 import torch
 from jaxtyping import Float
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from deepscan.errors import SettingsError
@@ -70,7 +70,7 @@ class Tower(nn.Module):
         return Tokens(cls, patches, attention)
 
 
-def _cls_row(block: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b p"]:
+def _cls_row(block: ResidualAttentionBlock, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b p"]:
     """[CLS]-to-patch attention of one residual block, given the block's input."""
     attention: nn.MultiheadAttention = block.attn
     b, n, d = x.shape
@@ -96,7 +96,9 @@ def _build(name: str) -> VisionTransformer:
     vision = dict(config["vision_cfg"])
     sizes = ("image_size", "layers", "width", "patch_size")
     if set(vision) - {*sizes, "head_width", "mlp_ratio"} or not isinstance(vision["layers"], int):
-        raise SettingsError(f"tower {name!r} is not a plain ViT; deepscan works with ViT-B, -L and -H towers")
+        raise SettingsError(
+            f"tower {name!r} is not a plain ViT; deepscan works with ViT-B, -L and -H towers"
+        )
     return VisionTransformer(
         **{size: vision[size] for size in sizes},
         heads=vision["width"] // vision.get("head_width", 64),

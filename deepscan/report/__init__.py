@@ -1,0 +1,1 @@
+"""A Report made visible: JSON, pictures, and the terminal's table."""
