@@ -73,11 +73,10 @@ class DecodeCount:
 
     sampled: int
     decoded: int
-    damaged: int  # decoded by concealment or not at all because the data is broken: never scored
-    missing: int  # the stream ended before them
+    damaged: int  # decoded by concealment, or not at all, because the data is broken: never scored
 
     def __post_init__(self) -> None:
-        if self.sampled != self.decoded + self.damaged + self.missing:
+        if self.sampled != self.decoded + self.damaged:
             raise ValueError(f"counts do not add up: {self}")
 
 

@@ -14,7 +14,7 @@ from deepscan.errors import UnreadableInput
 from deepscan.files import check_readable, sha256
 from deepscan.records import Frame, Source
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2")
 
 # The same bound as for video frames (see video.MAX_PIXELS): three bytes a pixel must fit memory.

@@ -11,6 +11,7 @@ B-frames, edit lists and start offsets come out right by construction.
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import av
 import av.error
 import av.logging
 import numpy as np
+from av.video.frame import PictureType
 
 from deepscan.config import Sampling
 from deepscan.errors import NoVideoStream, UnreadableInput
@@ -41,12 +43,20 @@ CONTAINERS = (
 # a seek drains the decoder's pipeline of frame threads and fills it again.
 SEEK_WORTH = 12
 
+# More frames than any decoder keeps back for reordering and in its threads.
+DECODER_HOLDS = 256
+
 UNSPECIFIED_COLOUR = 2  # AVCOL_SPC_UNSPECIFIED
+NO_TIME = -(2**63)  # AV_NOPTS_VALUE
+
+# In these a frame marked "not a reference" is one to all others. In HEVC it may still be one to higher
+# temporal layers, so nothing is skipped there.
+SKIPPABLE = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
 
 
 @dataclass(frozen=True, slots=True)
 class DamagedFrame:
-    """A sampled frame that the decoder could not restore, or only by guessing."""
+    """A sampled frame that the decoder could not restore, or only by guessing it or what it is built on."""
 
     index: int
     time: Fraction
@@ -57,7 +67,7 @@ class _Index:
     """What the packets say. `pts` (n,) in display order; `keys` (m, 3): pts, dts and decoding position.
 
     `position` (n,) is each frame's place in decoding order. `exact` is False when the container
-    has no usable pts: then the k-th frame to leave the decoder is the k-th of `pts`.
+    has no usable pts: then the k-th frame to leave the decoder is shown at the k-th of `pts`.
     """
 
     pts: np.ndarray
@@ -67,8 +77,8 @@ class _Index:
     last_duration: int
 
 
-class _SeekMissed(Exception):
-    """The container landed after the keyframe it was sent to."""
+class _Doubt(Exception):
+    """This way of decoding lost its way or met damage: a more careful one must say what is there."""
 
 
 class VideoSource:
@@ -87,6 +97,7 @@ class VideoSource:
         check_readable(path)
         self._path = path
         with self._open() as (container, stream):
+            self._pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
             _check_size(path, stream.codec_context.width, stream.codec_context.height)
             container_name, codec = container.format.name, stream.codec_context.name
             rates = stream.guessed_rate, stream.time_base
@@ -94,11 +105,10 @@ class VideoSource:
             bit_rate = container.bit_rate or None
             tags = {**container.metadata, **stream.metadata}
             self._index = _read_index(container, stream, rates[0])
-        self._time_base = rates[1] if self._index.exact or rates[1] else Fraction(1, 1)
+        self._time_base = rates[1]
         if len(self._index.pts) == 0:
             raise UnreadableInput(f"{path}: the video stream holds no frames")
-        first = self._first_frame()
-        pixels = _display(first)
+        first, pixels = self._first_frame()
         pts, base = self._index.pts, self._time_base
         span = int(pts[-1] - pts[0])
         gaps = np.diff(pts)
@@ -157,21 +167,35 @@ class VideoSource:
         return tuple(np.unique(on_display).tolist())
 
     def decode(self, indices: Sequence[int]) -> Iterator[Frame | DamagedFrame]:
-        """Decode the frames with these ascending display-order indices, each yielded once, in order."""
-        if not self._index.exact:
-            yield from self._decode_in_order(indices)
-            return
-        done = 0
-        try:
-            with self._open() as (container, stream):
-                for key, run in self._runs(indices):
-                    for item in self._decode_run(container, stream, key, run):
-                        yield item
-                        done += 1
-        except _SeekMissed:  # this container cannot seek exactly: decode through what is left
-            yield from self._decode_in_order(indices[done:])
+        """Decode the frames with these ascending display-order indices, each yielded once, in order.
+
+        Fast at first: seeking, and several frames at a time. At the first sign of trouble one frame
+        at a time, because threads lose sound frames along with broken ones; where the container
+        cannot seek exactly, from the start.
+        """
+        exact, done = self._index.exact, 0
+        for seek, threads in ((exact, 0), (exact, 1), (False, 1)):
+            try:
+                for item in self._decode(indices[done:], seek, threads):
+                    yield item
+                    done += 1
+                return
+            except _Doubt:
+                continue
 
     # -- decoding -------------------------------------------------------------------------------
+
+    def _decode(
+        self, indices: Sequence[int], seek: bool, threads: int
+    ) -> Iterator[Frame | DamagedFrame]:
+        with self._open(threads) as (container, stream):
+            for key, run in self._runs(indices) if seek else [(0, list(indices))]:
+                # A "keyframe" may be where a gradual refresh only begins; one further back it is over.
+                key = max(key - threads, 0)
+                for i, frame in self._decode_run(container, stream, key, run):
+                    if frame is None and threads != 1:
+                        raise _Doubt
+                    yield DamagedFrame(i, self._time(i)) if frame is None else self._frame(i, frame)
 
     def _runs(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
         """Group indices into (keyframe row, indices) that are decoded in one go without seeking."""
@@ -190,50 +214,33 @@ class VideoSource:
 
     def _decode_run(
         self, container: Any, stream: Any, key: int, run: list[int]
-    ) -> Iterator[Frame | DamagedFrame]:
-        """Decode from a keyframe until every frame of `run` was met by its pts."""
-        key_dts = int(self._index.keys[key, 1]) if key else None
+    ) -> Iterator[tuple[int, Any]]:
+        """Decode from a keyframe on; give each frame of `run` with its index, None if it is damaged."""
+        index = self._index
+        key_dts = int(index.keys[key, 1]) if key else None
         if key_dts is not None:
             try:
                 container.seek(key_dts, stream=stream, backward=True)
             except av.error.FFmpegError as error:
-                raise _SeekMissed from error
-        index_of = {int(self._index.pts[i]): i for i in run}
-        pending = list(run)
-        for frame in _decoded(container, stream, set(index_of), key_dts):
-            i = index_of.get(frame.pts) if frame.pts is not None else None
-            if i is None or i not in pending:
-                continue
-            while pending[0] != i:
-                yield self._damaged(pending.pop(0))
-            pending.pop(0)
-            yield self._frame(i, frame)
+                raise _Doubt from error
+        index_of = {int(index.pts[i]): i for i in run} if index.exact else None
+        pending = deque(run)
+        frames = _decoded(container, stream, set(index_of) if index_of else None, key_dts)
+        for order, (frame, sound) in enumerate(frames):
+            if not pending:
+                return
+            i = index_of.get(frame.pts, -1) if index_of else order
+            while pending and pending[0] < i:
+                yield pending.popleft(), None
+            if pending and pending[0] == i:
+                yield pending.popleft(), frame if sound else None
         for i in pending:
-            yield self._damaged(i)
+            yield i, None
 
-    def _decode_in_order(self, indices: Sequence[int]) -> Iterator[Frame | DamagedFrame]:
-        """Decode from the start and take frames by pts, or by their order where pts are no use."""
-        pending = list(indices)
+    def _first_frame(self) -> tuple[Any, Pixels]:
         with self._open() as (container, stream):
-            for order, frame in enumerate(_decoded(container, stream)):
-                if not pending:
-                    return
-                if self._index.exact:
-                    place = np.searchsorted(self._index.pts, -1 if frame.pts is None else frame.pts)
-                    order = int(place)
-                while pending and pending[0] < order:
-                    yield self._damaged(pending.pop(0))
-                if pending and pending[0] == order:
-                    pending.pop(0)
-                    yield self._frame(order, frame)
-        for i in pending:
-            yield self._damaged(i)
-
-    def _first_frame(self) -> Any:
-        with self._open() as (container, stream):
-            for frame in _decoded(container, stream):
-                _check_size(self._path, frame.width, frame.height)
-                return frame
+            for frame, _ in _decoded(container, stream):
+                return frame, _display(frame, self._pixel_aspect, self._path)
         raise UnreadableInput(
             f"{self._path}: no frame of the video stream can be decoded; the file is damaged or cut short"
         )
@@ -241,18 +248,16 @@ class VideoSource:
     def _time(self, i: int) -> Fraction:
         return int(self._index.pts[i]) * self._time_base
 
-    def _damaged(self, i: int) -> DamagedFrame:
-        return DamagedFrame(i, self._time(i))
-
-    def _frame(self, i: int, frame: Any) -> Frame | DamagedFrame:
-        if frame.is_corrupt:
-            return self._damaged(i)
-        _check_size(self._path, frame.width, frame.height)
-        return Frame(i, self._time(i), _display(frame), bool(frame.interlaced_frame))
+    def _frame(self, i: int, frame: Any) -> Frame:
+        pixels = _display(frame, self._pixel_aspect, self._path)
+        return Frame(i, self._time(i), pixels, bool(frame.interlaced_frame))
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[Any, Any]]:
-        """The container and its video stream, with FFmpeg's errors turned into deepscan's."""
+    def _open(self, threads: int = 0) -> Iterator[tuple[Any, Any]]:
+        """The container and its video stream, with FFmpeg's errors turned into deepscan's.
+
+        `threads` of the decoder: 0 leaves the number to FFmpeg.
+        """
         try:
             # "file:" keeps a name like `a:b.mp4` from being read as a protocol.
             with av.open(
@@ -266,16 +271,19 @@ class VideoSource:
                     if not s.disposition & type(s.disposition).attached_pic  # cover art
                 ]
                 if not streams:
-                    kinds = sorted({str(s.type) for s in container.streams})
+                    kinds = ", ".join(sorted({str(s.type) for s in container.streams}))
                     raise NoVideoStream(
-                        f"{self._path}: no video stream, only {', '.join(kinds) or 'nothing'}"
+                        f"{self._path}: no video in it, "
+                        + (f"only {kinds}" if kinds else "nor anything else")
+                        + "; check that this is the file you mean"
                     )
                 stream = streams[0]
                 if stream.codec_context is None:
                     raise UnreadableInput(
                         f"{self._path}: this FFmpeg has no decoder for its video stream"
                     )
-                stream.thread_type = "AUTO"
+                stream.codec_context.thread_type = "AUTO"
+                stream.codec_context.thread_count = threads
                 stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
                 yield container, stream
         except av.error.FFmpegError as error:
@@ -293,15 +301,20 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
             packet = next(packets, None)
         except av.error.FFmpegError:
             return  # what could be read before the damage is still evidence
-        if packet is None or packet.size == 0:
+        if packet is None:
             return
-        yield packet
+        if packet.size:  # without content: the end, or in AVI "the last picture once more"
+            yield packet
 
 
 def _decoded(
     container: Any, stream: Any, wanted: set[int] | None = None, landing: int | None = None
-) -> Iterator[Any]:
-    """Frames from here on in display order; broken packets are passed over.
+) -> Iterator[tuple[Any, bool]]:
+    """Frames from here on in display order, each with whether it is sound.
+
+    A frame is not sound if the decoder reports it as corrupt, nor if it was decoded after such a one
+    and before the next whole picture: what is predicted from a guess is a guess, though no decoder
+    says so.
 
     With `wanted` (pts), frames that no other frame refers to are skipped unless they are wanted, and
     decoding stops once every wanted packet was handed to the decoder: the decoder then gives out what
@@ -309,63 +322,76 @@ def _decoded(
     """
     context = stream.codec_context
     left = len(wanted) if wanted is not None else -1
-    for packet in _packets(container, stream):
+    places: dict[int | None, int] = {}  # of the latest packets in decoding order, by pts
+    place = broken = NEVER = 2**62  # broken: where the damage began that later frames may build on
+
+    def judged(packet: Any) -> Iterator[tuple[Any, bool]]:
+        nonlocal broken
+        try:
+            frames = context.decode(packet)
+        except av.error.FFmpegError:
+            if context.thread_count != 1:
+                raise _Doubt from None
+            frames, broken = [], min(broken, place)
+        for frame in frames:
+            its_place = places.get(frame.pts, place)
+            whole = frame.key_frame and frame.pict_type == PictureType.I
+            if frame.is_corrupt:
+                broken = min(broken, its_place)
+            elif whole and its_place > broken:
+                broken = NEVER
+            yield frame, not frame.is_corrupt and its_place <= broken
+
+    for place, packet in enumerate(_packets(container, stream)):
+        places[packet.pts] = place
+        if len(places) > DECODER_HOLDS:
+            del places[next(iter(places))]
         if landing is not None and packet.dts is not None:
             if packet.dts > landing:
-                raise _SeekMissed
+                raise _Doubt
             landing = None
         if wanted is not None:
             hit = packet.pts in wanted
-            context.skip_frame = "DEFAULT" if hit else "NONREF"
+            skip = not hit and context.name in SKIPPABLE
+            context.skip_frame = "NONREF" if skip else "DEFAULT"
             left -= hit
-        try:
-            yield from context.decode(packet)
-        except av.error.FFmpegError:
-            continue  # its frame never comes: the caller counts it as damaged
+        yield from judged(packet)
         if left == 0:
             break
-    try:
-        yield from context.decode(None)
-    except av.error.FFmpegError:
-        return
+    yield from judged(None)
 
 
 def _read_index(container: Any, stream: Any, rate: Fraction | None) -> _Index:
     """Walk all packets of the stream without decoding."""
-    shown, places = array("q"), array("q")
-    keys: list[tuple[int, int, int]] = []
-    without_pts = duration = 0
-    for place, packet in enumerate(_packets(container, stream)):
-        pts = packet.pts
-        if pts is None:
-            without_pts += not packet.is_discard
-            continue
-        if packet.is_keyframe:
-            keys.append((pts, packet.dts if packet.dts is not None else pts, place))
-        if not packet.is_discard:  # outside an edit list: decoded for others' sake, never shown
-            shown.append(pts)
-            places.append(place)
-            duration = packet.duration or duration
-    pts_array = np.array(shown, np.int64)
-    order = np.argsort(pts_array, kind="stable")
-    exact = (
-        without_pts == 0
-        and "avi"
-        not in container.format.name.split(",")  # AVI stores no pts: B-frames' are made up
-        and len(np.unique(pts_array)) == len(pts_array)
-    )
-    if not exact and without_pts:
-        # No clock at all (a raw stream): one frame every 1/rate seconds, in ticks of the time base.
-        total = len(pts_array) + without_pts
+    walked = array("q")
+    for packet in _packets(container, stream):
+        pts, dts = (NO_TIME if t is None else t for t in (packet.pts, packet.dts))
+        walked.extend((pts, dts, packet.duration or 0, packet.is_keyframe, packet.is_discard))
+    pts, dts, durations, is_key, discarded = np.array(walked, np.int64).reshape(-1, 5).T
+    place = np.arange(len(pts))
+    # Outside an edit list a frame is decoded for others' sake and never shown.
+    shown = place[discarded == 0]
+    timed = bool((pts[shown] != NO_TIME).all())
+    if "avi" in container.format.name.split(","):
+        timed &= bool((pts == dts).all())  # AVI stores no pts: with B-frames they are made up
+    exact = timed and len(np.unique(pts[shown])) == len(shown)
+    if timed:
+        clock = pts
+    elif (dts != NO_TIME).all():
+        clock = dts  # shown in another order, but at these instants
+    else:  # no clock at all (a raw stream): one frame every 1/rate seconds
         tick = 1 / ((rate or Fraction(25)) * stream.time_base)
-        pts_array = np.array([int(i * tick) for i in range(total)], np.int64)
-        order = np.arange(total)
-        places = array("q", range(total))
-        keys, duration = [(0, 0, 0)], int(tick)
-    key_array = np.array(sorted(keys) or [(0, 0, 0)], np.int64)
-    gap = int(np.median(np.diff(pts_array[order]))) if len(pts_array) > 1 else 0
+        clock = np.array([int(i * tick) for i in range(len(pts))], np.int64)
+        durations = np.full(len(pts), int(tick))
+    order = shown[np.argsort(clock[shown], kind="stable")]
+    keys = place[(is_key == 1) & (clock != NO_TIME)]
+    keys = keys[np.argsort(clock[keys], kind="stable")] if len(keys) else place[:1]
+    key_dts = np.where(dts[keys] == NO_TIME, clock[keys], dts[keys])
+    last = int(durations[shown[-1]]) if len(order) else 0
+    if last <= 0 and len(order) > 1:
+        last = int(np.median(np.diff(clock[order])))
     return _Index(
-        pts_array[order], np.array(places, np.int64)[order], key_array, exact, duration or gap
+        clock[order], order, np.column_stack([clock[keys], key_dts, keys]), exact, max(last, 0)
     )
 
 
@@ -378,7 +404,13 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
     """(a, b, c, d) of the display matrix: x' = a x + c y, y' = b x + d y; the identity if there is none."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except (
+        ValueError
+    ):  # side data of a kind newer than PyAV hides all others; the turn it has apart
+        a, b = {90: (0, -1), 180: (-1, 0), 270: (0, 1)}.get(frame.rotation % 360, (1, 0))
+        return a, b, -b, a
     if data is None:
         return 1, 0, 0, 1
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
@@ -386,15 +418,21 @@ def _matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 def _rotation(frame: Any) -> int:
-    """Degrees counter-clockwise, a multiple of 90 (mirrored pictures: of the unmirrored part)."""
-    a, b, _, _ = _matrix(frame)
+    """Degrees counter-clockwise, a multiple of 90; a mirrored picture is turned, then flipped sideways."""
+    a, b, c, d = _matrix(frame)
+    if a * d - b * c < 0:
+        a = -a
     return int(round(np.degrees(np.arctan2(-b, a)) / 90) * 90) % 360
 
 
-def _display(frame: Any) -> Pixels:
-    """The frame as a player shows it: RGB, one progressive picture, square pixels, upright."""
-    sar = getattr(frame, "sample_aspect_ratio", None) or Fraction(1)
-    width = round(frame.width * sar) if Fraction(1, 4) <= sar <= 4 else frame.width
+def _display(frame: Any, pixel_aspect: Fraction, path: Path) -> Pixels:
+    """The frame as a player shows it: RGB, one progressive picture, square pixels, upright.
+
+    `pixel_aspect` is a stored pixel's width over its height; beyond 4 it is taken for a mistake.
+    """
+    plausible = Fraction(1, 4) <= pixel_aspect <= 4
+    width = max(round(frame.width * pixel_aspect), 1) if plausible else frame.width
+    _check_size(path, width, frame.height)
     colours: dict[str, Any] = {}
     if frame.colorspace == UNSPECIFIED_COLOUR and not frame.format.is_rgb:
         # As players do: untagged high definition is BT.709, anything smaller BT.601.

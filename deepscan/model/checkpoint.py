@@ -8,41 +8,17 @@ chance.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepscan.align import CROP_SIDE, TEMPLATE
-from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
+from deepscan.errors import WeightsMismatch
 from deepscan.files import part_file, sha256
-from deepscan.model.detector import MEAN, STD, Detector, DetectorSettings
-
-FORMAT = "deepscan.checkpoint/1"
-
-# What a crop must have gone through for the detector's numbers to mean anything.
-PREPROCESSING: dict[str, Any] = {
-    "crop_side": CROP_SIDE,
-    "template": TEMPLATE.tolist(),
-    "mean": list(MEAN),
-    "std": list(STD),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """A checkpoint's metadata."""
-
-    name: str
-    settings: DetectorSettings
-    base: dict[str, str]  # name and sha256
-    training: dict[str, Any]  # data, its digest, recipe, seed, measured results
-    licence: str
-    calibration: dict[str, Any] | None = None
+from deepscan.model.detector import Detector
+from deepscan.model.header import FORMAT, MEAN, PREPROCESSING, STD, Header, opened, read_header
 
 
 def save(
@@ -59,32 +35,6 @@ def save(
     }
     with part_file(path) as part:
         save_file(tensors, part, {"deepscan": text})
-
-
-def read_header(path: Path) -> Header:
-    """A checkpoint's header, checked.
-
-    Raises:
-        WeightsMissing: no such file.
-        WeightsMismatch: not a safetensors file, not deepscan's, or of another version or preprocessing.
-    """
-    raw = _raw_header(path)
-    if raw.get("format") != FORMAT:
-        raise WeightsMismatch(
-            f"{path}: format {raw.get('format')!r}; this version of deepscan reads {FORMAT!r}"
-        )
-    if raw.get("preprocessing") != PREPROCESSING:
-        raise WeightsMismatch(
-            f"{path}: made for crops aligned or normalised in another way than this version's"
-        )
-    try:
-        fields = {k: raw[k] for k in ("name", "base", "training", "licence", "calibration")}
-        header = Header(settings=DetectorSettings(**raw["settings"]), **fields)
-    except (KeyError, TypeError, SettingsError) as error:
-        raise WeightsMismatch(f"{path}: its header is not understood ({error})") from error
-    if not header.training:
-        raise WeightsMismatch(f"{path}: states no training; untrained weights are not scored")
-    return header
 
 
 def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[Detector, Header]:
@@ -139,31 +89,6 @@ def _match(path: Path, expected: dict[str, tuple[int, ...]], state: dict[str, Te
             raise WeightsMismatch(f"{path}: {name} holds values that are not finite")
 
 
-def _raw_header(path: Path) -> dict[str, Any]:
-    with _opened(path) as file:
-        try:
-            raw = json.loads((file.metadata() or {}).get("deepscan", "null"))
-        except ValueError as error:
-            raise WeightsMismatch(f"{path}: its header is not JSON ({error})") from error
-    if not isinstance(raw, dict):
-        raise WeightsMismatch(
-            f"{path}: a safetensors file, but not a deepscan checkpoint (no deepscan header)"
-        )
-    return raw
-
-
 def _tensors(path: Path) -> dict[str, Tensor]:
-    with _opened(path) as file:
+    with opened(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-
-
-def _opened(path: Path) -> Any:
-    """safetensors' file, its errors turned into deepscan's."""
-    if not path.is_file():
-        raise WeightsMissing(f"{path}: no such file")
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise WeightsMismatch(
-            f"{path}: not a safetensors file ({error}); deepscan opens no pickles (.pt, .pth, .ckpt)"
-        ) from error

@@ -6,46 +6,14 @@ Detection" (QTFP, CVPR 2026).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from deepscan.errors import SettingsError
+from deepscan.model.header import MEAN, STD, DetectorSettings
 from deepscan.model.tower import Tokens, Tower
 from deepscan.records import Output
-
-# OpenAI CLIP's channel means and deviations, of RGB in [0, 1].
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True, slots=True)
-class DetectorSettings:
-    """What a checkpoint must state for its detector to be rebuilt."""
-
-    tower: str = "ViT-B-16-quickgelu"
-    queries: int = 4
-    heads: int = 8
-    token: str = "global"
-    patch_norm: bool = True
-    adapter: str = "none"
-
-    def __post_init__(self) -> None:
-        if self.token != "global":
-            raise SettingsError(
-                f"token: {self.token!r}; this version classifies the global token only"
-            )
-        if self.adapter != "none":
-            raise SettingsError(
-                f"adapter: {self.adapter!r}; this version trains on a frozen tower only (none)"
-            )
-        if self.queries < 1 or self.heads < 1:
-            raise SettingsError(
-                f"queries and heads are positive counts, not {self.queries} and {self.heads}"
-            )
 
 
 class QueryAggregation(nn.Module):

@@ -1,0 +1,165 @@
+"""How well scores tell manipulated (label 1) from real (label 0). Higher scores lean to label 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import rankdata
+
+from deepscan.errors import DataError
+
+Labels = Int[np.ndarray, " n"]
+Values = Float[np.ndarray, " n"]
+
+
+def auc(labels: Labels, scores: Values) -> float:
+    """Area under the ROC curve: P(score of a manipulated > score of a real), ties counting half.
+
+    Source: the Mann-Whitney statistic; J. A. Hanley and B. J. McNeil, "The meaning and use of the area
+    under a receiver operating characteristic (ROC) curve", Radiology 143, 1982:
+    (R1 - n1 (n1 + 1) / 2) / (n0 n1), R1 the sum of the manipulated ones' mid-ranks.
+
+    Raises:
+        DataError: one class only, or a score is not finite.
+    """
+    n0, n1 = _counts(labels, scores)
+    ranks = rankdata(scores)
+    return float((ranks[labels == 1].sum() - n1 * (n1 + 1) / 2) / (n0 * n1))
+
+
+def roc(labels: Labels, scores: Values) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
+    """False and true positive rates of the rule "score >= t", one point for each distinct score.
+
+    Runs from (0, 0) to (1, 1), both ascending. Source: T. Fawcett, "An introduction to ROC analysis",
+    Pattern Recognition Letters 27, 2006, algorithm 1: equal scores move together.
+    """
+    n0, n1 = _counts(labels, scores)
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.diff(scores[order]) != 0, True)
+    hits = np.cumsum(labels[order] == 1)[last_of_tie]
+    alarms = np.cumsum(labels[order] == 0)[last_of_tie]
+    return np.append(0.0, alarms / n0), np.append(0.0, hits / n1)
+
+
+def eer(labels: Labels, scores: Values) -> float:
+    """Equal error rate: where the ROC curve, joined by straight lines, has FPR = 1 - TPR.
+
+    Source: ISO/IEC 19795-1 (detection error trade-off); straight lines between the points are the ROC's
+    convex interpolation by randomised thresholds (Fawcett 2006, section 6).
+    """
+    fpr, tpr = roc(labels, scores)
+    gap = fpr - (1 - tpr)  # ascends from -1 to 1
+    after = int(np.argmax(gap >= 0))
+    share = gap[after - 1] / (gap[after - 1] - gap[after])
+    return float(fpr[after - 1] + share * (fpr[after] - fpr[after - 1]))
+
+
+def tpr_at_fpr(labels: Labels, scores: Values, fpr: float) -> float:
+    """The highest true positive rate of any threshold whose false positive rate is at most `fpr`.
+
+    No interpolation: it is what one of the scores, set as threshold, does on these data.
+    """
+    alarms, hits = roc(labels, scores)
+    return float(hits[alarms <= fpr].max())
+
+
+def video_scores(
+    videos: Sequence[str], labels: Labels, logits: Values
+) -> tuple[list[str], Int[np.ndarray, " v"], Float[np.ndarray, " v"]]:
+    """Mean of the frame logits of each video (method.md: the video score).
+
+    Returns:
+        Videos in order of first appearance, their labels and scores.
+
+    Raises:
+        DataError: a video's frames carry two labels.
+    """
+    names = list(dict.fromkeys(videos))
+    place = {name: i for i, name in enumerate(names)}
+    index = np.array([place[video] for video in videos], int)
+    of_video = np.zeros(len(names), int)
+    of_video[index] = labels
+    if (of_video[index] != labels).any():
+        mixed = videos[int(np.argmax(of_video[index] != labels))]
+        raise DataError(f"video {mixed}: its frames carry both labels; give the two other names")
+    return names, of_video, np.bincount(index, logits) / np.bincount(index)
+
+
+def bootstrap_interval(
+    statistic: Callable[[Labels, Values], float],
+    labels: Labels,
+    scores: Values,
+    videos: Sequence[str],
+    rng: np.random.Generator,
+    rounds: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of `statistic` over videos, stratified by class.
+
+    Each round draws as many real and as many manipulated videos as there are, with replacement, each
+    with all its scores: frames of one video are no independent evidence.
+    Source: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+
+    Args:
+        videos: the video of each score; all different when the scores are videos'.
+
+    Returns:
+        The (1 - level) / 2 and (1 + level) / 2 quantiles over the rounds.
+    """
+    _counts(labels, scores)
+    members: dict[tuple[int, str], list[int]] = {}
+    for i, (label, video) in enumerate(zip(labels.tolist(), videos, strict=True)):
+        members.setdefault((label, video), []).append(i)
+    strata = [[np.array(m) for (of, _), m in members.items() if of == label] for label in (0, 1)]
+    found = np.empty(rounds)
+    for r in range(rounds):
+        drawn = np.concatenate(
+            [s[i] for s in strata for i in rng.integers(len(s), size=len(s)).tolist()]
+        )
+        found[r] = statistic(labels[drawn], scores[drawn])
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def summary(
+    videos: Sequence[str], labels: Labels, logits: Values, rng: np.random.Generator
+) -> dict[str, Any]:
+    """What is told of a detector on one data set, from its frame logits.
+
+    Returns:
+        Counts, and for each measure {"value", "low", "high"}, the latter two bootstrapped. EER and TPR are
+        the video scores'.
+    """
+    names, of_video, scores = video_scores(videos, labels, logits)
+
+    def told(
+        statistic: Callable[[Labels, Values], float], at: Sequence[str], of: Labels, s: Values
+    ) -> dict[str, float]:
+        low, high = bootstrap_interval(statistic, of, s, at, rng)
+        return {"value": statistic(of, s), "low": low, "high": high}
+
+    return {
+        "videos": {"real": int((of_video == 0).sum()), "manipulated": int((of_video == 1).sum())},
+        "frames": {"real": int((labels == 0).sum()), "manipulated": int((labels == 1).sum())},
+        "video_auc": told(auc, names, of_video, scores),
+        "frame_auc": told(auc, videos, labels, logits),
+        "eer": told(eer, names, of_video, scores),
+        "tpr_at_fpr_5": told(lambda of, s: tpr_at_fpr(of, s, 0.05), names, of_video, scores),
+    }
+
+
+def _counts(labels: Labels, scores: Values) -> tuple[int, int]:
+    """How many real and manipulated there are; raise unless both, and all scores are finite."""
+    n0, n1 = int((labels == 0).sum()), int((labels == 1).sum())
+    if n0 + n1 != len(labels) or not n0 or not n1:
+        raise DataError(
+            f"{len(labels)} scores, {n0} of real and {n1} of manipulated: both classes are needed, as 0 and 1"
+        )
+    if not np.isfinite(scores).all():
+        raise DataError(
+            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite"
+        )
+    return n0, n1

@@ -1,0 +1,117 @@
+"""What a checkpoint says of itself: readable, and checked, without loading torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from deepscan.align import CROP_SIDE, TEMPLATE
+from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
+
+# OpenAI CLIP's channel means and deviations, of RGB in [0, 1].
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """What a checkpoint must state for its detector to be rebuilt."""
+
+    tower: str = "ViT-B-16-quickgelu"
+    queries: int = 4
+    heads: int = 8
+    token: str = "global"
+    patch_norm: bool = True
+    adapter: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.token != "global":
+            raise SettingsError(
+                f"token: {self.token!r}; this version classifies the global token only"
+            )
+        if self.adapter != "none":
+            raise SettingsError(
+                f"adapter: {self.adapter!r}; this version trains on a frozen tower only (none)"
+            )
+        if self.queries < 1 or self.heads < 1:
+            raise SettingsError(
+                f"queries and heads are positive counts, not {self.queries} and {self.heads}"
+            )
+
+
+FORMAT = "deepscan.checkpoint/1"
+
+# What a crop must have gone through for the detector's numbers to mean anything.
+PREPROCESSING: dict[str, Any] = {
+    "crop_side": CROP_SIDE,
+    "template": TEMPLATE.tolist(),
+    "mean": list(MEAN),
+    "std": list(STD),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A checkpoint's metadata."""
+
+    name: str
+    settings: DetectorSettings
+    base: dict[str, str]  # name and sha256
+    training: dict[str, Any]  # data, its digest, recipe, seed, measured results
+    licence: str
+    calibration: dict[str, Any] | None = None
+
+
+def read_header(path: Path) -> Header:
+    """A checkpoint's header, checked.
+
+    Raises:
+        WeightsMissing: no such file.
+        WeightsMismatch: not a safetensors file, not deepscan's, or of another version or preprocessing.
+    """
+    raw = _raw_header(path)
+    if raw.get("format") != FORMAT:
+        raise WeightsMismatch(
+            f"{path}: format {raw.get('format')!r}; this version of deepscan reads {FORMAT!r}"
+        )
+    if raw.get("preprocessing") != PREPROCESSING:
+        raise WeightsMismatch(
+            f"{path}: made for crops aligned or normalised in another way than this version's"
+        )
+    try:
+        fields = {k: raw[k] for k in ("name", "base", "training", "licence", "calibration")}
+        header = Header(settings=DetectorSettings(**raw["settings"]), **fields)
+    except (KeyError, TypeError, SettingsError) as error:
+        raise WeightsMismatch(f"{path}: its header is not understood ({error})") from error
+    if not header.training:
+        raise WeightsMismatch(f"{path}: states no training; untrained weights are not scored")
+    return header
+
+
+def _raw_header(path: Path) -> dict[str, Any]:
+    with opened(path, "numpy") as file:
+        try:
+            raw = json.loads((file.metadata() or {}).get("deepscan", "null"))
+        except ValueError as error:
+            raise WeightsMismatch(f"{path}: its header is not JSON ({error})") from error
+    if not isinstance(raw, dict):
+        raise WeightsMismatch(
+            f"{path}: a safetensors file, but not a deepscan checkpoint (no deepscan header)"
+        )
+    return raw
+
+
+def opened(path: Path, framework: str) -> Any:
+    """safetensors' file, its errors turned into deepscan's."""
+    if not path.is_file():
+        raise WeightsMissing(f"{path}: no such file")
+    try:
+        return safe_open(path, framework=framework)
+    except (SafetensorError, OSError) as error:
+        raise WeightsMismatch(
+            f"{path}: not a safetensors file ({error}); deepscan opens no pickles (.pt, .pth, .ckpt)"
+        ) from error

@@ -1,0 +1,435 @@
+"""scan(): a path goes in, a Report comes out.
+
+    path -> source -> frames -> faces -> tracks -> aligned crops -> logits and attention -> evidence
+
+Frames flow through in small chunks and are dropped once judged and drawn, so memory is bounded by
+the chunk, not by the video. Decoding runs ahead in a thread of its own: FFmpeg leaves the
+interpreter free, which is spent on loading the models and then on running them.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from deepscan.align import align
+from deepscan.config import Faces, Scoring, Settings
+from deepscan.errors import SettingsError
+from deepscan.files import part_folder, sha256
+from deepscan.records import (
+    Crop,
+    DecodeCount,
+    Evidence,
+    Frame,
+    FrameEvidence,
+    Output,
+    Provenance,
+    Report,
+)
+from deepscan.report import json as report_json
+from deepscan.stills import StillSource, is_still
+from deepscan.verdict import Coverage, judge
+from deepscan.video import VideoSource
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from deepscan.faces import FaceFinder
+    from deepscan.model.detector import Detector
+    from deepscan.model.header import Header
+
+# Frames searched for faces in one batch, and decoded ahead of it.
+CHUNK = 8
+AHEAD = 8
+
+# Called with a stage ("decoding", "faces", "scoring"), how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The networks, ready to run, and what a report says of them."""
+
+    finder: FaceFinder
+    detector: Detector
+    header: Header
+    sha256: str
+    device: str
+    precision: str
+    threads: int
+
+
+class Clock:
+    """Wall time by stage, and the process's peak memory by the end of each.
+
+    Stages may overlap: each counts the time somebody spent in it.
+
+    Attributes:
+        seconds: by stage.
+        peak: MiB of resident memory by stage, the highest so far; empty where the platform cannot tell.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peak: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                spent = time.perf_counter() - began
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+                if resource is not None:
+                    self.peak[stage] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def scan(
+    path: str | Path,
+    settings: Settings | None = None,
+    *,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+) -> Report:
+    """Look for manipulated faces in one video or picture.
+
+    Args:
+        path: a video or picture file; it is only read.
+        settings: what to look at, and how; the defaults are the command line's.
+        out: a folder for report.json and, with settings.heatmaps.draw, the heatmaps. It appears when
+            all is written, or not at all. None: nothing is written.
+        force: replace `out` when it holds an earlier report.
+        progress: called from this thread as stages advance.
+        clock: where time and memory are written down; a new one if none is given.
+
+    Raises:
+        InputError: the file cannot be analysed.
+        WeightsError: the detector or its base is missing or not what it should be.
+        OutputError: `out` exists, or cannot be written.
+    """
+    settings = settings or Settings()
+    tell = progress or (lambda stage, done, total: None)
+    started, clock = datetime.now(UTC), clock or Clock()
+    with part_folder(out, force) if out is not None else nullcontext() as folder:
+        with clock("opening"):
+            source = open_source(Path(path))
+        indices = source.choose(settings.sampling)
+        with _ahead(source.decode(indices), AHEAD, clock) as decoded:
+            with clock("loading"):
+                models = load_models(settings.faces, settings.scoring)
+                overlays = None
+                if folder is not None and settings.heatmaps.draw:
+                    from deepscan.report.overlays import Overlays
+
+                    overlays = Overlays(folder, source.source, settings.heatmaps.cls, len(indices))
+            try:
+                coverage, scored = _look(
+                    decoded, len(indices), models, settings, overlays, clock, tell
+                )
+                with clock("drawing"):
+                    if overlays is not None:
+                        overlays.close()
+                        overlays = None
+            finally:
+                if overlays is not None:
+                    overlays.abandon()
+        evidence = judge(
+            source.source,
+            coverage,
+            scored,
+            declared_duration=None
+            if source.declared_duration is None
+            else float(source.declared_duration),
+        )
+        report = _report(source.source, evidence, models, settings, started, clock)
+        if folder is not None:
+            names = sorted(
+                p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
+            )
+            report = replace(report, folder=out, outputs=tuple(names))
+            (folder / "report.json").write_text(report_json.text(report), "utf-8")
+    return report
+
+
+def open_source(path: Path) -> VideoSource | StillSource:
+    """The file behind the one interface: `source`, `choose(sampling)`, `decode(indices)`."""
+    return StillSource(path) if is_still(path) else VideoSource(path)
+
+
+def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | None = None) -> None:
+    """Make sure that the detector and its base are here, fetching the base if need be, before any scan.
+
+    Raises:
+        WeightsError: they are not, and cannot be had.
+    """
+    from deepscan.model import header, weights
+
+    needed = header.read_header(weights.detector_file(scoring.weights)).base["sha256"]
+    weights.base_file(weights.base_by_hash(needed), scoring.offline, progress)
+
+
+@functools.lru_cache(maxsize=1)
+def load_models(faces: Faces, scoring: Scoring) -> Models:
+    """The networks these settings ask for, kept for the next scan with the same ones.
+
+    Raises:
+        WeightsError: see `model.checkpoint.load`.
+        SettingsError: the device is not there.
+    """
+    # torch and what it brings take seconds to import; decoding goes on meanwhile.
+    import torch
+
+    from deepscan.model import checkpoint, weights
+    from deepscan.model.header import read_header
+
+    device = _device(scoring.device)
+    precision = _precision(scoring.precision, device)
+    path = weights.detector_file(scoring.weights)
+    needed = read_header(path).base["sha256"]
+    base = weights.base_file(weights.base_by_hash(needed), scoring.offline)
+    detector, header = checkpoint.load(path, base, getattr(torch, precision))
+
+    from deepscan.faces import FaceFinder
+
+    finder = FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, device)
+    return Models(
+        finder,
+        detector.to(device),
+        header,
+        sha256(path),
+        device,
+        precision,
+        torch.get_num_threads(),
+    )
+
+
+def _look(
+    decoded: Iterator[Any],
+    sampled: int,
+    models: Models,
+    settings: Settings,
+    overlays: Any,
+    clock: Clock,
+    tell: Progress,
+) -> tuple[Coverage, list[FrameEvidence]]:
+    """Judge every face of the sampled frames."""
+    from deepscan.tracks import Follower  # scipy
+
+    follower = Follower()
+    scored: list[FrameEvidence] = []
+    good = with_face = too_small = seen = 0
+    interlaced = False
+    for chunk in _chunks(decoded, CHUNK):
+        seen += len(chunk)
+        tell("decoding", seen, sampled)
+        frames = [item for item in chunk if isinstance(item, Frame)]
+        if not frames:
+            continue
+        good += len(frames)
+        interlaced = interlaced or any(frame.interlaced for frame in frames)
+        crops: list[list[Crop]] = []
+        with clock("faces"):
+            for frame, found in zip(frames, models.finder.find(frames), strict=True):
+                ids = follower.follow(found.faces)
+                crops.append([align(frame, f, i) for f, i in zip(found.faces, ids, strict=True)])
+                with_face += bool(found.faces)
+                too_small += found.too_small
+        tell("faces", seen, sampled)
+        with clock("scoring"):
+            outputs = _score(models.detector, crops, settings.scoring.batch)
+        tell("scoring", seen, sampled)
+        for own, output in zip(crops, outputs, strict=True):
+            scored += [
+                FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
+                for c, logit in zip(own, output.logit if output else (), strict=True)
+            ]
+        with clock("drawing"):
+            if overlays is not None:
+                for frame, own, output in zip(frames, crops, outputs, strict=True):
+                    overlays.add(frame, own, output)
+    counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
+    return Coverage(counts, with_face, too_small, interlaced), scored
+
+
+def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> list[Output | None]:
+    """The detector's output for each frame's crops (None: no crops), run in batches across frames."""
+    flat = [crop.pixels for own in crops for crop in own]
+    if not flat:
+        return [None] * len(crops)
+    parts = [detector.score(np.stack(group)) for group in _chunks(flat, batch)]
+    logit, query, cls = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("logit", "query_attention", "cls_attention")
+    )
+    outputs: list[Output | None] = []
+    at = 0
+    for own in crops:
+        here = slice(at, at + len(own))
+        outputs.append(Output(logit[here], query[here], cls[here]) if own else None)
+        at = here.stop
+    return outputs
+
+
+@contextmanager
+def _ahead(items: Iterator[T], depth: int, clock: Clock) -> Iterator[Iterator[T]]:
+    """Run an iterator in a thread, at most `depth` items ahead of whoever takes them."""
+    done = object()
+    line: queue.Queue[Any] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                line.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run() -> None:
+        try:
+            while True:
+                with clock("decoding"):
+                    item: Any = next(items, done)
+                if not put(item) or item is done:
+                    return
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    def take() -> Iterator[T]:
+        while True:
+            try:
+                item = line.get(timeout=0.1)
+            except queue.Empty:
+                if worker.done():
+                    worker.result()  # raises what stopped it
+                continue
+            if item is done:
+                return
+            yield item
+
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+        worker = pool.submit(run)
+        try:
+            yield take()
+        finally:
+            stop.set()
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Successive lists of up to `size` items (itertools.batched is for Python 3.12 and later)."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda"):
+        number = int(wanted.partition(":")[2] or 0)
+        if not torch.cuda.is_available() or number >= torch.cuda.device_count():
+            raise SettingsError(
+                f"device {wanted}: this machine has no such GPU; use --device cpu or auto"
+            )
+    return wanted
+
+
+def _precision(wanted: str, device: str) -> str:
+    """bfloat16 where the hardware multiplies in it, float32 elsewhere: emulation would be slower."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if device == "cpu":
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        native = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    else:
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bfloat16" if native else "float32"
+
+
+def versions() -> dict[str, str]:
+    """What computed the result: Python, the platform, and the packages that touch pixels or numbers."""
+    names = (
+        "deepscan-forensics",
+        "torch",
+        "open_clip_torch",
+        "facenet-pytorch",
+        "av",
+        "numpy",
+        "pillow",
+    )
+    import av
+
+    ffmpeg = " ".join(
+        f"{k} {'.'.join(map(str, v))}" for k, v in sorted(av.library_versions.items())
+    )
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: metadata.version(name) for name in names},
+        "ffmpeg": ffmpeg,
+    }
+
+
+def _report(
+    source: Any,
+    evidence: Evidence,
+    models: Models,
+    settings: Settings,
+    started: datetime,
+    clock: Clock,
+) -> Report:
+    header = models.header
+    with clock("hashing again"):
+        after = sha256(source.path)
+    provenance = Provenance(
+        versions=versions(),
+        detector={
+            "name": header.name,
+            "sha256": models.sha256,
+            "base": header.base["name"],
+            "base_sha256": header.base["sha256"],
+            "tower": header.settings.tower,
+            "training": header.training,
+            "licence": header.licence,
+        },
+        device=models.device,
+        precision=models.precision,
+        threads=models.threads,
+        settings=settings.to_dict(),
+        started=started.isoformat(timespec="milliseconds"),
+        finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        sha256_after=after,
+        seconds={stage: round(spent, 4) for stage, spent in clock.seconds.items()},
+    )
+    return Report(source, evidence, provenance)

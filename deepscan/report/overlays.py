@@ -1,0 +1,150 @@
+"""Heatmaps on disk: a PNG per sampled face, a contact sheet, an overlay MP4, and the raw arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from deepscan import heatmap
+from deepscan.records import Crop, Frame, Output, Pixels, Source
+
+FOLDER = "heatmaps"
+FILM_SIDE = 1280  # longer side of the overlay film
+SHEET_CELLS, CELL_SIDE = 64, 144
+CLOCK = Fraction(1, 90_000)  # the film's time base, MPEG's own
+
+
+class Overlays:
+    """Takes frames as they are scored and draws them at once, so that memory stays bounded.
+
+    Args:
+        folder: where to write; made here.
+        source: what is drawn; a still gets no film.
+        cls: also draw [CLS]'s attention, as files ending in `_cls.png`.
+        instants: how many frames will come; the contact sheet spreads its cells over them.
+    """
+
+    def __init__(self, folder: Path, source: Source, cls: bool, instants: int) -> None:
+        self._folder, self._source, self._cls = folder / FOLDER, source, cls
+        self._folder.mkdir()
+        self._film = _Film(self._folder / "overlay.mp4") if source.kind == "video" else None
+        self._cells: list[tuple[Pixels, str]] = []
+        self._stride = max(1, -(-instants // SHEET_CELLS))
+        self._frames = 0
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> None:
+        """Draw one sampled frame and its scored faces; `output` goes with `crops`, None with none."""
+        maps: list[Float[np.ndarray, "side side"]] = []
+        labels: list[str] = []
+        if output is not None:
+            maps = list(heatmap.relative(output.query_attention.mean(1)))
+            labels = [
+                f"{c.track}  {logit:+.2f}" for c, logit in zip(crops, output.logit, strict=True)
+            ]
+        if self._film is not None:
+            painted = heatmap.paint(frame.pixels, list(zip(crops, maps, strict=True)))
+            drawn = heatmap.resize(heatmap.outline(painted, crops, labels), FILM_SIDE)
+            self._film.add(heatmap.with_legend(drawn), frame.time - self._source.start)
+        for i, (crop, values) in enumerate(zip(crops, maps, strict=True)):
+            assert output is not None
+            name = f"track{crop.track:02d}_{float(frame.time):010.3f}s"
+            label = f"face {labels[i]}  {float(frame.time):.2f} s"
+            self._save(f"{name}.png", heatmap.face_panel(frame.pixels, crop, values, label))
+            if self._cls:
+                cls_map = heatmap.relative(output.cls_attention[i])
+                panel = heatmap.face_panel(frame.pixels, crop, cls_map, f"[CLS]  {label}")
+                self._save(f"{name}_cls.png", panel)
+            if self._frames % self._stride == 0 and len(self._cells) < 2 * SHEET_CELLS:
+                cell = heatmap.crop_view(crop, values, CELL_SIDE)
+                self._cells.append((cell, f"{labels[i]}  {float(frame.time):.1f}s"))
+            self._rows.append(
+                {
+                    "track": crop.track,
+                    "frame_index": crop.frame_index,
+                    "time": float(crop.time),
+                    "logit": output.logit[i],
+                    "to_frame": crop.to_frame,
+                    "query_attention": output.query_attention[i],
+                    "cls_attention": output.cls_attention[i],
+                }
+            )
+        self._frames += 1
+
+    def close(self) -> None:
+        """Finish the film and write the contact sheet and the raw arrays."""
+        if self._film is not None:
+            self._film.close(self._source.duration)
+        if self._cells:
+            self._save("contact_sheet.png", heatmap.contact_sheet(self._cells))
+        if self._rows:
+            columns = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
+            np.savez_compressed(self._folder / "attention.npz", allow_pickle=False, **columns)
+
+    def abandon(self) -> None:
+        """Let go of open files after a failure; what was drawn is thrown away by the caller."""
+        if self._film is not None:
+            self._film.close(None)
+
+    def _save(self, name: str, pixels: Pixels) -> None:
+        # Level 1 is four times faster than the default and a tenth larger.
+        Image.fromarray(pixels).save(self._folder / name, compress_level=1)
+
+
+class _Film:
+    """H.264 in MP4, each sampled frame shown until the next one's time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._container: Any = None
+        self._stream: Any = None
+        self._last: Pixels | None = None
+        self._shown = -1  # pts of the last frame encoded
+
+    def add(self, pixels: Pixels, time: Fraction) -> None:
+        """Show `pixels` from `time` (seconds from the start of the film) on."""
+        if self._container is None:
+            self._open(pixels)
+        height, width = self._stream.height, self._stream.width
+        if pixels.shape[:2] != (height, width):
+            fitted = np.zeros((height, width, 3), np.uint8)
+            part = pixels[:height, :width]
+            fitted[: part.shape[0], : part.shape[1]] = part
+            pixels = fitted
+        self._encode(pixels, int(time / CLOCK))
+        self._last = pixels
+
+    def close(self, duration: Fraction | None) -> None:
+        """Hold the last frame until `duration`; without one, just close the file."""
+        if self._container is None:
+            return
+        if duration is not None and self._last is not None:
+            # Repeated just before the end, since a player ends with the last frame's time stamp.
+            self._encode(self._last, int(max(duration, Fraction(1, 2)) / CLOCK) - 3000)
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def _open(self, pixels: Pixels) -> None:
+        height, width = pixels.shape[:2]
+        self._container = av.open(str(self._path), "w", options={"movflags": "faststart"})
+        self._stream = self._container.add_stream("libx264", rate=30)
+        # 4:2:0 needs even sides.
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.time_base = self._stream.codec_context.time_base = CLOCK
+        self._stream.codec_context.options = {"crf": "20", "preset": "veryfast"}
+
+    def _encode(self, pixels: Pixels, pts: int) -> None:
+        if pts <= self._shown:
+            return
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame.pts, frame.time_base = pts, CLOCK
+        self._container.mux(self._stream.encode(frame))
+        self._shown = pts
