@@ -54,7 +54,7 @@ class FaceFinder:
             for i, result in zip(
                 places, self._look([frames[i] for i in places], scale), strict=True
             ):
-                if scale < 1 and not result.faces and not result.too_small:
+                if scale < 1 and not result.faces:
                     result = self._look([frames[i]], 1.0)[0]
                 found[i] = result
         return [result for result in found if result is not None]

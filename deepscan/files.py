@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deepscan.errors import OutputError, UnreadableInput
@@ -31,6 +31,34 @@ def check_readable(path: Path) -> None:
         ) from error
 
 
+# First bytes of what people hand in by mistake or in pieces, and what to tell them.
+_HEADS = (
+    (b"\xff\xd8\xff", "a JPEG picture, cut short or damaged"),
+    (b"\x89PNG", "a PNG picture, cut short or damaged"),
+    (b"%PDF", "a PDF document; take the video out of it first"),
+    (b"PK\x03\x04", "a ZIP archive or office document; take the video out of it first"),
+    (b"#EXTM3U", "a playlist; deepscan opens no file that another one names"),
+    (b"ffconcat", "a playlist; deepscan opens no file that another one names"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM file, damaged or cut short near its start"),
+)
+
+
+def diagnose(path: Path) -> str:
+    """What an unreadable file seems to be, from its first bytes: for error messages only."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    for start, words in _HEADS:
+        if head.startswith(start):
+            return words
+    if head[4:8] == b"ftyp":
+        return "an MP4 or MOV file without its index: recording or copying it was broken off"
+    with suppress(UnicodeDecodeError):
+        text = head[:1000].decode("utf-8")
+        if all(c.isprintable() or c.isspace() for c in text):
+            return "text, not a video; check that this is the file you mean"
+    return "no video or picture that deepscan knows, or damaged from its first bytes on"
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces so that memory does not grow with its length."""
     with path.open("rb") as file:
@@ -48,7 +76,8 @@ def part_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or it never was
+            part.unlink()
 
 
 @contextmanager
@@ -75,8 +104,11 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
 
 def check_free(folder: Path, replace: bool) -> None:
     """Raise OutputError unless results may be written to `folder`."""
-    if not folder.exists():
-        return
+    try:
+        if not folder.exists():
+            return
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     if not replace:
         raise OutputError(
             f"{folder}: already there; --force replaces it, --out DIR writes elsewhere"

@@ -1,0 +1,268 @@
+"""The command line as people meet it: streams, exit codes, one line for each mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+
+import clips
+from deepscan import __version__
+from deepscan.cli import run
+from deepscan.report import json as report_json
+
+QUICK = ["--frames", "4", "--offline"]
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def wall(tmp_path: Path) -> Path:
+    """A picture with nobody in it."""
+    path = tmp_path / "wall.png"
+    Image.fromarray(np.full((200, 200, 3), 120, np.uint8)).save(path)
+    return path
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"deepscan {__version__}\n"
+
+
+def test_help_answers_at_once() -> None:
+    """0.3 s is the bar on a quiet machine; the best of five keeps other people's load out of it."""
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "deepscan", "--help"], check=True, capture_output=True
+        )
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.3
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from deepscan.cli import run; run(['--help']); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert not {"torch", "numpy", "av", "rich", "scipy"} & set(loaded.stdout.split())
+
+
+def test_one_input_gives_one_document(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["detect", str(sample), *QUICK, "--json", "--out", str(tmp_path / "out")]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    jsonschema.validate(document, report_json.schema())
+    assert document == json.loads(
+        (tmp_path / "out" / "sample.mp4" / "report.json").read_text("utf-8")
+    )
+    assert str(tmp_path / "out" / "sample.mp4") in captured.err
+
+
+def test_the_table_says_what_its_numbers_are_worth(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["detect", str(sample), *QUICK, "--out", str(tmp_path / "out")]) == 0
+    table = capsys.readouterr().out
+    assert "sample.mp4" in table
+    assert "uncalibrated, provisional" in table
+    assert "no verdict says that a video is authentic" in table
+
+
+def test_earlier_results_stay_unless_forced(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["detect", str(wall), *QUICK, "--out", str(tmp_path / "out")]
+    assert run(arguments) == 4
+    assert run(arguments) == 2
+    assert "--force" in capsys.readouterr().err
+    assert run([*arguments, "--force"]) == 4
+
+
+def test_inputs_of_one_name_get_folders_of_their_own(wall: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "twin" / wall.name
+    twin.parent.mkdir()
+    twin.write_bytes(wall.read_bytes())
+    run(["detect", str(wall), str(twin), *QUICK, "--out", str(tmp_path / "out")])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["wall.png", "wall.png-2"]
+
+
+def test_a_folder_is_taken_with_r_only(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "case" / "inner"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(wall.read_bytes())
+    (folder / "notes.txt").write_text("left alone")
+    out = tmp_path / "out"
+    assert run(["detect", str(folder.parent), *QUICK, "--json", "--out", str(out)]) == 1
+    assert "add -r" in lines(capsys.readouterr().out)[0]["verdict"]["sentence"]  # type: ignore[index]
+    assert run(["detect", "-r", str(folder.parent), *QUICK, "--json", "--out", str(out)]) == 4
+    (row,) = lines(capsys.readouterr().out)
+    assert row["verdict"]["name"] == "no_face"  # type: ignore[index]
+    assert (out / "inner" / "a.png" / "report.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sampling", "sometimes"], "uniform, keyframes, all, every:SECONDS"),
+        (["--frames", "0"], "frames"),
+        (["--device", "tpu"], "auto, cpu, cuda"),
+        (["--min-face", "3"], "12 px"),
+        (["--cls-map"], "--heatmap"),
+        (["--no-such"], "--no-such"),
+        (["--fail-on", "anything"], "manipulation"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line_and_exit_code_2(
+    wall: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["detect", str(wall), "--offline", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_missing_weights_stop_the_run_before_it_starts(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEEPSCAN_CACHE", str(tmp_path / "empty"))
+    assert run(["detect", str(wall), "--offline", "--out", str(tmp_path / "out")]) == 1
+    assert "deepscan weights import FILE" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_fail_on_manipulation(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepscan import verdict
+    from deepscan.records import Thresholds
+
+    low = Thresholds(-1001.0, -1000.0)  # every score indicates manipulation
+    monkeypatch.setattr(verdict.judge, "__defaults__", (low, None))
+    arguments = ["detect", str(sample), *QUICK, "--out", str(tmp_path / "out")]
+    assert run(arguments) == 0
+    assert run([*arguments, "--force", "--fail-on", "manipulation"]) == 10
+
+
+def bad_inputs(folder: Path) -> list[Path]:
+    """Two dozen things that cannot be analysed, each for a reason of its own."""
+    folder.mkdir()
+    video = clips.write(folder / "sound-video.mp4", 30).read_bytes()
+    (folder / "sound-video.mp4").unlink()
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "JPEG")
+    jpeg = picture.getvalue()
+    Image.fromarray(clips.numbered(5, 300, 300)).save(folder / "cut.png")
+    contents = {
+        "empty.mp4": b"",
+        "text.mp4": b"this is no video\n" * 40,
+        "text.jpg": b"this is no picture\n" * 40,
+        "noise.mkv": np.random.default_rng(1).bytes(5000),
+        "one-byte.avi": b"R",
+        "head-only.mp4": video[:24],
+        "zipped.mov": b"PK\x03\x04" + bytes(60),
+        "document.pdf": b"%PDF-1.7\n%\xe2\xe3\n1 0 obj\n<<>>\nendobj\n",
+        "drawing.svg": b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>',
+        "playlist.m3u8": b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": b"ffconcat version 1.0\nfile /etc/hostname\n",
+        "titles.srt": b"1\n00:00:01,000 --> 00:00:02,000\nHello\n",
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    clips.sound_only(folder / "sound.m4a")
+    clips.sound_only(folder / "sound.wav", "pcm_s16le")
+    clips.with_cover(folder / "cover.mp3", jpeg)
+    clips.write(folder / "no-frames.mp4", 0)
+    clips.cut(clips.write(folder / "cut.mp4", 30), 0.6)
+    clips.cut(folder / "cut.png", 0.5)
+    clips.huge_png(folder / "huge.png")
+    clips.huge_h264(folder / "huge.h264")
+    (folder / "small.h264").unlink(missing_ok=True)
+    (folder / "folder.mp4").mkdir()
+    (folder / "dangling.mp4").symlink_to(folder / "gone.mp4")
+    # Reading it fails for root too, which no file mode can bring about.
+    unreadable = [Path("/proc/self/mem")] if Path("/proc/self/mem").exists() else []
+    return [*sorted(folder.iterdir()), folder / "missing.mp4", *unreadable]
+
+
+def test_a_good_file_among_twenty_bad_ones(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = bad_inputs(tmp_path / "bad")
+    assert len(bad) >= 20
+    half = len(bad) // 2
+    paths = [*bad[:half], sample, *bad[half:]]
+    out = tmp_path / "out"
+    assert run(["detect", *map(str, paths), *QUICK, "--heatmap", "--json", "--out", str(out)]) == 3
+    captured = capsys.readouterr()
+    rows = lines(captured.out)
+    assert [row["input"]["path"] for row in rows] == [str(path) for path in paths]  # type: ignore[index]
+    for path, row in zip(paths, rows, strict=True):
+        jsonschema.validate(row, report_json.schema())
+        verdict: dict[str, str] = row["verdict"]  # type: ignore[assignment]
+        if path == sample:
+            assert verdict["name"] != "error"
+        else:
+            assert verdict["name"] == "error", path
+            assert str(path) in verdict["sentence"]
+            assert "scores" not in row
+    assert "Traceback" not in captured.err
+    assert [p.name for p in out.iterdir()] == ["sample.mp4"]
+
+
+def test_ctrl_c_keeps_what_is_finished(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from deepscan import pipeline
+
+    scan, second = pipeline.scan, tmp_path / "second.png"
+    second.write_bytes(wall.read_bytes())
+
+    def interrupted(path: Path, *args: object, **kwargs: object) -> object:
+        if path == second:
+            raise KeyboardInterrupt
+        return scan(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "scan", interrupted)
+    out = tmp_path / "out"
+    assert run(["detect", str(wall), str(second), *QUICK, "--json", "--out", str(out)]) == 130
+    captured = capsys.readouterr()
+    assert len(lines(captured.out)) == 1
+    assert "interrupted" in captured.err
+    assert [p.name for p in out.iterdir()] == ["wall.png"]
+
+
+def test_names_that_would_drive_a_terminal_are_shown_as_text(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = tmp_path / "a\x1b[31m[red]b\nc.png"
+    hostile.write_bytes(wall.read_bytes())
+    assert run(["detect", str(hostile), *QUICK, "--out", str(tmp_path / "out")]) == 4
+    captured = capsys.readouterr()
+    assert "\x1b[31m" not in captured.out + captured.err
+    assert "[red]" in captured.out
+
+
+def test_weights_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["weights", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["kind"] for row in rows} == {"base", "detector"}
+    assert run(["weights", "verify"]) == 0
+    assert run(["weights", "import", "no-such-file"]) == 1

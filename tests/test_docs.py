@@ -1,0 +1,93 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import deepscan
+from deepscan.cli import run
+from deepscan.model import weights
+from deepscan.records import VerdictName
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def without_numbers(text: str) -> list[str]:
+    """Words alone: logits differ in their last digits between processors."""
+    return re.findall(r"[A-Za-z_]+", text)
+
+
+def test_the_demo_prints_what_the_readme_shows(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shown,) = (block for block in blocks("text") if "uncalibrated" in block)
+    assert (
+        run(["detect", str(sample), "--heatmap", "--offline", "--out", str(tmp_path / "out")]) == 0
+    )
+    assert without_numbers(capsys.readouterr().out) == without_numbers(shown)
+
+
+def test_the_python_example_runs(
+    sample: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (example,) = blocks("python")
+    assert len(example.strip().splitlines()) <= 5
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "video.mp4").write_bytes(sample.read_bytes())
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.split()[0] in set(VerdictName)
+
+
+def test_every_make_target_named_in_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"deepscan ((?:weights )?[a-z]+)\b", README)))
+)
+def test_every_command_named_in_the_readme_exists(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command.split(), "--help"]) == 0
+
+
+def test_every_option_of_detect_is_in_the_readme_or_its_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(["detect", "--help"])
+    offered = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    named = {option for block in blocks("sh") for option in re.findall(r"--[a-z-]+", block)}
+    run(["train", "--help"])
+    offered |= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert named - offered == set()
+
+
+def test_every_verdict_is_explained() -> None:
+    assert all(f"`{name}`" in README for name in VerdictName)
+
+
+def test_the_readmes_figures_are_the_model_cards() -> None:
+    """The detector's AUC in the README is the one its card states."""
+    known = weights.manifest()
+    card = (weights.shipped_folder() / known.detectors[known.default].card).read_text("utf-8")
+    (stated,) = re.findall(r"video AUC (0\.\d+ \[0\.\d+, 0\.\d+\])", README)
+    assert stated in card
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert f"## {deepscan.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
