@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from deepscan.config import Sampling
 from deepscan.errors import UnreadableInput
@@ -16,6 +20,21 @@ from deepscan.records import Frame, Source
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2")
+# Of these FFmpeg plays the animated ones; of all others only a single picture is taken.
+ANIMATED = ("GIF", "PNG")
+
+# What Pillow raises for damaged files, depending on where the damage lies.
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 # The same bound as for video frames (see video.MAX_PIXELS): three bytes a pixel must fit memory.
 MAX_PIXELS = 2**26
@@ -25,12 +44,21 @@ def is_still(path: Path) -> bool:
     """Whether the content, not the name, is a single picture. Animations are left to FFmpeg."""
     check_readable(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            return getattr(image, "n_frames", 1) == 1 or image.format == "MPO"
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return False
+        with _opened(path) as image:
+            return image.format not in ANIMATED or getattr(image, "n_frames", 1) == 1
     except Image.DecompressionBombError:
         return True  # a picture all right: StillSource says why it is refused
+    except BROKEN:
+        return False
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture, read by its content, without Pillow's warnings: what matters is refused or kept."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
 
 
 class StillSource:
@@ -45,7 +73,7 @@ class StillSource:
     def __init__(self, path: Path) -> None:
         check_readable(path)
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with _opened(path) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise UnreadableInput(
@@ -56,15 +84,24 @@ class StillSource:
                 rotation = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}.get(
                     image.getexif().get(0x0112, 1), 0
                 )
+                if (pages := getattr(image, "n_frames", 1)) > 1:
+                    raise UnreadableInput(
+                        f"{path}: holds {pages} pictures; save the one you mean, or turn an animation into"
+                        " a video"
+                    )
+                if mode in ("I", "F"):
+                    raise UnreadableInput(
+                        f"{path}: 32 bits a pixel, which no scale of grey is fixed for; save it with 8 or 16"
+                    )
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith(
-                    ("I;16", "I")
-                ):  # 16-bit grey: Pillow would clip it at 255
+                if mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip at 255
                     upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+                if "transparency" in upright.info:
+                    upright = upright.convert("RGBA")
                 self._pixels = np.asarray(upright.convert("RGB"))
         except Image.DecompressionBombError as error:
             raise UnreadableInput(f"{path}: {error}; it is not decoded") from error
-        except (OSError, ValueError, SyntaxError) as error:
+        except BROKEN as error:
             raise UnreadableInput(
                 f"{path}: not a readable picture ({error}); it may be cut short"
             ) from error

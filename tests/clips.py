@@ -1,0 +1,284 @@
+"""Makes the media files the tests read: sound, odd and hostile, with PyAV, Pillow and bytes alone.
+
+Every picture of a clip carries its own number as twelve bright or dark blocks, which survive lossy
+coding: `number` reads it back, so a test can say which frame it was really given.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+WIDTH, HEIGHT = 96, 64
+COLUMNS, ROWS = 4, 3
+DARK, BRIGHT = 40, 215
+
+RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 200, 30), (30, 30, 200), (220, 220, 220)
+
+
+# --- pictures --------------------------------------------------------------------------------------
+
+
+def numbered(n: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """A grey picture (height, width, 3) showing `n` in binary, lowest bit at the top left."""
+    bits = np.array([n >> i & 1 for i in range(COLUMNS * ROWS)]).reshape(ROWS, COLUMNS)
+    rows = np.arange(height) * ROWS // height
+    columns = np.arange(width) * COLUMNS // width
+    grey = np.where(bits[rows][:, columns], BRIGHT, DARK).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def number(pixels: np.ndarray) -> int:
+    """What `numbered` wrote."""
+    height, width = pixels.shape[:2]
+    rows = (np.arange(ROWS) * 2 + 1) * height // (2 * ROWS)
+    columns = (np.arange(COLUMNS) * 2 + 1) * width // (2 * COLUMNS)
+    bits = pixels[rows][:, columns].mean(2).ravel() > (DARK + BRIGHT) / 2
+    return int(sum(1 << i for i in range(COLUMNS * ROWS) if bits[i]))
+
+
+def quarters(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Red, green over blue, white: tells every turn and mirroring apart."""
+    picture = np.empty((height, width, 3), np.uint8)
+    half_y, half_x = height // 2, width // 2
+    picture[:half_y, :half_x], picture[:half_y, half_x:] = RED, GREEN
+    picture[half_y:, :half_x], picture[half_y:, half_x:] = BLUE, WHITE
+    return picture
+
+
+def corners(pixels: np.ndarray) -> str:
+    """The colours of the quarters, row by row, as in "RG/BW"."""
+    height, width = pixels.shape[:2]
+    names = []
+    for y in (height // 4, 3 * height // 4):
+        for x in (width // 4, 3 * width // 4):
+            distance = [
+                np.abs(pixels[y, x].astype(int) - c).sum() for c in (RED, GREEN, BLUE, WHITE)
+            ]
+            names.append("RGBW"[int(np.argmin(distance))])
+    return f"{names[0]}{names[1]}/{names[2]}{names[3]}"
+
+
+def plain(colour: Sequence[int], width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """One colour all over."""
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+# --- videos ----------------------------------------------------------------------------------------
+
+
+def write(
+    path: Path,
+    pictures: Iterable[np.ndarray] | int = 50,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    *,
+    times: Sequence[Fraction | int] | None = None,
+    rate: int = 25,
+    ticks: int | None = None,
+    options: dict[str, str] | None = None,
+    container: str | None = None,
+    movflags: str = "",
+    sound: bool = False,
+    frame: Callable[[av.VideoFrame], None] | None = None,
+    stream: Callable[[Any], None] | None = None,
+    tags: dict[str, str] | None = None,
+) -> Path:
+    """Encode pictures (or so many numbered ones) into a file and give its path back.
+
+    `times` are seconds, one a picture; by default frame i stands at i / rate. `frame` and `stream`
+    may set what they like on each before it is encoded.
+    """
+    if isinstance(pictures, int):
+        pictures = [numbered(i) for i in range(pictures)]
+    pictures = list(pictures)
+    if ticks is None:  # these know no finer clock than the frames themselves
+        ticks = rate if path.suffix in (".avi", ".mpg") else 512 * rate
+    base = Fraction(1, ticks)
+    with av.open(
+        str(path), "w", format=container, options={"movflags": movflags} if movflags else {}
+    ) as out:
+        out.metadata.update(tags or {})
+        video = out.add_stream(codec, rate=rate, options=options or {})
+        height, width = pictures[0].shape[:2] if pictures else (HEIGHT, WIDTH)
+        video.width, video.height, video.pix_fmt = width, height, pixels
+        video.codec_context.time_base = base
+        video.codec_context.thread_count = 1
+        video.time_base = base
+        if stream:
+            stream(video)
+        if sound:
+            _silence(out, Fraction(len(pictures), rate))
+        for i, picture in enumerate(pictures):
+            native = av.VideoFrame.from_ndarray(
+                picture, "rgb24" if picture.shape[2] == 3 else "rgba"
+            )
+            native = native.reformat(format=pixels)
+            if frame:
+                frame(native)
+            native.pts = int((times[i] if times is not None else Fraction(i, rate)) / base)
+            native.time_base = base
+            out.mux(video.encode(native))
+        if pictures:
+            out.mux(video.encode(None))
+        else:
+            out.start_encoding()
+    return path
+
+
+def mux(path: Path, codec: str, pictures: Iterable[bytes], rate: int = 25) -> Path:
+    """Put pictures that are encoded already into a container."""
+    with av.open(str(path), "w") as out:
+        video = out.add_mux_stream(codec, rate=rate, width=WIDTH, height=HEIGHT)
+        for i, picture in enumerate(pictures):
+            packet = av.Packet(picture)
+            packet.stream, packet.pts, packet.dts = video, i, i
+            packet.time_base, packet.is_keyframe = Fraction(1, rate), True
+            out.mux(packet)
+    return path
+
+
+def b_frames(**more: str) -> dict[str, str]:
+    """x264 options: a keyframe every 10 frames, three B-frames between, one of them a reference."""
+    return {
+        "g": "10",
+        "bf": "3",
+        "crf": "18",
+        "preset": "ultrafast",
+        "x264-params": "b-adapt=0:b-pyramid=normal:ref=3:scenecut=0",
+    } | more
+
+
+def sound_only(path: Path, codec: str = "aac") -> Path:
+    """A second of silence, without pictures."""
+    with av.open(str(path), "w") as out:
+        _silence(out, Fraction(1), codec)
+    return path
+
+
+def _silence(out: Any, seconds: Fraction, codec: str = "aac") -> None:
+    audio = out.add_stream(codec, rate=44100, layout="mono")
+    kind = "s16" if codec.startswith("pcm") else "fltp"
+    for start in range(0, int(44100 * seconds), 1024):
+        silence = np.zeros((1, 1024), np.int16 if kind == "s16" else np.float32)
+        samples = av.AudioFrame.from_ndarray(silence, format=kind, layout="mono")
+        samples.sample_rate, samples.pts = 44100, start
+        out.mux(audio.encode(samples))
+    out.mux(audio.encode(None))
+
+
+# --- damage ----------------------------------------------------------------------------------------
+
+
+def boxes(data: bytes, path: str) -> tuple[int, int]:
+    """Where the MP4 box at `path`, such as "moov/trak/tkhd", has its contents: start and end."""
+    start, end = 0, len(data)
+    for name in path.split("/"):
+        place = start
+        while place < end:
+            size, kind = struct.unpack(">I4s", data[place : place + 8])
+            if kind == name.encode():
+                start, end = place + 8, place + size
+                break
+            place += size
+        else:
+            raise LookupError(f"no {name} in this file")
+    return start, end
+
+
+def patch(path: Path, place: int, new: bytes) -> Path:
+    """Write `new` over the bytes at `place`."""
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(new)
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    """Keep only the first part of a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def break_packets(path: Path, which: Iterable[int]) -> Path:
+    """Overwrite the insides of these packets, by decoding order, with noise."""
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    noise = np.random.default_rng(0)
+    for i in which:
+        place, size = packets[i]
+        kept = 5 + (size - 5) // 4  # NAL length, header and a start of good slice data stay
+        patch(path, place + kept, noise.integers(0, 256, size - kept, np.uint8).tobytes())
+    return path
+
+
+def edit_list(path: Path, skip: Fraction) -> Path:
+    """Make an MP4's edit list start `skip` seconds into its media: what a cut without re-encoding leaves."""
+    data = path.read_bytes()
+    start, _ = boxes(data, "moov/trak/edts/elst")
+    scale_at, _ = boxes(data, "moov/trak/mdia/mdhd")
+    (scale,) = struct.unpack(">I", data[scale_at + 12 : scale_at + 16])
+    (was,) = struct.unpack(">i", data[start + 12 : start + 16])
+    return patch(path, start + 12, struct.pack(">i", was + int(skip * scale)))
+
+
+def track_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Write the turn (a, b, c, d) into an MP4's track header, where phones put it."""
+    start, _ = boxes(path.read_bytes(), "moov/trak/tkhd")
+    one = 1 << 16
+    matrix = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    return patch(path, start + 40, matrix)
+
+
+def huge_png(path: Path, width: int = 60000, height: int = 60000) -> Path:
+    """A PNG of a few bytes whose (sound) header claims to be enormous."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+    return path
+
+
+def huge_h264(path: Path, side: int = 60000) -> Path:
+    """A raw H.264 stream whose sequence header claims `side` x `side` pixels."""
+    bits = ""
+
+    def put(*values: int) -> None:  # Exp-Golomb codes
+        nonlocal bits
+        for value in values:
+            code = f"{value + 1:b}"
+            bits += "0" * (len(code) - 1) + code
+
+    put(0, 0, 2, 1)  # id, frame number length, order by decoding, one reference
+    bits += "0"
+    put(side // 16 - 1, side // 16 - 1)
+    bits += "1" + "1" + "0" + "0" + "1"  # frames only, 8x8 inference, no crop, no extras, stop
+    body = int(bits.ljust(-len(bits) // 8 * -8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    sps = b"\x67\x42\x00\x33" + body
+    slices = write(path.with_name("small.h264"), 3).read_bytes()
+    path.write_bytes(b"\0\0\0\1" + sps + slices[slices.index(b"\0\0\0\1\x68") :])
+    return path
+
+
+def with_cover(path: Path, picture: bytes) -> Path:
+    """Sound with a JPEG as its cover: a video stream to FFmpeg, though there is nothing to watch."""
+    frame = b"\x00image/jpeg\x00\x03\x00" + picture  # text encoding, type, front cover, description
+    size = len(frame)
+    body = b"APIC" + struct.pack(">I", size) + b"\0\0" + frame
+    synchsafe = bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    sound = sound_only(path, "libmp3lame").read_bytes()
+    path.write_bytes(b"ID3\x03\x00\x00" + synchsafe + body + sound)
+    return path
