@@ -359,11 +359,9 @@ def _print_json(path: Path, result: Report | DeepscanError, indent: int | None) 
 def _print_table(results: Sequence[tuple[Path, Report | DeepscanError]]) -> None:
     from rich.console import Console
 
-    from deepscan.report.terminal import table
+    from deepscan.report.terminal import summary
 
-    # Off a terminal there is no width to fit: leave room for the sentences.
-    console = Console()
-    Console(width=None if console.is_terminal else max(console.width, 160)).print(table(results))
+    Console().print(summary(results))
 
 
 def _announce(path: Path, result: Report | DeepscanError, verbose: bool) -> None:

@@ -1,10 +1,12 @@
-"""Reports as a table on a terminal."""
+"""Reports for people at a terminal: a table, and sentences under it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -22,20 +24,20 @@ STYLES = {
 }
 
 
-def table(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Table:
-    """One row per input; names and messages are shown as text, whatever they hold."""
-    out = Table(
-        title="deepscan", caption=caption(results), title_justify="left", caption_justify="left"
-    )
-    out.add_column("input", overflow="fold")
-    out.add_column("verdict")
-    out.add_column("logit", justify="right")
-    out.add_column("faces", justify="right")
-    out.add_column("frames", justify="right")
-    out.add_column("why, and what to know", overflow="fold")
+def summary(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Group:
+    """A row per input, what to know of each below, and what every number stands under.
+
+    Names and messages are shown as text, whatever they hold.
+    """
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("input", overflow="fold")
+    for column, justify in (("verdict", "left"), ("logit", "right"), ("faces", "right")):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("seen in", justify="right", no_wrap=True)
+    notes: list[Text] = []
     for path, result in results:
         if isinstance(result, DeepscanError):
-            name, cells, words = VerdictName.ERROR, ("-", "-", "-"), [str(result)]
+            name, cells, words = VerdictName.ERROR, ("-", "-", "-"), str(result)
         else:
             evidence = result.evidence
             name = evidence.verdict.name
@@ -44,10 +46,11 @@ def table(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Table:
                 str(len(evidence.tracks)),
                 f"{evidence.frames_with_face}/{evidence.decoding.sampled}",
             )
-            words = [evidence.verdict.sentence, *evidence.warnings]
+            words = " ".join((evidence.verdict.sentence, *evidence.warnings))
         verdict = Text(name.value.replace("_", " "), STYLES[name])
-        out.add_row(Text(_printable(path.name)), verdict, *cells, Text(_printable(" ".join(words))))
-    return out
+        table.add_row(Text(_printable(path.name)), verdict, *cells)
+        notes.append(Text.assemble((f"{_printable(path.name)}  ", "bold"), _printable(words)))
+    return Group(table, *notes, Text(), caption(results))
 
 
 def caption(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Text:

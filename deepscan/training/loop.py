@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ class TrainSettings:
     epochs: int = 10
     batch: int = 16  # crops; half of them real, each beside its manipulation
     lr: float = 2e-4
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # decoupled: a step takes lr times this share of every weight
     max_norm: float = 1.0  # of the gradient
     seed: int = 0
     device: str = "cpu"
@@ -77,6 +78,8 @@ class TrainSettings:
             )
         if self.precision not in ("float32", "bfloat16"):
             raise SettingsError(f"precision: {self.precision!r} is none of float32, bfloat16")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise SettingsError(f"device: {self.device!r} is none of cpu, cuda, cuda:N")
         if self.batch < 2 or self.batch % 2:
             raise SettingsError(
                 f"batch: {self.batch}; half of a batch is real, so it is an even count"
@@ -258,14 +261,14 @@ def fit(
             loss = nn.functional.binary_cross_entropy_with_logits(logit, target)
             if not torch.isfinite(loss):
                 raise DataError(
-                    f"training diverged: the loss is {float(loss)} in epoch {epoch}; lower --lr, and look"
+                    f"training diverged: the loss is {loss.item()} in epoch {epoch}; lower --lr, and look"
                     " for damaged pictures in the data"
                 )
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(trained, settings.max_norm)
             optimizer.step()
-            total += float(loss) * len(chosen)
+            total += loss.item() * len(chosen)
         logits = _score(detector, bank, validating, settings)
         _, of_video, scores = metrics.video_scores(held, labels, logits)
         row = Epoch(
