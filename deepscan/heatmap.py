@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from deepscan.align import invert
 from deepscan.records import Crop, Pixels
 
-SCALE_TOP = 4.0  # times uniform; what lies above is drawn as this
+SCALE_TOP = 6.0  # times uniform; what lies above is drawn as this
 OPACITY = 0.75  # at the top of the scale; up to 1, no preference, the picture stays clear
 COLOUR_MAP = "inferno"
 
@@ -107,9 +107,11 @@ def outline(pixels: Pixels, crops: Sequence[Crop], labels: Sequence[str]) -> Pix
 
 
 def write(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int) -> None:
-    """White text with a dark rim, readable on any picture; kept inside it."""
-    left, top = max(place[0], 2.0), max(place[1], 2.0)
-    draw.text((left, top), text, fill=INK, font=_font(size), stroke_width=1, stroke_fill=PAPER)
+    """White text on a dark tag, readable on any picture; kept inside it."""
+    corner = max(place[0], 2.0), max(place[1], 2.0)
+    left, top, right, bottom = draw.textbbox(corner, text, font=_font(size))
+    draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=PAPER)
+    draw.text(corner, text, fill=INK, font=_font(size))
 
 
 def resize(pixels: Pixels, side: int) -> Pixels:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -109,7 +110,7 @@ def test_a_folder_is_taken_with_r_only(
     (folder / "notes.txt").write_text("left alone")
     out = tmp_path / "out"
     assert run(["detect", str(folder.parent), *QUICK, "--json", "--out", str(out)]) == 1
-    assert "add -r" in lines(capsys.readouterr().out)[0]["verdict"]["sentence"]  # type: ignore[index]
+    assert "add -r" in json.loads(capsys.readouterr().out)["verdict"]["sentence"]
     assert run(["detect", "-r", str(folder.parent), *QUICK, "--json", "--out", str(out)]) == 4
     (row,) = lines(capsys.readouterr().out)
     assert row["verdict"]["name"] == "no_face"  # type: ignore[index]
@@ -150,11 +151,11 @@ def test_missing_weights_stop_the_run_before_it_starts(
 def test_fail_on_manipulation(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deepscan import verdict
+    from deepscan import pipeline
     from deepscan.records import Thresholds
 
     low = Thresholds(-1001.0, -1000.0)  # every score indicates manipulation
-    monkeypatch.setattr(verdict.judge, "__defaults__", (low, None))
+    monkeypatch.setattr(pipeline, "judge", partial(pipeline.judge, thresholds=low))
     arguments = ["detect", str(sample), *QUICK, "--out", str(tmp_path / "out")]
     assert run(arguments) == 0
     assert run([*arguments, "--force", "--fail-on", "manipulation"]) == 10

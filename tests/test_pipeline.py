@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import clips
 import deepscan
 from deepscan import Faces, Heatmaps, Sampling, Scoring, Settings, demo
 from deepscan.errors import OutputError, SettingsError, UnreadableInput
@@ -120,21 +121,9 @@ def test_precision_and_batch_change_no_verdict(sample: Path) -> None:
     assert plain.score == pytest.approx(fast.score, abs=0.2)
 
 
-def film(path: Path, pictures: Iterator[np.ndarray] | list[np.ndarray]) -> Path:
-    """A clip of these pictures at 10 frames a second."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.pix_fmt = "yuv420p"
-        for pixels in pictures:
-            stream.height, stream.width = pixels.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
 def test_a_clip_without_a_face_has_a_verdict_and_no_score(tmp_path: Path) -> None:
     wall = [np.full((120, 160, 3), 128, np.uint8)] * 5
-    report = scan(film(tmp_path / "wall.mp4", wall), QUICK, out=tmp_path / "out")
+    report = scan(clips.write(tmp_path / "wall.mp4", wall), QUICK, out=tmp_path / "out")
     assert report.verdict.name is VerdictName.NO_FACE
     assert report.score is None
     jsonschema.validate(report_json.to_dict(report), report_json.schema())
@@ -159,7 +148,7 @@ def test_small_faces_are_counted_not_judged(sample: Path) -> None:
 def test_two_people_are_two_tracks(tmp_path: Path) -> None:
     person = np.asarray(demo.portrait().resize((256, 304), Image.Resampling.BICUBIC))
     pair = np.concatenate([person, person[:, ::-1]], axis=1)
-    report = scan(film(tmp_path / "pair.mp4", [pair] * 6), QUICK)
+    report = scan(clips.write(tmp_path / "pair.mp4", [pair] * 6), QUICK)
     assert [len(track.frames) for track in report.evidence.tracks] == [6, 6]
 
 

@@ -137,6 +137,18 @@ def read_pictures(rows: Sequence[CropRow]) -> Iterator[Pixels]:
             raise DataError(f"{row.path}: not a readable picture ({error}); replace it") from error
 
 
+def check_pictures(rows: Sequence[CropRow]) -> None:
+    """Raise DataError unless all of these crops can be decoded and are of one size."""
+    size = None
+    for row, pixels in zip(rows, read_pictures(rows), strict=True):
+        size = size or pixels.shape
+        if pixels.shape != size:
+            raise DataError(
+                f"{row.path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, others are"
+                f" {size[1]} x {size[0]}; bring all crops to one size"
+            )
+
+
 # --- augmentation ----------------------------------------------------------------------------------
 
 

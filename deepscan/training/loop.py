@@ -30,6 +30,7 @@ from deepscan.training.data import (
     AugmentSettings,
     Progress,
     TokenBank,
+    check_pictures,
     cut_pairs,
     read_pictures,
     token_bank,
@@ -138,6 +139,7 @@ def train(settings: TrainSettings, date: str, progress: Progress | None = None) 
     check_free(settings.out, replace=False)
     rows = read_pairs(settings.data)
     test = read_crops(settings.test) if settings.test is not None else []
+    check_pictures(test)  # now, rather than after the training
     base = _base(settings)
     held_out = split_groups([r.source_group for r in rows], settings.validation, settings.seed)
     listing = settings.data / "pairs.csv"
@@ -330,15 +332,10 @@ def _judge_crops(
     rng: np.random.Generator,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """Score a crops folder, one batch at a time."""
+    """Score a crops folder, one batch at a time; its pictures were checked."""
     logits: list[np.ndarray] = []
     for start in range(0, len(rows), settings.batch):
         pictures = list(read_pictures(rows[start : start + settings.batch]))
-        if len({p.shape for p in pictures}) > 1:
-            raise DataError(
-                f"{rows[start].path.parent.parent}: pictures of several sizes, {pictures[0].shape} among"
-                " them; bring all crops to one size"
-            )
         logits.append(detector.score(np.stack(pictures)).logit)
         if progress is not None:
             progress("judging the test set", min(start + settings.batch, len(rows)), len(rows))
