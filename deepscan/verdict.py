@@ -24,6 +24,10 @@ from deepscan.records import (
 # is no statement about the world. Every output says "uncalibrated, provisional" beside them.
 PROVISIONAL = Thresholds(low=-1.0, high=1.0, provisional=True)
 
+# The finder is this sure of a face at least once while it is followed. Of hands and patterns it never
+# was on the clips looked at (at most 0.988, faces at least 0.9989): such a track carries no score.
+CLEARLY_A_FACE = 0.99
+
 # Faces smaller than this are enlarged more than twice for the detector's 224 pixels, of which the
 # face itself takes about half.
 SMALL_FACE = 64.0
@@ -52,8 +56,8 @@ def judge(
     evidence; the mean over each frame's largest face, the paper's rule, stands beside it.
     """
     tracks = build_tracks(frames, coverage.decoding.sampled)
-    scores = score(tracks, frames)
-    verdict = decide(scores, coverage, len(frames), thresholds)
+    scores = score(tracks)
+    verdict = decide(scores, coverage, tracks, thresholds)
     return Evidence(
         decoding=coverage.decoding,
         frames_with_face=coverage.frames_with_face,
@@ -84,10 +88,14 @@ def build_tracks(frames: Sequence[FrameEvidence], sampled: int) -> tuple[TrackEv
                 score=float(np.mean(logits)),
                 maximum=max(logits),
                 top10_mean=top10_mean(logits),
-                enough=len(own) >= enough_instants(sampled),
+                enough=len(own) >= enough_instants(sampled) and _clear(own),
             )
         )
     return tuple(tracks)
+
+
+def _clear(frames: Sequence[FrameEvidence]) -> bool:
+    return max(f.face.confidence for f in frames) >= CLEARLY_A_FACE
 
 
 def top10_mean(logits: Sequence[float]) -> float:
@@ -96,14 +104,14 @@ def top10_mean(logits: Sequence[float]) -> float:
     return float(np.mean(sorted(logits, reverse=True)[:count]))
 
 
-def score(tracks: Sequence[TrackEvidence], frames: Iterable[FrameEvidence]) -> Scores | None:
+def score(tracks: Sequence[TrackEvidence]) -> Scores | None:
     """Video scores, or None when no track has enough evidence."""
     able = [track for track in tracks if track.enough]
     if not able:
         return None
     highest = max(able, key=lambda track: track.score)
     largest: dict[int, FrameEvidence] = {}
-    for f in frames:
+    for f in (f for track in tracks if _clear(track.frames) for f in track.frames):
         best = largest.get(f.frame_index)
         if best is None or f.quality.face_size > best.quality.face_size:
             largest[f.frame_index] = f
@@ -118,7 +126,10 @@ def score(tracks: Sequence[TrackEvidence], frames: Iterable[FrameEvidence]) -> S
 
 
 def decide(
-    scores: Scores | None, coverage: Coverage, faces: int, thresholds: Thresholds
+    scores: Scores | None,
+    coverage: Coverage,
+    tracks: Sequence[TrackEvidence],
+    thresholds: Thresholds,
 ) -> Verdict:
     """The verdict. Without scores it says why there are none; a missing score is never a number."""
     decoding = coverage.decoding
@@ -129,12 +140,18 @@ def decide(
                 "frames_damaged",
                 f"All {decoding.sampled} sampled frames are damaged; none was judged.",
             )
-        if faces:
+        if any(_clear(track.frames) for track in tracks):
             return Verdict(
                 VerdictName.INSUFFICIENT,
                 "too_few_instants",
                 f"Faces were seen, but none in {enough_instants(decoding.sampled)} of the"
                 f" {decoding.sampled} sampled instants; try more frames.",
+            )
+        if tracks:
+            return Verdict(
+                VerdictName.INSUFFICIENT,
+                "no_clear_face",
+                "What was found is nowhere clearly a face; nothing was judged.",
             )
         if coverage.faces_too_small:
             return Verdict(

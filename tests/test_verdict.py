@@ -12,9 +12,11 @@ from deepscan.records import Box, CropQuality, DecodeCount, Face, FrameEvidence,
 from deepscan.verdict import Coverage, build_tracks, enough_instants, judge, score, top10_mean
 
 
-def seen(track: int, index: int, logit: float, size: float = 100) -> FrameEvidence:
+def seen(
+    track: int, index: int, logit: float, size: float = 100, confidence: float = 0.999
+) -> FrameEvidence:
     """A face of `size` pixels in frame `index`."""
-    face = Face(Box(0, 0, size, size), 0.99, np.zeros((5, 2)))
+    face = Face(Box(0, 0, size, size), confidence, np.zeros((5, 2)))
     quality = CropQuality(size, 100, 128, 0, 1)
     return FrameEvidence(track, index, Fraction(index, 10), face, quality, logit)
 
@@ -58,7 +60,7 @@ def test_the_video_score_is_the_highest_track_mean() -> None:
     frames = [seen(1, i, -2.0) for i in range(8)] + [
         seen(2, i, logit) for i, logit in enumerate((1, 2, 3, 4))
     ]
-    scores = score(build_tracks(frames, 32), frames)
+    scores = score(build_tracks(frames, 32))
     assert scores is not None
     assert (scores.video, scores.track) == (2.5, 2)
     assert scores.maximum == 4
@@ -68,23 +70,34 @@ def test_the_video_score_is_the_highest_track_mean() -> None:
 def test_the_papers_rule_takes_each_frames_largest_face() -> None:
     frames = [seen(1, i, -1.0, size=50) for i in range(4)]
     frames += [seen(2, i, 1.0, size=60 if i < 3 else 40) for i in range(4)]
-    scores = score(build_tracks(frames, 32), frames)
+    scores = score(build_tracks(frames, 32))
     assert scores is not None
     assert scores.largest_face == pytest.approx((1 + 1 + 1 - 1) / 4)
 
 
 def test_with_one_face_the_rules_agree() -> None:
     frames = [seen(1, i, logit) for i, logit in enumerate((0.5, -1.5, 2.0, 3.0, 1.0))]
-    scores = score(build_tracks(frames, 32), frames)
+    scores = score(build_tracks(frames, 32))
     assert scores is not None
     assert scores.video == scores.largest_face == pytest.approx(1.0)
 
 
 def test_a_face_seen_too_rarely_carries_no_score() -> None:
     frames = [seen(1, i, 9.0) for i in range(3)] + [seen(2, i, -2.0) for i in range(4)]
-    scores = score(build_tracks(frames, 32), frames)
+    scores = score(build_tracks(frames, 32))
     assert scores is not None
     assert (scores.track, scores.maximum) == (2, -2.0)
+
+
+def test_what_is_nowhere_clearly_a_face_carries_no_score() -> None:
+    """Folded hands, followed for ten instants: the finder was never sure of them."""
+    hands = [seen(2, i, 9.0, size=300, confidence=0.95) for i in range(10)]
+    face = [seen(1, i, -2.0, confidence=0.92 if i else 0.999) for i in range(10)]
+    scores = score(build_tracks(hands + face, 32))
+    assert scores is not None
+    assert (scores.track, scores.video, scores.largest_face) == (1, -2.0, -2.0)
+    verdict = judge(source(), coverage(), hands).verdict
+    assert (verdict.name, verdict.reason) == (VerdictName.INSUFFICIENT, "no_clear_face")
 
 
 @pytest.mark.parametrize(
