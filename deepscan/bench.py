@@ -137,7 +137,7 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
             if sure >= 0.9
         ]
         lap("faces")
-        logits += [float(detector.score(crop.pixels[None]).logit[0]) for crop in crops]
+        logits += [float(detector.score(np.stack([crop.pixels])).logit[0]) for crop in crops]
         lap("scoring")
     return float(np.mean(logits)), seconds
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,6 @@ import pytest
 from deepscan import demo
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-TINY = {
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "head_width": 8, "patch_size": 8},
-    "text_cfg": {},
-}
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +28,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def tiny_tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Name of a plain ViT of three small layers, known to open_clip for this session."""
-    import open_clip
+@pytest.fixture
+def tiny_tower(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a plain ViT of three small layers."""
+    from deepscan.model import tower
 
-    folder = tmp_path_factory.mktemp("towers")
-    (folder / "tiny-vit.json").write_text(json.dumps(TINY))
-    open_clip.add_model_config(folder)
+    real, tiny = tower.tower_size, tower.TowerSize(32, 8, 32, 3, 16, head_width=8, quick_gelu=True)
+    monkeypatch.setattr(tower, "tower_size", lambda n: tiny if n == "tiny-vit" else real(n))
     return "tiny-vit"
 
 

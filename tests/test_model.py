@@ -12,6 +12,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.model import _build_vision_tower
+from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
@@ -19,7 +21,7 @@ from deepscan.files import sha256
 from deepscan.model import checkpoint, weights
 from deepscan.model.detector import Detector, QueryAggregation
 from deepscan.model.header import FORMAT, PREPROCESSING, DetectorSettings, Header, read_header
-from deepscan.model.tower import Tower
+from deepscan.model.tower import Tower, TowerSize
 
 
 @pytest.fixture
@@ -27,18 +29,28 @@ def images() -> torch.Tensor:
     return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def open_clips(name: str) -> Any:
-    """The same tower as open_clip makes it, for comparison."""
-    return open_clip.create_model(name).visual.eval()
+def open_clips(size: TowerSize) -> Any:
+    """The same tower as open_clip makes it: the oracle."""
+    return VisionTransformer(
+        image_size=size.image_size,
+        patch_size=size.patch_size,
+        width=size.width,
+        layers=size.layers,
+        heads=size.width // size.head_width,
+        mlp_ratio=size.mlp_ratio,
+        output_dim=size.embed_dim,
+        act_layer=QuickGELU if size.quick_gelu else torch.nn.GELU,
+        output_tokens=True,
+    ).eval()
 
 
 # --- tower -----------------------------------------------------------------------------------------
 
 
 def test_tokens_are_open_clips(tiny_tower: str, images: torch.Tensor) -> None:
-    tower, theirs = Tower(tiny_tower).eval(), open_clips(tiny_tower)
+    tower = Tower(tiny_tower).eval()
+    theirs = open_clips(tower.size)
     theirs.load_state_dict(tower.visual.state_dict())
-    theirs.output_tokens = True
     pooled, patches = theirs(images)
     ours = tower(images)
     torch.testing.assert_close(ours.cls @ tower.visual.proj, pooled)
@@ -57,10 +69,13 @@ def test_patches_may_skip_the_final_norm(tiny_tower: str, images: torch.Tensor) 
 def test_cls_attention_is_the_last_blocks_first_row(tiny_tower: str, images: torch.Tensor) -> None:
     """Held against the whole map that nn.MultiheadAttention gives when asked for it."""
     tower = Tower(tiny_tower).eval()
-    block = tower.visual.transformer.resblocks[-1]
+    found = tower(images).cls_attention
+    theirs = open_clips(tower.size)
+    theirs.load_state_dict(tower.visual.state_dict())
+    block = theirs.transformer.resblocks[-1]
     entering: list[torch.Tensor] = []
     block.register_forward_pre_hook(lambda module, args: entering.append(args[0]))
-    found = tower(images).cls_attention
+    theirs(images)
     normed = block.ln_1(entering[0])
     _, whole = block.attn(normed, normed, normed, need_weights=True)
     row = whole[:, 0, 1:]
@@ -77,9 +92,15 @@ def test_only_plain_vits_are_towers(name: str) -> None:
     "name", ["ViT-B-32", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu", "ViT-L-14-336", "ViT-H-14"]
 )
 def test_the_towers_people_use_can_be_built(name: str) -> None:
+    """Same parameters, by name and shape, as open_clip's own model of that name."""
     with torch.device("meta"):
         tower = Tower(name)
-    assert tower.width == open_clip.get_model_config(name)["vision_cfg"]["width"]
+        config = open_clip.get_model_config(name)
+        theirs = _build_vision_tower(
+            config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)
+        )
+    shapes = {k: v.shape for k, v in theirs.state_dict().items()}
+    assert {k: v.shape for k, v in tower.visual.state_dict().items()} == shapes
 
 
 # --- query aggregation -----------------------------------------------------------------------------
@@ -156,7 +177,7 @@ def test_a_checkpoint_round_trips(
     path, base, detector = saved
     again, header = checkpoint.load(path, base)
     crops = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(again.score(crops).logit, detector.score(crops).logit)
+    np.testing.assert_allclose(again.score(crops).logit, detector.score(crops).logit, atol=1e-6)
     assert header == read_header(path)
     assert header.training == {"data": "made up"}
 
@@ -336,14 +357,14 @@ def test_weights_that_are_neither_a_name_nor_a_file() -> None:
 def test_the_real_base_computes_what_open_clip_computes() -> None:
     """ViT-B/16 with OpenAI's weights: same tokens as open_clip's own forward."""
     state = checkpoint.read_base(weights.base_file(base(), offline=True))
-    theirs = open_clips("ViT-B-16-quickgelu")
-    theirs.load_state_dict(state)
     tower = Tower("ViT-B-16-quickgelu").eval()
     tower.visual.load_state_dict(state)
+    theirs = open_clip.create_model("ViT-B-16-quickgelu", load_weights=False).visual.eval()
+    theirs.load_state_dict(state)
     theirs.output_tokens = True
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         pooled, patches = theirs(image)
         ours = tower(image)
-        torch.testing.assert_close(ours.patches, patches)
-        torch.testing.assert_close(ours.cls @ tower.visual.proj, pooled)
+        torch.testing.assert_close(ours.patches, patches, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(ours.cls @ tower.visual.proj, pooled, atol=2e-4, rtol=1e-4)

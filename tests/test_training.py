@@ -33,17 +33,13 @@ from deepscan.training.loop import TrainSettings, fit, split_bank, split_groups,
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 DATE = "2026-01-31"
-TOY = {
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-}
 
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The name of a base whose tower is tiny and random, known to the manifest and in the cache."""
-    monkeypatch.setattr(tower.open_clip, "get_model_config", {"toy": TOY}.get)
+    size = tower.TowerSize(32, 16, 32, 1, 16, head_width=16, quick_gelu=True)
+    monkeypatch.setattr(tower, "tower_size", {"toy": size}.__getitem__)
     monkeypatch.setenv("DEEPSCAN_CACHE", str(tmp_path / "cache"))
     with torch.random.fork_rng():
         torch.manual_seed(0)

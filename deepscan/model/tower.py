@@ -1,14 +1,25 @@
-"""open_clip's image tower, opened up: all tokens of the last layer, and where [CLS] looked."""
+"""CLIP's image tower, opened up: all tokens of the last layer, and where [CLS] looked.
+
+The architecture is the plain ViT of open_clip, with its parameter names, built from its own size tables,
+so that any open_clip checkpoint of such a tower fits. It is written out here because importing
+open_clip brings torchvision, timm and torch's compiler along, which takes longer than judging a short
+video; open_clip stays the oracle the tests compare with.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
 
-import open_clip
 import torch
 from jaxtyping import Float
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from deepscan.errors import SettingsError
 
@@ -22,6 +33,25 @@ class Tokens:
     cls_attention: Float[Tensor, "b p"]  # averaged over heads, renormalised over patches
 
 
+@dataclass(frozen=True, slots=True)
+class TowerSize:
+    """A plain ViT's shape. Lengths in pixels; `mlp_ratio` times `width` is the hidden width."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    embed_dim: int
+    head_width: int = 64
+    mlp_ratio: float = 4.0
+    quick_gelu: bool = False
+
+    def __post_init__(self) -> None:
+        for length in ("image_size", "patch_size", "width", "layers"):
+            if not isinstance(getattr(self, length), int):
+                raise TypeError(f"{length} is {getattr(self, length)}")
+
+
 class Tower(nn.Module):
     """A CLIP image tower that returns its last-layer tokens.
 
@@ -32,18 +62,19 @@ class Tower(nn.Module):
 
     def __init__(self, name: str, patch_norm: bool = True) -> None:
         super().__init__()
-        self.visual = _build(name)
+        self.size = tower_size(name)
+        self.visual = Visual(self.size)
         self.patch_norm = patch_norm
 
     @property
     def width(self) -> int:
         """Token width d."""
-        return self.visual.conv1.out_channels
+        return self.size.width
 
     @property
     def input_side(self) -> int:
         """Side of the square input in pixels."""
-        return int(self.visual.image_size[0])
+        return self.size.image_size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -51,58 +82,127 @@ class Tower(nn.Module):
         return self.visual.conv1.weight.dtype
 
     def forward(self, images: Float[Tensor, "b 3 side side"]) -> Tokens:
-        """Tokens of normalised images; the forward of open_clip's tower with the last block opened.
-
-        [CLS]'s attention is computed from the last block's own projections for that one row: open_clip
-        does not return attention, and the whole p x p map is not needed.
-        """
+        """Tokens of normalised images."""
         visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
         x = visual.ln_pre(x + visual.positional_embedding)
-        *earlier, last = visual.transformer.resblocks
+        *earlier, last = visual.blocks()
         for block in earlier:
             x = block(x)
-        attention = _cls_row(last, x)
+        attention = last.attn.cls_row(last.ln_1(x))
         x = last(x)
         cls = visual.ln_post(x[:, 0])
         patches = visual.ln_post(x[:, 1:]) if self.patch_norm else x[:, 1:]
         return Tokens(cls, patches, attention)
 
 
-def _cls_row(block: ResidualAttentionBlock, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b p"]:
-    """[CLS]-to-patch attention of one residual block, given the block's input."""
-    attention: nn.MultiheadAttention = block.attn
-    b, n, d = x.shape
-    heads = attention.num_heads
-    normed = block.ln_1(x)
-    w_q, w_k, _ = attention.in_proj_weight.chunk(3)
-    b_q, b_k, _ = attention.in_proj_bias.chunk(3)
-    q = nn.functional.linear(normed[:, 0], w_q, b_q).view(b, heads, 1, d // heads)
-    k = nn.functional.linear(normed, w_k, b_k).view(b, n, heads, d // heads).permute(0, 2, 3, 1)
-    scores = (q @ k).squeeze(2).float() / (d // heads) ** 0.5
-    row = scores.softmax(-1).mean(1)[:, 1:]
-    return row / row.sum(-1, keepdim=True)
+class Visual(nn.Module):
+    """The tower's parameters, by open_clip's names. Random until weights are loaded."""
+
+    def __init__(self, size: TowerSize) -> None:
+        super().__init__()
+        width, scale = size.width, size.width**-0.5
+        positions = (size.image_size // size.patch_size) ** 2 + 1
+        self.conv1 = nn.Conv2d(3, width, size.patch_size, stride=size.patch_size, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(positions, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = nn.Module()
+        self.transformer.resblocks = nn.ModuleList(Block(size) for _ in range(size.layers))
+        self.ln_post = nn.LayerNorm(width)
+        # Into CLIP's common space with text; not used here, kept so that bases are whole.
+        self.proj = nn.Parameter(scale * torch.randn(width, size.embed_dim))
+
+    def blocks(self) -> list[Block]:
+        """The layers, first to last."""
+        return list(cast(nn.ModuleList, self.transformer.resblocks))  # type: ignore[arg-type]
 
 
-def _build(name: str) -> VisionTransformer:
-    """The image half of an open_clip model, without building its text half.
+class Block(nn.Module):
+    """One pre-norm transformer layer."""
 
-    open_clip.create_model would also make (and initialise) a text tower of 60 million parameters.
-    """
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise SettingsError(f"tower {name!r} is unknown to open_clip; see open_clip.list_models()")
-    vision = dict(config["vision_cfg"])
-    sizes = ("image_size", "layers", "width", "patch_size")
-    if set(vision) - {*sizes, "head_width", "mlp_ratio"} or not isinstance(vision["layers"], int):
-        raise SettingsError(
-            f"tower {name!r} is not a plain ViT; deepscan works with ViT-B, -L and -H towers"
+    def __init__(self, size: TowerSize) -> None:
+        super().__init__()
+        hidden = int(size.width * size.mlp_ratio)
+        self.ln_1 = nn.LayerNorm(size.width)
+        self.attn = Attention(size.width, size.width // size.head_width)
+        self.ln_2 = nn.LayerNorm(size.width)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(size.width, hidden),
+                gelu=QuickGELU() if size.quick_gelu else nn.GELU(),
+                c_proj=nn.Linear(hidden, size.width),
+            )
         )
-    return VisionTransformer(
-        **{size: vision[size] for size in sizes},
-        heads=vision["width"] // vision.get("head_width", 64),
-        mlp_ratio=vision.get("mlp_ratio", 4.0),
-        output_dim=config["embed_dim"],
-        act_layer=QuickGELU if config.get("quick_gelu", False) else nn.GELU,
-    )
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Attention(nn.Module):
+    """Self-attention with fused projections, in nn.MultiheadAttention's parameter names."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        q, k, v = functional.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+        q, k, v = self._split(q), self._split(k), self._split(v)
+        answers = functional.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(answers.transpose(1, 2).flatten(2))
+
+    def cls_row(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b p"]:
+        """[CLS]-to-patch attention, averaged over heads, renormalised over patches, in float32.
+
+        Computed for that one row: the whole n x n map is not needed, and no fast kernel gives it out.
+        """
+        w_q, w_k, _ = self.in_proj_weight.chunk(3)
+        b_q, b_k, _ = self.in_proj_bias.chunk(3)
+        q = self._split(functional.linear(x[:, :1], w_q, b_q))
+        k = self._split(functional.linear(x, w_k, b_k))
+        scores = (q @ k.transpose(2, 3)).squeeze(2).float() / q.shape[-1] ** 0.5
+        row = scores.softmax(-1).mean(1)[:, 1:]
+        return row / row.sum(-1, keepdim=True)
+
+    def _split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n c"]:
+        b, n, d = x.shape
+        return x.view(b, n, self.heads, d // self.heads).transpose(1, 2)
+
+
+class QuickGELU(nn.Module):
+    """OpenAI's approximation, which its weights were trained with: x sigmoid(1.702 x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+@cache
+def tower_size(name: str) -> TowerSize:
+    """The shape open_clip's size table gives for a model name.
+
+    Raises:
+        SettingsError: unknown name, or not a plain ViT.
+    """
+    spec = find_spec("open_clip")  # where it lies, without importing it
+    places = spec.submodule_search_locations if spec else None
+    tables = {p.stem: p for place in places or () for p in Path(place).glob("model_configs/*.json")}
+    if name not in tables:
+        raise SettingsError(f"tower {name!r} is unknown to open_clip; see open_clip.list_models()")
+    table: dict[str, Any] = json.loads(tables[name].read_text("utf-8"))
+    try:
+        return TowerSize(
+            embed_dim=table["embed_dim"],
+            quick_gelu=table.get("quick_gelu", False),
+            **table["vision_cfg"],
+        )
+    except (KeyError, TypeError) as error:
+        raise SettingsError(
+            f"tower {name!r} is not a plain ViT ({error}); deepscan works with ViT-B, -L and -H towers"
+        ) from error
