@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from deepscan.model.header import MEAN, STD, DetectorSettings
-from deepscan.model.tower import Tokens, Tower
+from deepscan.model.tower import Tokens, Tower, draw_normal
 from deepscan.records import Output
 
 
@@ -27,7 +27,7 @@ class QueryAggregation(nn.Module):
         super().__init__()
         self.query = nn.Parameter(torch.empty(queries, width))
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        nn.init.normal_(self.query, std=0.02)
+        draw_normal(self.query, std=0.02)
 
     def forward(
         self, patches: Float[Tensor, "b p d"]

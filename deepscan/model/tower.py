@@ -102,21 +102,32 @@ class Visual(nn.Module):
 
     def __init__(self, size: TowerSize) -> None:
         super().__init__()
-        width, scale = size.width, size.width**-0.5
+        width = size.width
         positions = (size.image_size // size.patch_size) ** 2 + 1
         self.conv1 = nn.Conv2d(3, width, size.patch_size, stride=size.patch_size, bias=False)
-        self.class_embedding = nn.Parameter(scale * torch.randn(width))
-        self.positional_embedding = nn.Parameter(scale * torch.randn(positions, width))
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = nn.Module()
         self.transformer.resblocks = nn.ModuleList(Block(size) for _ in range(size.layers))
         self.ln_post = nn.LayerNorm(width)
         # Into CLIP's common space with text; not used here, kept so that bases are whole.
-        self.proj = nn.Parameter(scale * torch.randn(width, size.embed_dim))
+        self.proj = nn.Parameter(torch.empty(width, size.embed_dim))
+        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
+            draw_normal(parameter, std=width**-0.5)
 
     def blocks(self) -> list[Block]:
         """The layers, first to last."""
         return list(cast(nn.ModuleList, self.transformer.resblocks))  # type: ignore[arg-type]
+
+
+def draw_normal(parameter: Tensor, std: float) -> None:
+    """Draw from N(0, std^2) in place, unless there is nothing to draw: weights are about to be loaded.
+
+    On the meta device drawing changes nothing, but makes torch import its compiler, for two seconds.
+    """
+    if not parameter.is_meta:
+        nn.init.normal_(parameter, std=std)
 
 
 class Block(nn.Module):
