@@ -2,8 +2,9 @@
 
 Each measurement is a whole process of its own, timed from outside, imports included; the two ways
 take turns, so that a slow moment of the machine strikes both. The straight-line way is how people
-write it: decode every frame, run facenet-pytorch on each sampled frame at full size, score one crop
-at a time in float32. It looks at the same instants, with the same detector, and aligns faces alike.
+write it: decode every frame, run facenet-pytorch on each sampled frame at full size, make the model
+with open_clip, score one crop at a time in float32. It looks at the same instants, aligns faces alike,
+and has the same weights.
 """
 
 from __future__ import annotations
@@ -103,8 +104,10 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
         began = now
 
     import numpy as np
+    import open_clip
     import torch
     from facenet_pytorch import MTCNN
+    from PIL import Image
 
     from deepscan.align import align
     from deepscan.model import checkpoint, weights
@@ -114,7 +117,13 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
     finder = MTCNN(keep_all=True)
     file = weights.detector_file("default")
     base = weights.base_file(weights.base_by_hash(read_header(file).base["sha256"]))
-    detector, _ = checkpoint.load(file, base, torch.float32)
+    detector, header = checkpoint.load(file, base, torch.float32)
+    clip, _, preprocess = open_clip.create_model_and_transforms(
+        header.settings.tower, load_weights=False, output_dict=False
+    )
+    clip.visual.load_state_dict(checkpoint.read_base(base))
+    clip.visual.output_tokens = True
+    clip.eval()
     lap("loading")
     with av.open(str(path)) as container:
         total = container.streams.video[0].frames
@@ -137,7 +146,10 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
             if sure >= 0.9
         ]
         lap("faces")
-        logits += [float(detector.score(np.stack([crop.pixels])).logit[0]) for crop in crops]
+        for crop in crops:
+            with torch.no_grad():
+                _, patches = clip.visual(preprocess(Image.fromarray(crop.pixels))[None])
+                logits.append(float(detector.classify(patches)[0]))
         lap("scoring")
     return float(np.mean(logits)), seconds
 

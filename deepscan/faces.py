@@ -1,20 +1,16 @@
-"""FaceFinder: all faces of a batch of frames, with landmarks (the only file that knows facenet-pytorch)."""
+"""FaceFinder: all faces of a batch of frames, with landmarks: sizes, second looks, records (mtcnn.py does the finding)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from facenet_pytorch import MTCNN
+from jaxtyping import Float
 from PIL import Image
 
+from deepscan.mtcnn import FIELD, Detections, Mtcnn
 from deepscan.records import Box, Face, Frame
-
-# The smallest face MTCNN's first network can see: its receptive field.
-MTCNN_FIELD = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class FaceFinder:
         self._min_size = min_size
         self._min_confidence = min_confidence
         self._working_side = working_side
-        self._net = MTCNN(keep_all=True, device=torch.device(device))
+        self._net = Mtcnn(device)
 
     def find(self, frames: Sequence[Frame]) -> list[Found]:
         """Faces of each frame, in the frames' order. Frames of one size are searched in one batch."""
@@ -50,7 +46,7 @@ class FaceFinder:
         sizes = {frame.pixels.shape for frame in frames}
         for size in sizes:
             places = [i for i, frame in enumerate(frames) if frame.pixels.shape == size]
-            scale = min(1.0, max(self._working_side / max(size[:2]), MTCNN_FIELD / self._min_size))
+            scale = min(1.0, max(self._working_side / max(size[:2]), FIELD / self._min_size))
             for i, result in zip(
                 places, self._look([frames[i] for i in places], scale), strict=True
             ):
@@ -62,16 +58,14 @@ class FaceFinder:
     def _look(self, frames: Sequence[Frame], scale: float) -> list[Found]:
         """Search frames of one size, shrunk by `scale`."""
         height, width = frames[0].pixels.shape[:2]
-        smallest = max(float(MTCNN_FIELD), self._min_size * scale)
+        smallest = max(float(FIELD), self._min_size * scale)
         size = (round(width * scale), round(height * scale))
-        if min(size) < smallest:  # MTCNN raises on pictures that cannot hold a face
+        if min(size) < smallest:  # no room for a face, or even for one pixel once shrunk
             return [Found((), 0) for _ in frames]
         pixels = [f.pixels if scale == 1 else _shrink(f.pixels, size) for f in frames]
-        self._net.min_face_size = smallest
-        boxes, confidences, points = self._net.detect(np.stack(pixels), landmarks=True)
         back = np.array((width / size[0], height / size[1]))
         return [
-            self._found(_faces(*one, back)) for one in zip(boxes, confidences, points, strict=True)
+            self._found(_faces(one, back)) for one in self._net.detect(np.stack(pixels), smallest)
         ]
 
     def _found(self, faces: Iterable[Face]) -> Found:
@@ -82,18 +76,14 @@ class FaceFinder:
         return Found(large, len(sure) - len(large))
 
 
-def _faces(boxes: Any, confidences: Any, points: Any, back: np.ndarray) -> Iterable[Face]:
-    """MTCNN's answer for one frame as records, scaled `back` (2,) to frame pixels."""
-    if boxes is None:
-        return
-    for box, confidence, landmarks in zip(boxes, confidences, points, strict=True):
-        left, top, right, bottom = np.asarray(box, float) * (*back, *back)
+def _faces(found: Detections, back: Float[np.ndarray, "2"]) -> Iterable[Face]:
+    """MTCNN's answer for one frame as records, scaled `back` to frame pixels."""
+    boxes = found.boxes.astype(float) * np.tile(back, 2)
+    landmarks = found.landmarks.astype(float) * back
+    for box, confidence, points in zip(boxes, found.confidences, landmarks, strict=True):
+        left, top, right, bottom = box.tolist()
         if right > left and bottom > top:
-            yield Face(
-                Box(float(left), float(top), float(right), float(bottom)),
-                float(confidence),
-                np.asarray(landmarks, float) * back,
-            )
+            yield Face(Box(left, top, right, bottom), float(confidence), points)
 
 
 def _shrink(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

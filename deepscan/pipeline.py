@@ -42,6 +42,7 @@ from deepscan.records import (
 )
 from deepscan.report import json as report_json
 from deepscan.stills import StillSource, is_still
+from deepscan.tracks import Follower
 from deepscan.verdict import Coverage, judge
 from deepscan.video import VideoSource
 
@@ -237,8 +238,6 @@ def _look(
     tell: Progress,
 ) -> tuple[Coverage, list[FrameEvidence]]:
     """Judge every face of the sampled frames."""
-    from deepscan.tracks import Follower  # scipy
-
     follower = Follower()
     scored: list[FrameEvidence] = []
     good = with_face = too_small = seen = 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+from jaxtyping import Float
 
 from deepscan.records import Face
 
@@ -47,8 +47,7 @@ class Follower:
         scores = np.array([[likeness(t.last, face) for face in faces] for t in self._open])
         ids: dict[int, int] = {}
         if scores.size:
-            rows, columns = linear_sum_assignment(scores, maximize=True)
-            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            for row, column in _pairing(scores):
                 if scores[row, column] > 0:
                     track = self._open[row]
                     track.last, track.step = faces[column], self._step
@@ -59,6 +58,17 @@ class Follower:
                 self._open.append(_Open(self._next_id, face, self._step))
                 self._next_id += 1
         return [ids[column] for column in range(len(faces))]
+
+
+def _pairing(scores: Float[np.ndarray, "tracks faces"]) -> list[tuple[int, int]]:
+    """Rows and columns of the pairing with the highest total score, as many pairs as fit."""
+    if min(scores.shape) == 1:  # one face or one track, as most videos have: no need to load scipy
+        row, column = np.unravel_index(scores.argmax(), scores.shape)
+        return [(int(row), int(column))]
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(scores, maximize=True)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def likeness(a: Face, b: Face) -> float:
