@@ -1,4 +1,4 @@
-"""FaceFinder: all faces of a batch of frames, with landmarks: sizes, second looks, records (mtcnn.py does the finding)."""
+"""FaceFinder: all faces of a batch of frames, with landmarks (at what size to look; mtcnn.py looks)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class FaceFinder:
         return Found(large, len(sure) - len(large))
 
 
-def _faces(found: Detections, back: Float[np.ndarray, "2"]) -> Iterable[Face]:
+def _faces(found: Detections, back: Float[np.ndarray, " 2"]) -> Iterable[Face]:
     """MTCNN's answer for one frame as records, scaled `back` to frame pixels."""
     boxes = found.boxes.astype(float) * np.tile(back, 2)
     landmarks = found.landmarks.astype(float) * back

@@ -21,6 +21,16 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+def commands(program: str) -> set[str]:
+    """The first words after a program's name, where the README quotes it or shows it to be typed."""
+    shown = "".join(blocks("sh"))
+    words = r"((?:weights )?[a-z-]+)"
+    return {
+        *re.findall(rf"`{program} {words}", README),
+        *re.findall(rf"^{program} {words}", shown, re.MULTILINE),
+    }
+
+
 def without_numbers(text: str) -> list[str]:
     """Words alone: logits differ in their last digits between processors."""
     return re.findall(r"[A-Za-z_]+", text)
@@ -52,14 +62,10 @@ def test_the_python_example_runs(
 
 def test_every_make_target_named_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z-]+)", README))
-    assert named
-    assert named <= targets
+    assert {"demo", "test"} <= commands("make") <= targets
 
 
-@pytest.mark.parametrize(
-    "command", sorted(set(re.findall(r"deepscan ((?:weights )?[a-z]+)\b", README)))
-)
+@pytest.mark.parametrize("command", sorted(commands("deepscan")))
 def test_every_command_named_in_the_readme_exists(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,415 @@
+"""MTCNN: every face of a batch of equal-sized images, with landmarks, from facenet-pytorch's weights.
+
+The cascade of Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded
+Convolutional Networks" (IEEE Signal Processing Letters 23, 2016): a small network slides over a
+pyramid of the images and proposes boxes, a second one refuses most of them, a third one settles the
+rest and places five landmarks; each also says how its boxes should move, and the weaker of two
+boxes on one face is struck out after every step.
+
+Networks, thresholds and box arithmetic are those of facenet-pytorch 2.5.3, so that its weights mean
+what they meant there; they are read from its wheel without importing it (it would bring torchvision
+along, seconds of start-up). What is done otherwise: all pictures for a network, levels of the pyramid
+and crops alike, are averaged from one summed-area table instead of being cut one by one.
+
+Boxes here are float32 (n, 4): left, top, right, bottom in image pixels. `owner` (n,) says which image
+of the batch each belongs to.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from torch import Tensor, nn
+
+from deepscan.errors import WeightsMismatch, WeightsMissing
+
+# What the first network sees at once, in pixels of its level of the pyramid: the smallest face there is.
+FIELD = 12
+STRIDE = 2  # from one such field to the next: the first network pools once
+
+# From one level of the pyramid to the next: half the area, 0.709 = sqrt(1/2).
+FACTOR = 0.709
+
+# A box goes on from each step with at least this confidence ...
+PROPOSED, REFINED, SETTLED = 0.6, 0.7, 0.7
+# ... and where two overlap more than this, only the better one: within a level, then across levels
+# and in each later step.
+WITHIN, ACROSS = 0.5, 0.7
+
+# Sides of the pictures that the second and third network take.
+SMALL, LARGE = 24, 48
+
+# Pixels of pictures that a network is given at a time. More of them are slower on a CPU, as its
+# caches overflow, and take more memory in a crowd.
+AT_ONCE = 1 << 17
+
+# Boxes compared with each other at a time.
+COMPARED = 512
+
+Boxes = Float32[np.ndarray, "_n 4"]  # of any two steps, hence no counts held equal
+Scores = Float32[np.ndarray, " _n"]
+Owner = Int[np.ndarray, " _n"]
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """The faces of one image, surest first.
+
+    `landmarks`, x and y: left eye, right eye, nose, left and right mouth corner, as in records.Face.
+    """
+
+    boxes: Float32[np.ndarray, "n 4"]
+    confidences: Float32[np.ndarray, " n"]
+    landmarks: Float32[np.ndarray, "n 5 2"]
+
+
+class Mtcnn:
+    """The three networks in a row.
+
+    Args:
+        device: torch device the networks run on; boxes are sorted out on the CPU.
+
+    Raises:
+        WeightsMissing: facenet-pytorch, or a weights file of it, is not installed.
+        WeightsMismatch: a weights file does not fit its network.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self._device = torch.device(device)
+        self._proposer = _load(_Proposer(), "pnet.pt", self._device)
+        self._refiner = _load(_Refiner(), "rnet.pt", self._device)
+        self._settler = _load(_Settler(), "onet.pt", self._device)
+
+    @torch.inference_mode()
+    def detect(self, images: UInt8[np.ndarray, "b h w 3"], smallest: float) -> list[Detections]:
+        """Faces of at least `smallest` pixels in each RGB image; none where an image is smaller yet."""
+        sums = SummedArea(images, self._device)
+        boxes, owner = self._propose(sums, FIELD / smallest)
+        boxes, owner = self._refine(sums, boxes, owner)
+        boxes, owner, scores, landmarks = self._settle(sums, boxes, owner)
+        places = [np.flatnonzero(owner == image) for image in range(len(images))]
+        return [Detections(boxes[here], scores[here], landmarks[here]) for here in places]
+
+    def _propose(self, sums: SummedArea, scale: float) -> tuple[Boxes, Owner]:
+        """First step: boxes from all levels of the pyramid, `scale` being its largest."""
+        whole = np.tile((0, 0, sums.width, sums.height), (sums.count, 1))
+        boxes, moves = [np.empty((0, 4), np.float32)], [np.empty((0, 4), np.float32)]
+        scores, owner = [np.empty(0, np.float32)], [np.empty(0, int)]
+        for level in _levels(sums.height, sums.width, scale):
+            size = (int(sums.height * level + 1), int(sums.width * level + 1))
+            for part in _parts(sums.count, size):
+                pictures = sums.means(np.arange(sums.count)[part], whole[part], size)
+                score, move = self._proposer(pictures)
+                seen = score >= PROPOSED
+                image, row, column = seen.nonzero().cpu().numpy().T
+                corner = STRIDE * np.column_stack([column, row]).astype(np.float32)
+                fields = [np.floor((corner + 1) / level), np.floor((corner + FIELD) / level)]
+                found, sure = np.hstack(fields), score[seen].cpu().numpy()
+                kept = suppress(found, sure, image, WITHIN)
+                boxes.append(found[kept])
+                scores.append(sure[kept])
+                owner.append(image[kept] + part.start)
+                moves.append(move.permute(0, 2, 3, 1)[seen].cpu().numpy()[kept])
+        box, who, by = np.concatenate(boxes), np.concatenate(owner), np.concatenate(moves)
+        kept = suppress(box, np.concatenate(scores), who, ACROSS)
+        return _square(_moved(box[kept], by[kept], 0)), who[kept]
+
+    def _refine(self, sums: SummedArea, boxes: Boxes, owner: Owner) -> tuple[Boxes, Owner]:
+        """Second step: of the proposed boxes, those that hold a face, nearer to it."""
+        boxes, owner, said = self._judge(self._refiner, sums, boxes, owner, SMALL, REFINED)
+        kept = suppress(boxes, said[:, 0], owner, ACROSS)
+        return _square(_moved(boxes[kept], said[kept, 1:5], 1)), owner[kept]
+
+    def _settle(
+        self, sums: SummedArea, boxes: Boxes, owner: Owner
+    ) -> tuple[Boxes, Owner, Scores, Float32[np.ndarray, "n 5 2"]]:
+        """Third step: the last boxes, with their confidences and landmarks."""
+        boxes, owner, said = self._judge(self._settler, sums, boxes, owner, LARGE, SETTLED)
+        # Landmarks come as shares of the box that was looked at: all x, then all y.
+        shares = said[:, 5:].reshape(-1, 2, 5).transpose(0, 2, 1)
+        landmarks = _sides(boxes, 1)[:, None] * shares + boxes[:, None, :2] - 1
+        boxes = _moved(boxes, said[:, 1:5], 1)
+        kept = suppress(boxes, said[:, 0], owner, ACROSS, of_smaller=True)
+        return boxes[kept], owner[kept], said[kept, 0], landmarks[kept]
+
+    def _judge(
+        self,
+        net: _Refiner | _Settler,
+        sums: SummedArea,
+        boxes: Boxes,
+        owner: Owner,
+        side: int,
+        threshold: float,
+    ) -> tuple[Boxes, Owner, Float32[np.ndarray, "_n said"]]:
+        """Boxes that `net` is sure of, seen at `side` x `side` pixels, and all that it says of them."""
+        # Cut to whole pixels as facenet-pytorch does it: 1-based with both ends inside.
+        crops = np.trunc(boxes).astype(int)
+        crops[:, :2] = np.maximum(crops[:, :2], 1) - 1
+        crops[:, 2:] = np.minimum(crops[:, 2:], (sums.width, sums.height))
+        seen = (crops[:, 2:] > crops[:, :2]).all(1)
+        boxes, owner, crops = boxes[seen], owner[seen], crops[seen]
+        answers = np.empty((len(crops), net.says), np.float32)
+        for part in _parts(len(crops), (side, side)):
+            pictures = sums.means(owner[part], crops[part], (side, side))
+            answers[part] = net(pictures).cpu().numpy()
+        sure = answers[:, 0] > threshold
+        return boxes[sure], owner[sure], answers[sure]
+
+
+class SummedArea:
+    """Sums over all rectangles of a batch of images at once (Crow, SIGGRAPH 1984).
+
+    Entry [image, y, x] is the sum over all pixels above y and left of x, so that any rectangle's sum
+    takes four of them. The entries are int32 and may wrap around; differences do so too, hence are
+    exact wherever the rectangle's own sum fits, up to 8 million pixels.
+    """
+
+    def __init__(self, images: UInt8[np.ndarray, "b h w 3"], device: torch.device) -> None:
+        self.count, self.height, self.width = images.shape[:3]
+        sums = np.zeros((self.count, self.height + 1, self.width + 1, 3), np.int32)
+        inner = sums[:, 1:, 1:]
+        np.cumsum(images, axis=2, dtype=np.int32, out=inner)
+        np.cumsum(inner, axis=1, out=inner)
+        self._entries = torch.from_numpy(sums).to(device).view(-1, 3)
+
+    def means(
+        self, owner: Owner, crops: Int[np.ndarray, "n 4"], size: tuple[int, int]
+    ) -> Float[Tensor, "n 3 rows columns"]:
+        """Each crop of the image that owns it, resampled to `size` (rows, columns).
+
+        A pixel is the mean of all that it touches: PyTorch's adaptive average pooling, its "area"
+        interpolation. `crops` are left, top, right, bottom, in the image and not empty. The tensor's
+        memory is in channels-last order, which the networks are faster with.
+        """
+        device = self._entries.device
+        left, top, right, bottom = torch.from_numpy(crops).to(device).T
+        first = torch.from_numpy(owner).to(device) * (self.height + 1)
+        above, below = _bins(top, bottom, size[0])
+        before, after = _bins(left, right, size[1])
+        pixels = (below - above)[:, :, None] * (after - before)[:, None]
+
+        def upto(y: Int[Tensor, "n rows"], x: Int[Tensor, "n columns"]) -> Tensor:
+            rows = (first[:, None] + y) * (self.width + 1)
+            return self._entries.index_select(0, (rows[:, :, None] + x[:, None]).flatten())
+
+        sums = upto(below, after) - upto(above, after) - upto(below, before) + upto(above, before)
+        means = sums.view(-1, *size, 3) / pixels[..., None]
+        return means.permute(0, 3, 1, 2)
+
+
+def _bins(
+    start: Int[Tensor, " n"], end: Int[Tensor, " n"], count: int
+) -> tuple[Int[Tensor, "n count"], Int[Tensor, "n count"]]:
+    """Where each of `count` equal parts of each span starts and ends, out to whole pixels."""
+    steps = torch.arange(count + 1, device=start.device) * (end - start)[:, None]
+    low = steps[:, :-1].div(count, rounding_mode="floor")
+    high = -(-steps[:, 1:]).div(count, rounding_mode="floor")
+    return start[:, None] + low, start[:, None] + high
+
+
+# --- boxes -----------------------------------------------------------------------------------------
+
+
+def suppress(
+    boxes: Boxes, scores: Scores, owner: Owner, threshold: float, of_smaller: bool = False
+) -> Int[np.ndarray, " kept"]:
+    """Non-maximum suppression within each image: places of the boxes that stay, best first.
+
+    From the best down, a box goes if it overlaps a better one that stays by more than `threshold`.
+
+    Args:
+        boxes: of any number of images.
+        scores: what makes one better; equals keep their order.
+        owner: boxes of different images never meet.
+        threshold: share of the overlap, see `overlap`.
+        of_smaller: see `overlap`.
+    """
+    order = np.argsort(-scores, kind="stable")
+    stays = np.zeros(len(order), bool)
+    for image in np.unique(owner):
+        mine = order[owner[order] == image]
+        kept = mine[:0]
+        for i in range(0, len(mine), COMPARED):
+            part = mine[i : i + COMPARED]
+            beaten = overlap(boxes[kept], boxes[part], of_smaller) > threshold
+            part = part[~beaten.any(0)]
+            rivals = overlap(boxes[part], boxes[part], of_smaller) > threshold
+            kept = np.concatenate([kept, part[_unbeaten(np.triu(rivals, 1))]])
+        stays[kept] = True
+    return order[stays[order]]
+
+
+def _unbeaten(beats: Bool[np.ndarray, "n n"]) -> Bool[np.ndarray, " n"]:
+    """Who stays, if row beats column only as long as the row itself stays; rows beat later columns only.
+
+    All are decided anew from the last round's answer until it stands still. The first is right from
+    the start and each round settles at least one more; in practice there are four or five rounds.
+    """
+    stays = np.ones(len(beats), bool)
+    while True:
+        still: np.ndarray = ~np.any(beats[stays], axis=0)
+        if (still == stays).all():
+            return stays
+        stays = still
+
+
+def overlap(
+    a: Float32[np.ndarray, "m 4"], b: Float32[np.ndarray, "n 4"], of_smaller: bool
+) -> Float32[np.ndarray, "m n"]:
+    """Intersection over union of each pair; `of_smaller`: over the smaller box, right and bottom inside.
+
+    The latter is what the authors' last step goes by: a box inside another goes, however small.
+    """
+    edge = int(of_smaller)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.maximum(high - low + edge, 0).prod(2)
+    area_a, area_b = _sides(a, edge).prod(1)[:, None], _sides(b, edge).prod(1)[None]
+    whole = np.minimum(area_a, area_b) if of_smaller else area_a + area_b - shared
+    with np.errstate(divide="ignore", invalid="ignore"):  # a box moved inside out overlaps nothing
+        return shared / whole
+
+
+def _sides(boxes: Boxes, edge: float) -> Float32[np.ndarray, "n 2"]:
+    """Width and height; `edge` 1 counts the right and bottom pixels in, as MTCNN was trained."""
+    return boxes[:, 2:] - boxes[:, :2] + edge
+
+
+def _moved(boxes: Boxes, moves: Float32[np.ndarray, "n 4"], edge: float) -> Boxes:
+    """Boxes with each side shifted by its share of the box's width or height."""
+    return boxes + moves * np.tile(_sides(boxes, edge), 2)
+
+
+def _square(boxes: Boxes) -> Boxes:
+    """Squares about the boxes' centres, as large as their longer sides."""
+    sides = _sides(boxes, 0)
+    longer = sides.max(1, keepdims=True)
+    corner = boxes[:, :2] + sides * 0.5 - longer * 0.5
+    return np.hstack([corner, corner + longer])
+
+
+def _levels(height: int, width: int, scale: float) -> Iterator[float]:
+    """Scales of the pyramid, as long as one field fits in."""
+    # The shorter side is shrunk along: the same products, rounded alike, end where facenet's end.
+    side = min(height, width) * scale
+    while side >= FIELD:
+        yield scale
+        scale *= FACTOR
+        side *= FACTOR
+
+
+def _parts(count: int, size: tuple[int, int]) -> Iterator[slice]:
+    """Cuts `count` pictures of `size` into runs of AT_ONCE pixels, one picture at least."""
+    step = max(1, AT_ONCE // (size[0] * size[1]))
+    return (slice(i, i + step) for i in range(0, count, step))
+
+
+# --- networks: the layers' names are the keys of facenet-pytorch's files ------------------------------
+
+
+class _Proposer(nn.Module):
+    """P-Net: confidence and moves of the box at every position of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 10, 3), nn.PReLU(10)
+        self.pool1 = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.conv2, self.prelu2 = nn.Conv2d(10, 16, 3), nn.PReLU(16)
+        self.conv3, self.prelu3 = nn.Conv2d(16, 32, 3), nn.PReLU(32)
+        self.conv4_1, self.conv4_2 = nn.Conv2d(32, 2, 1), nn.Conv2d(32, 4, 1)
+
+    def forward(
+        self, x: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b rows columns"], Float[Tensor, "b 4 rows columns"]]:
+        x = self.pool1(self.prelu1(self.conv1(_centred(x))))
+        x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
+        return self.conv4_1(x).softmax(1)[:, 1], self.conv4_2(x)
+
+
+class _Refiner(nn.Module):
+    """R-Net: of crops, the confidence (1) and the moves (4)."""
+
+    says = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 28, 3), nn.PReLU(28)
+        self.conv2, self.prelu2 = nn.Conv2d(28, 48, 3), nn.PReLU(48)
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv3, self.prelu3 = nn.Conv2d(48, 64, 2), nn.PReLU(64)
+        self.dense4, self.prelu4 = nn.Linear(576, 128), nn.PReLU(128)
+        self.dense5_1, self.dense5_2 = nn.Linear(128, 2), nn.Linear(128, 4)
+
+    def forward(self, x: Float[Tensor, "n 3 24 24"]) -> Float[Tensor, "n 5"]:
+        x = self.pool(self.prelu1(self.conv1(_centred(x))))
+        x = self.pool(self.prelu2(self.conv2(x)))
+        x = self.prelu3(self.conv3(x))
+        x = self.prelu4(self.dense4(_flat(x)))
+        return torch.hstack([self.dense5_1(x).softmax(1)[:, 1:], self.dense5_2(x)])
+
+
+class _Settler(nn.Module):
+    """O-Net: of crops, the confidence (1), the moves (4) and the landmarks (5 x, 5 y)."""
+
+    says = 15
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 32, 3), nn.PReLU(32)
+        self.conv2, self.prelu2 = nn.Conv2d(32, 64, 3), nn.PReLU(64)
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv3, self.prelu3 = nn.Conv2d(64, 64, 3), nn.PReLU(64)
+        self.pool3 = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.conv4, self.prelu4 = nn.Conv2d(64, 128, 2), nn.PReLU(128)
+        self.dense5, self.prelu5 = nn.Linear(1152, 256), nn.PReLU(256)
+        self.dense6_1, self.dense6_2 = nn.Linear(256, 2), nn.Linear(256, 4)
+        self.dense6_3 = nn.Linear(256, 10)
+
+    def forward(self, x: Float[Tensor, "n 3 48 48"]) -> Float[Tensor, "n 15"]:
+        x = self.pool(self.prelu1(self.conv1(_centred(x))))
+        x = self.pool(self.prelu2(self.conv2(x)))
+        x = self.pool3(self.prelu3(self.conv3(x)))
+        x = self.prelu4(self.conv4(x))
+        x = self.prelu5(self.dense5(_flat(x)))
+        return torch.hstack(
+            [self.dense6_1(x).softmax(1)[:, 1:], self.dense6_2(x), self.dense6_3(x)]
+        )
+
+
+def _centred(pixels: Tensor) -> Tensor:
+    """Pixels 0 to 255 as the networks were trained on them: -1 to 1."""
+    return (pixels - 127.5) / 128
+
+
+def _flat(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    """One row per crop, columns first and channels last: Caffe's Matlab order, kept by the weights."""
+    return x.permute(0, 3, 2, 1).flatten(1)
+
+
+def _load(net: Net, name: str, device: torch.device) -> Net:
+    """`net` with the weights in facenet-pytorch's file `name`, ready to run on `device`."""
+    package = importlib.util.find_spec("facenet_pytorch")  # finds it, does not import it
+    folders = package.submodule_search_locations if package else None
+    if not folders:
+        raise WeightsMissing(
+            "MTCNN's weights come with facenet-pytorch: pip install facenet-pytorch"
+        )
+    path = Path(folders[0]) / "data" / name
+    advice = "reinstall it: pip install --force-reinstall --no-deps 'facenet-pytorch>=2.5.3,<2.6'"
+    try:
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise WeightsMissing(f"{path}: facenet-pytorch lacks MTCNN's weights; {advice}") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
+        raise WeightsMismatch(f"{path}: not MTCNN's weights; {advice} ({error})") from error
+    return net.eval().to(device).to(memory_format=torch.channels_last)
