@@ -56,9 +56,12 @@ if TYPE_CHECKING:
     from deepscan.model.detector import Detector
     from deepscan.model.header import Header
 
-# Frames searched for faces in one batch, and decoded ahead of it.
+# Frames searched for faces in one batch.
 CHUNK = 8
-AHEAD = 8
+
+# Bytes of decoded frames that may wait to be judged: at 1080p what 32 instants take, so that a short
+# clip is decoded while the models load.
+WAITING = 200 * 2**20
 
 # Called with a stage ("decoding", "faces", "scoring"), how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -139,7 +142,8 @@ def scan(
         with clock("opening"):
             source = open_source(Path(path))
         indices = source.choose(settings.sampling)
-        with _ahead(source.decode(indices), AHEAD, clock) as decoded:
+        frame_bytes = 3 * source.source.width * source.source.height
+        with _ahead(source.decode(indices), max(1, WAITING // frame_bytes), clock) as decoded:
             with clock("loading"):
                 models = load_models(settings.faces, settings.scoring)
                 overlays = None
