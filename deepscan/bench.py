@@ -160,8 +160,9 @@ def _one(way: str, path: Path) -> None:
         logit, seconds = straight_line(path)
         document: dict[str, Any] = {"logit": logit, "seconds": seconds, "stage_peak": {}}
     else:
-        from deepscan.pipeline import Clock, scan
+        from deepscan.pipeline import Clock, keep_memory_level, scan
 
+        keep_memory_level()
         clock = Clock()
         report = scan(path, clock=clock)
         document = {"logit": report.score, "seconds": clock.seconds, "stage_peak": clock.peak}

@@ -137,7 +137,7 @@ def detect(
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
     from deepscan.config import Faces, Heatmaps, Sampling, Scoring, Settings
-    from deepscan.pipeline import prepare_weights, scan
+    from deepscan.pipeline import keep_memory_level, prepare_weights, scan
 
     settings = Settings(
         sampling=Sampling.parse(sampling, frames),
@@ -151,6 +151,7 @@ def detect(
     if not jobs:
         raise InputError(f"{', '.join(map(str, paths))}: no video or picture in there")
     _check_outputs([folder for _, folder in jobs], force)
+    keep_memory_level()
     with _bars(quiet) as bars:
         prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
     results: list[tuple[Path, Report | DeepscanError]] = []

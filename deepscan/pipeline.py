@@ -9,6 +9,7 @@ interpreter free, which is spent on loading the models and then on running them.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import platform
 import queue
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -42,7 +43,7 @@ from deepscan.records import (
 )
 from deepscan.report import json as report_json
 from deepscan.stills import StillSource, is_still
-from deepscan.tracks import Follower
+from deepscan.tracks import Follower, look_of
 from deepscan.verdict import Coverage, judge
 from deepscan.video import VideoSource
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 # Frames searched for faces in one batch.
 CHUNK = 8
+
+M_ARENA_MAX = -8  # of glibc's malloc.h
 
 # Bytes of decoded frames that may wait to be judged: at 1080p what 32 instants take, so that a short
 # clip is decoded while the models load.
@@ -180,6 +183,16 @@ def scan(
     return report
 
 
+def keep_memory_level() -> None:
+    """Let all threads share one heap; for programs of our own, since it is set for the whole process.
+
+    glibc gives every thread a heap of its own, and memory freed in one cannot serve another: frames
+    decoded in one thread and dropped in the next made a long video peak a sixth above a short one.
+    """
+    with suppress(OSError, AttributeError):  # another C library has no such heaps
+        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
+
+
 def open_source(path: Path) -> VideoSource | StillSource:
     """The file behind the one interface: `source`, `choose(sampling)`, `decode(indices)`."""
     return StillSource(path) if is_still(path) else VideoSource(path)
@@ -257,8 +270,9 @@ def _look(
         crops: list[list[Crop]] = []
         with clock("faces"):
             for frame, found in zip(frames, models.finder.find(frames), strict=True):
-                ids = follower.follow(found.faces)
-                crops.append([align(frame, f, i) for f, i in zip(found.faces, ids, strict=True)])
+                cut = [align(frame, face, track=0) for face in found.faces]
+                ids = follower.follow(found.faces, [look_of(crop.pixels) for crop in cut])
+                crops.append([replace(c, track=i) for c, i in zip(cut, ids, strict=True)])
                 with_face += bool(found.faces)
                 too_small += found.too_small
         tell("faces", seen, sampled)

@@ -8,15 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from deepscan.records import Face
+from deepscan.records import Face, Pixels
 
 # A face may be lost for this many sampled instants (a turn, a hand, a blink of the finder) and still
-# be taken up again; longer, and someone else may stand there.
+# be taken up again where it was; longer, and someone else may stand there.
 MAX_GAP = 4
+
+# Where instants lie seconds apart, people move out of reach between them: then the look of the aligned
+# face decides. Two faces of one person mostly correlate more than this, faces of two persons seldom
+# (tests/test_tracks.py measures both on real clips).
+SAME_LOOK = 0.8
+LOOK_SIDE = 16
+
+# Tracks that may be taken up by their look; without a bound, a crowd would slow down every frame.
+REMEMBERED = 64
 
 # Two faces further apart than this, in face sizes, or this different in size, are two people.
 MAX_SHIFT = 1.0
 MAX_ZOOM = 1.8
+
+
+Look = Float[np.ndarray, " cells"]
 
 
 @dataclass(slots=True)
@@ -25,6 +37,7 @@ class _Open:
 
     id: int
     last: Face
+    look: Look | None
     step: int
 
 
@@ -36,28 +49,42 @@ class Follower:
         self._step = 0
         self._next_id = 1
 
-    def follow(self, faces: Sequence[Face]) -> list[int]:
+    def follow(self, faces: Sequence[Face], looks: Sequence[Look] | None = None) -> list[int]:
         """Track ids of one frame's faces, in their order. Call once per sampled instant, faces or not.
 
-        The Hungarian method picks the pairing of open tracks and faces of the highest total
-        `likeness`; pairs that are out of reach are never made.
+        The Hungarian method picks the pairing of tracks and faces of the highest total `likeness` (of
+        place, while the track is fresh) and `resemblance` (of look, where `looks` are given); pairs
+        that have neither are never made.
         """
         self._step += 1
-        self._open = [t for t in self._open if self._step - t.step <= MAX_GAP + 1]
-        scores = np.array([[likeness(t.last, face) for face in faces] for t in self._open])
+        self._open = sorted(self._open, key=lambda t: t.step)[-REMEMBERED:]
+        seen = list(looks) if looks is not None else [None] * len(faces)
+        scores = np.array(
+            [
+                [self._match(track, *one) for one in zip(faces, seen, strict=True)]
+                for track in self._open
+            ]
+        )
         ids: dict[int, int] = {}
         if scores.size:
             for row, column in _pairing(scores):
                 if scores[row, column] > 0:
                     track = self._open[row]
-                    track.last, track.step = faces[column], self._step
+                    track.last, track.look, track.step = faces[column], seen[column], self._step
                     ids[column] = track.id
         for column, face in enumerate(faces):
             if column not in ids:
                 ids[column] = self._next_id
-                self._open.append(_Open(self._next_id, face, self._step))
+                self._open.append(_Open(self._next_id, face, seen[column], self._step))
                 self._next_id += 1
         return [ids[column] for column in range(len(faces))]
+
+    def _match(self, track: _Open, face: Face, look: Look | None) -> float:
+        fresh = self._step - track.step <= MAX_GAP + 1
+        place = likeness(track.last, face) if fresh else 0.0
+        if track.look is None or look is None:
+            return place
+        return place + resemblance(track.look, look)
 
 
 def _pairing(scores: Float[np.ndarray, "tracks faces"]) -> list[tuple[int, int]]:
@@ -69,6 +96,23 @@ def _pairing(scores: Float[np.ndarray, "tracks faces"]) -> list[tuple[int, int]]
 
     rows, columns = linear_sum_assignment(scores, maximize=True)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def look_of(pixels: Pixels) -> Look:
+    """A face's grey pattern in its aligned crop, coarse, without its mean, of length 1."""
+    side = pixels.shape[0]
+    cell = side * 5 // 8 // LOOK_SIDE  # the middle five eighths: the face without its surroundings
+    start = (side - cell * LOOK_SIDE) // 2
+    stop = start + cell * LOOK_SIDE
+    grey = pixels[start:stop, start:stop].mean(-1)
+    cells = grey.reshape(LOOK_SIDE, cell, LOOK_SIDE, cell).mean((1, 3)).ravel()
+    cells = cells - cells.mean()
+    return cells / max(float(np.linalg.norm(cells)), 1e-9)
+
+
+def resemblance(a: Look, b: Look) -> float:
+    """How far two looks correlate beyond what two persons' do: 0 to 1 - SAME_LOOK."""
+    return max(0.0, float(a @ b) - SAME_LOOK)
 
 
 def likeness(a: Face, b: Face) -> float:

@@ -24,8 +24,8 @@ from deepscan.records import (
 # is no statement about the world. Every output says "uncalibrated, provisional" beside them.
 PROVISIONAL = Thresholds(low=-1.0, high=1.0, provisional=True)
 
-# The finder is this sure of a face at least once while it is followed. Of hands and patterns it never
-# was on the clips looked at (at most 0.988, faces at least 0.9989): such a track carries no score.
+# The finder is this sure of a face at least once while it is followed; of hands and patterns it is not
+# (folded hands in one of our test clips reached 0.988): such a track carries no score.
 CLEARLY_A_FACE = 0.99
 
 # Faces smaller than this are enlarged more than twice for the detector's 224 pixels, of which the

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from deepscan.align import TEMPLATE
-from deepscan.records import Box, Face
-from deepscan.tracks import MAX_GAP, Follower, likeness
+from deepscan.align import TEMPLATE, align
+from deepscan.config import Sampling
+from deepscan.faces import FaceFinder
+from deepscan.records import Box, Face, Frame
+from deepscan.tracks import MAX_GAP, SAME_LOOK, Follower, likeness, look_of, resemblance
+from deepscan.video import VideoSource
 
 
 def face(x: float, y: float = 0, size: float = 100) -> Face:
@@ -85,3 +92,51 @@ def test_any_number_of_faces_gets_that_many_different_ids() -> None:
         crowd = [face(*chance.uniform(0, 400, 2)) for _ in range(chance.integers(0, 7))]
         ids = follower.follow(crowd)
         assert len(set(ids)) == len(crowd)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+
+
+def test_who_moved_out_of_reach_is_known_by_the_look() -> None:
+    one, other = look_of(noise(1)), look_of(noise(2))
+    follower = Follower()
+    assert follower.follow([face(0), face(400)], [one, other]) == [1, 2]
+    assert follower.follow([face(900), face(2000)], [other, one]) == [2, 1]
+
+
+def test_who_comes_back_after_a_long_time_is_known_by_the_look() -> None:
+    one, other = look_of(noise(1)), look_of(noise(2))
+    follower = Follower()
+    assert follower.follow([face(0)], [one]) == [1]
+    for _ in range(3 * MAX_GAP):
+        assert follower.follow([], []) == []
+    assert follower.follow([face(0)], [other]) == [2]
+    assert follower.follow([face(700)], [one]) == [1]
+
+
+def test_a_look_is_the_same_in_another_light_and_worth_nothing_on_a_blank_wall() -> None:
+    pixels = noise(3)
+    assert look_of(pixels) @ look_of(pixels // 2 + 40) == pytest.approx(1, abs=1e-3)
+    blank = look_of(np.full((256, 256, 3), 90, np.uint8))
+    assert resemblance(blank, blank) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_looks_tell_persons_apart_on_real_clips(shared: Path) -> None:
+    """The camera halves of pairs, one clip a person: what SAME_LOOK rests on (pytest -s shows it)."""
+    finder, looks = FaceFinder(40, 0.99, 960), []
+    for path in sorted((shared / "pairs").glob("*_0.mp4"))[:12]:
+        video = VideoSource(path)
+        frames = [f for f in video.decode(video.choose(Sampling(frames=5))) if isinstance(f, Frame)]
+        halves = [replace(f, pixels=f.pixels[:, : f.pixels.shape[1] // 2].copy()) for f in frames]
+        found = zip(halves, finder.find(halves), strict=True)
+        looks.append([look_of(align(f, r.faces[0], 1).pixels) for f, r in found if r.faces])
+    same = [float(a @ b) for own in looks for a, b in combinations(own, 2)]
+    other = [float(a @ b) for x, y in combinations(looks, 2) for a in x for b in y]
+    known = np.mean(np.array(same) >= SAME_LOOK)
+    mistaken = np.mean(np.array(other) >= SAME_LOOK)
+    print(f"same person: {known:.3f} of {len(same)}, others: {mistaken:.3f} of {len(other)}")  # noqa: T201
+    assert known > 0.6
+    assert mistaken < 0.03
