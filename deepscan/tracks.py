@@ -17,7 +17,7 @@ MAX_GAP = 4
 # Where instants lie seconds apart, people move out of reach between them: then the look of the aligned
 # face decides. Two faces of one person mostly correlate more than this, faces of two persons seldom
 # (tests/test_tracks.py measures both on real clips).
-SAME_LOOK = 0.8
+SAME_LOOK = 0.85
 LOOK_SIDE = 16
 
 # Tracks that may be taken up by their look; without a bound, a crowd would slow down every frame.

@@ -138,5 +138,5 @@ def test_looks_tell_persons_apart_on_real_clips(shared: Path) -> None:
     known = np.mean(np.array(same) >= SAME_LOOK)
     mistaken = np.mean(np.array(other) >= SAME_LOOK)
     print(f"same person: {known:.3f} of {len(same)}, others: {mistaken:.3f} of {len(other)}")  # noqa: T201
-    assert known > 0.6
+    assert known > 0.5
     assert mistaken < 0.03
