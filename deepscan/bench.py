@@ -160,7 +160,8 @@ def _one(way: str, path: Path) -> None:
         logit, seconds = straight_line(path)
         document: dict[str, Any] = {"logit": logit, "seconds": seconds, "stage_peak": {}}
     else:
-        from deepscan.pipeline import Clock, keep_memory_level, scan
+        from deepscan.flow import Clock, keep_memory_level
+        from deepscan.pipeline import scan
 
         keep_memory_level()
         clock = Clock()

@@ -137,7 +137,8 @@ def detect(
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
     from deepscan.config import Faces, Heatmaps, Sampling, Scoring, Settings
-    from deepscan.pipeline import keep_memory_level, prepare_weights, scan
+    from deepscan.flow import keep_memory_level
+    from deepscan.pipeline import prepare_weights, scan
 
     settings = Settings(
         sampling=Sampling.parse(sampling, frames),

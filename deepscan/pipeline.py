@@ -9,21 +9,15 @@ interpreter free, which is spent on loading the models and then on running them.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import platform
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +25,7 @@ from deepscan.align import align
 from deepscan.config import Faces, Scoring, Settings
 from deepscan.errors import SettingsError
 from deepscan.files import part_folder, sha256
+from deepscan.flow import Clock, ahead, chunks
 from deepscan.records import (
     Crop,
     DecodeCount,
@@ -47,11 +42,6 @@ from deepscan.tracks import Follower, look_of
 from deepscan.verdict import Coverage, judge
 from deepscan.video import VideoSource
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
     from deepscan.faces import FaceFinder
     from deepscan.model.detector import Detector
@@ -60,16 +50,12 @@ if TYPE_CHECKING:
 # Frames searched for faces in one batch.
 CHUNK = 8
 
-M_ARENA_MAX = -8  # of glibc's malloc.h
-
 # Bytes of decoded frames that may wait to be judged: at 1080p what 32 instants take, so that a short
 # clip is decoded while the models load.
 WAITING = 200 * 2**20
 
 # Called with a stage ("decoding", "faces", "scoring"), how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,34 +69,6 @@ class Models:
     device: str
     precision: str
     threads: int
-
-
-class Clock:
-    """Wall time by stage, and the process's peak memory by the end of each.
-
-    Stages may overlap: each counts the time somebody spent in it.
-
-    Attributes:
-        seconds: by stage.
-        peak: MiB of resident memory by stage, the highest so far; empty where the platform cannot tell.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.peak: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            with self._lock:
-                spent = time.perf_counter() - began
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-                if resource is not None:
-                    self.peak[stage] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def scan(
@@ -146,7 +104,7 @@ def scan(
             source = open_source(Path(path))
         indices = source.choose(settings.sampling)
         frame_bytes = 3 * source.source.width * source.source.height
-        with _ahead(source.decode(indices), max(1, WAITING // frame_bytes), clock) as decoded:
+        with ahead(source.decode(indices), max(1, WAITING // frame_bytes), clock) as decoded:
             with clock("loading"):
                 models = load_models(settings.faces, settings.scoring)
                 overlays = None
@@ -181,16 +139,6 @@ def scan(
             report = replace(report, folder=out, outputs=tuple(names))
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
     return report
-
-
-def keep_memory_level() -> None:
-    """Let all threads share one heap; for programs of our own, since it is set for the whole process.
-
-    glibc gives every thread a heap of its own, and memory freed in one cannot serve another: frames
-    decoded in one thread and dropped in the next made a long video peak a sixth above a short one.
-    """
-    with suppress(OSError, AttributeError):  # another C library has no such heaps
-        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
 
 
 def open_source(path: Path) -> VideoSource | StillSource:
@@ -259,7 +207,7 @@ def _look(
     scored: list[FrameEvidence] = []
     good = with_face = too_small = seen = 0
     interlaced = False
-    for chunk in _chunks(decoded, CHUNK):
+    for chunk in chunks(decoded, CHUNK):
         seen += len(chunk)
         tell("decoding", seen, sampled)
         frames = [item for item in chunk if isinstance(item, Frame)]
@@ -297,7 +245,7 @@ def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> l
     flat = [crop.pixels for own in crops for crop in own]
     if not flat:
         return [None] * len(crops)
-    parts = [detector.score(np.stack(group)) for group in _chunks(flat, batch)]
+    parts = [detector.score(np.stack(group)) for group in chunks(flat, batch)]
     logit, query, cls = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("logit", "query_attention", "cls_attention")
@@ -309,61 +257,6 @@ def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> l
         outputs.append(Output(logit[here], query[here], cls[here]) if own else None)
         at = here.stop
     return outputs
-
-
-@contextmanager
-def _ahead(items: Iterator[T], depth: int, clock: Clock) -> Iterator[Iterator[T]]:
-    """Run an iterator in a thread, at most `depth` items ahead of whoever takes them."""
-    done = object()
-    line: queue.Queue[Any] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                line.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def run() -> None:
-        try:
-            while True:
-                with clock("decoding"):
-                    item: Any = next(items, done)
-                if not put(item) or item is done:
-                    return
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
-
-    def take() -> Iterator[T]:
-        while True:
-            try:
-                item = line.get(timeout=0.1)
-            except queue.Empty:
-                if worker.done():
-                    worker.result()  # raises what stopped it
-                continue
-            if item is done:
-                return
-            yield item
-
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        worker = pool.submit(run)
-        try:
-            yield take()
-        finally:
-            stop.set()
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Successive lists of up to `size` items (itertools.batched is for Python 3.12 and later)."""
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
 
 
 def _device(wanted: str) -> str:

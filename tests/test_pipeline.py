@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import deepscan
 from deepscan import Faces, Heatmaps, Sampling, Scoring, Settings, demo
 from deepscan.errors import OutputError, SettingsError, UnreadableInput
 from deepscan.files import sha256
-from deepscan.pipeline import Clock, _ahead, scan
+from deepscan.pipeline import scan
 from deepscan.records import VerdictName
 from deepscan.report import json as report_json
 
@@ -177,51 +177,6 @@ def test_progress_is_told_by_stage(sample: Path) -> None:
     scan(sample, QUICK, progress=lambda *step: heard.append(step))
     assert {stage for stage, _, _ in heard} == {"decoding", "faces", "scoring"}
     assert [step for step in heard if step[0] == "scoring"][-1] == ("scoring", 8, 8)
-
-
-class TestAhead:
-    """The thread that decodes ahead."""
-
-    def test_everything_comes_in_order(self) -> None:
-        with _ahead(iter(range(100)), 3, Clock()) as items:
-            assert list(items) == list(range(100))
-
-    def test_an_error_in_the_thread_comes_out(self) -> None:
-        def broken() -> Iterator[int]:
-            yield 1
-            raise UnreadableInput("broken off")
-
-        with (
-            pytest.raises(UnreadableInput, match="broken off"),
-            _ahead(broken(), 3, Clock()) as items,
-        ):
-            list(items)
-
-    def test_it_never_runs_further_ahead_than_allowed(self) -> None:
-        made: list[int] = []
-
-        def count() -> Iterator[int]:
-            for i in range(50):
-                made.append(i)
-                yield i
-
-        with _ahead(count(), 4, Clock()) as items:
-            for i in items:
-                assert len(made) <= i + 4 + 2  # the queue, the one in hand, the one being put
-
-    def test_leaving_early_stops_it_and_closes_its_source(self) -> None:
-        closed: list[bool] = []
-
-        def endless() -> Iterator[int]:
-            try:
-                while True:
-                    yield 0
-            finally:
-                closed.append(True)
-
-        with _ahead(endless(), 2, Clock()) as items:
-            next(items)
-        assert closed == [True]
 
 
 @pytest.mark.slow

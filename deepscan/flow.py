@@ -1,0 +1,115 @@
+"""What keeps the pipeline moving: a clock, a thread that runs ahead, one heap for all threads."""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import Any, TypeVar
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+M_ARENA_MAX = -8  # of glibc's malloc.h
+
+T = TypeVar("T")
+
+
+class Clock:
+    """Wall time by stage, and the process's peak memory by the end of each.
+
+    Stages may overlap: each counts the time somebody spent in it.
+
+    Attributes:
+        seconds: by stage.
+        peak: MiB of resident memory by stage, the highest so far; empty where the platform cannot tell.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peak: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                spent = time.perf_counter() - began
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+                if resource is not None:
+                    self.peak[stage] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextmanager
+def ahead(items: Iterator[T], depth: int, clock: Clock) -> Iterator[Iterator[T]]:
+    """Run an iterator in a thread, at most `depth` items ahead of whoever takes them."""
+    done = object()
+    line: queue.Queue[Any] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                line.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run() -> None:
+        try:
+            while True:
+                with clock("decoding"):
+                    item: Any = next(items, done)
+                if not put(item) or item is done:
+                    return
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    def take() -> Iterator[T]:
+        while True:
+            try:
+                item = line.get(timeout=0.1)
+            except queue.Empty:
+                if worker.done():
+                    worker.result()  # raises what stopped it
+                continue
+            if item is done:
+                return
+            yield item
+
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+        worker = pool.submit(run)
+        try:
+            yield take()
+        finally:
+            stop.set()
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Successive lists of up to `size` items (itertools.batched is for Python 3.12 and later)."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def keep_memory_level() -> None:
+    """Let all threads share one heap; for programs of our own, since it is set for the whole process.
+
+    glibc gives every thread a heap of its own, and memory freed in one cannot serve another: frames
+    decoded in one thread and dropped in the next made a long video peak a sixth above a short one.
+    """
+    with suppress(OSError, AttributeError):  # another C library has no such heaps
+        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)

@@ -1,0 +1,68 @@
+"""The thread that decodes ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deepscan.errors import UnreadableInput
+from deepscan.flow import Clock, ahead, chunks
+
+
+def test_chunks_are_full_but_the_last() -> None:
+    assert list(chunks(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_the_clock_adds_up_what_a_stage_takes() -> None:
+    clock = Clock()
+    for _ in range(2):
+        with clock("faces"):
+            pass
+    assert clock.seconds.keys() == {"faces"}
+    assert clock.seconds["faces"] >= 0
+
+
+def test_everything_comes_in_order() -> None:
+    with ahead(iter(range(100)), 3, Clock()) as items:
+        assert list(items) == list(range(100))
+
+
+def test_an_error_in_the_thread_comes_out() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise UnreadableInput("broken off")
+
+    with (
+        pytest.raises(UnreadableInput, match="broken off"),
+        ahead(broken(), 3, Clock()) as items,
+    ):
+        list(items)
+
+
+def test_it_never_runs_further_ahead_than_allowed() -> None:
+    made: list[int] = []
+
+    def count() -> Iterator[int]:
+        for i in range(50):
+            made.append(i)
+            yield i
+
+    with ahead(count(), 4, Clock()) as items:
+        for i in items:
+            assert len(made) <= i + 4 + 2  # the queue, the one in hand, the one being put
+
+
+def test_leaving_early_stops_it_and_closes_its_source() -> None:
+    closed: list[bool] = []
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.append(True)
+
+    with ahead(endless(), 2, Clock()) as items:
+        next(items)
+    assert closed == [True]
