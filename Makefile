@@ -37,8 +37,8 @@ wheel: $(READY)
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# uv installs five times faster than pip; where it cannot be had, pip does the same. Like pip it is told
-# to compile what it installs: torch's start-up takes three times as long without.
+# uv installs faster than pip; where it cannot be had, pip does the same. Like pip it is told to compile
+# what it installs: where Python may not write bytecode, every start would compile torch anew.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

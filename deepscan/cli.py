@@ -59,7 +59,7 @@ app = typer.Typer(
     help="Inspect videos for manipulated faces, and keep evidence of how it was judged.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich takes longer to import than the rest of --help takes in all
+    rich_markup_mode=None,  # importing rich would double what --help takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 weights_app = typer.Typer(no_args_is_help=True, help="See, fetch and check detector weights.")
@@ -311,7 +311,8 @@ def _jobs(paths: Sequence[Path], out: Path, recursive: bool) -> Iterator[tuple[P
     for given in paths:
         found = sorted(_media(given)) if recursive and given.is_dir() else [given]
         for path in found:
-            inner = path.relative_to(given) if path != given else Path(path.name or "input")
+            name = path.name if path.name not in ("", "..") else "input"
+            inner = path.relative_to(given) if path != given else Path(name)
             folder = out / inner
             taken[folder] = taken.get(folder, 0) + 1
             yield (

@@ -61,8 +61,11 @@ def diagnose(path: Path) -> str:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces so that memory does not grow with its length."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnreadableInput(f"{path}: cannot be read to its end: {error.strerror}") from error
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def colours(values: Float[np.ndarray, "*more"]) -> UInt8[np.ndarray, "*more 3"]:
 
 @functools.cache
 def _table() -> UInt8[np.ndarray, "256 3"]:
-    from matplotlib import colormaps  # a third of a second, and only drawing needs it
+    from matplotlib import colormaps  # slow to import, and only drawing needs it
 
     return (colormaps[COLOUR_MAP](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
 

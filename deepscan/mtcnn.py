@@ -8,7 +8,7 @@ boxes on one face is struck out after every step.
 
 Networks, thresholds and box arithmetic are those of facenet-pytorch 2.5.3, so that its weights mean
 what they meant there; they are read from its wheel without importing it (it would bring torchvision
-along, seconds of start-up). What is done otherwise: all pictures for a network, levels of the pyramid
+along, which doubles the start-up). What is done otherwise: all pictures for a network, levels of the pyramid
 and crops alike, are averaged from one summed-area table instead of being cut one by one.
 
 Boxes here are float32 (n, 4): left, top, right, bottom in image pixels. `owner` (n,) says which image

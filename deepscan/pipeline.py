@@ -23,7 +23,7 @@ import numpy as np
 
 from deepscan.align import align
 from deepscan.config import Faces, Scoring, Settings
-from deepscan.errors import SettingsError
+from deepscan.errors import SettingsError, UnreadableInput
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
 from deepscan.records import (
@@ -322,6 +322,11 @@ def _report(
     header = models.header
     with clock("hashing again"):
         after = sha256(source.path)
+    if after != source.sha256:
+        raise UnreadableInput(
+            f"{source.path}: changed while it was analysed (SHA-256 {source.sha256}, then {after});"
+            " analyse a copy that nothing writes to"
+        )
     provenance = Provenance(
         versions=versions(),
         detector={

@@ -167,6 +167,28 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_an_input_that_changes_while_it_is_looked_at_gets_no_score(
+    sample: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "growing.mp4"
+    path.write_bytes(sample.read_bytes())
+
+    def touched(stage: str, done: int, total: int) -> None:
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    with pytest.raises(UnreadableInput, match="changed while it was analysed"):
+        scan(path, QUICK, out=tmp_path / "out" / "x", progress=touched)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_input_that_vanishes_is_an_input_error(sample: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gone.mp4"
+    path.write_bytes(sample.read_bytes())
+    with pytest.raises(UnreadableInput, match="cannot be read"):
+        scan(path, QUICK, out=tmp_path / "out", progress=lambda *_: path.unlink(missing_ok=True))
+
+
 def test_a_device_that_is_not_there_is_refused(sample: Path) -> None:
     with pytest.raises(SettingsError, match="no such GPU"):
         scan(sample, replace(QUICK, scoring=Scoring(device="cuda:99", offline=True)))

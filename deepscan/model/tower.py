@@ -2,8 +2,8 @@
 
 The architecture is the plain ViT of open_clip, with its parameter names, built from its own size tables,
 so that any open_clip checkpoint of such a tower fits. It is written out here because importing
-open_clip brings torchvision, timm and torch's compiler along, which takes longer than judging a short
-video; open_clip stays the oracle the tests compare with.
+open_clip brings torchvision, timm and torch's compiler along, which more than doubles torch's own
+start-up; open_clip stays the oracle the tests compare with.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Visual(nn.Module):
 def draw_normal(parameter: Tensor, std: float) -> None:
     """Draw from N(0, std^2) in place, unless there is nothing to draw: weights are about to be loaded.
 
-    On the meta device drawing changes nothing, but makes torch import its compiler, for two seconds.
+    On the meta device drawing changes nothing, but makes torch import its compiler.
     """
     if not parameter.is_meta:
         nn.init.normal_(parameter, std=std)

@@ -94,7 +94,7 @@ class Overlays:
             self._film.close(None)
 
     def _save(self, name: str, pixels: Pixels) -> None:
-        # Level 1 is four times faster than the default and a tenth larger.
+        # Level 1: a little larger than the default, written in a third of the time.
         Image.fromarray(pixels).save(self._folder / name, compress_level=1)
 
 
