@@ -37,7 +37,8 @@ def summary(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Group:
     notes: list[Text] = []
     for path, result in results:
         if isinstance(result, DeepscanError):
-            name, cells, words = VerdictName.ERROR, ("-", "-", "-"), str(result)
+            name, cells = VerdictName.ERROR, ("-", "-", "-")
+            notes.append(Text(_printable(str(result))))  # names the input itself
         else:
             evidence = result.evidence
             name = evidence.verdict.name
@@ -47,9 +48,9 @@ def summary(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Group:
                 f"{evidence.frames_with_face}/{evidence.decoding.sampled}",
             )
             words = " ".join((evidence.verdict.sentence, *evidence.warnings))
+            notes.append(Text.assemble((f"{_printable(path.name)}  ", "bold"), _printable(words)))
         verdict = Text(name.value.replace("_", " "), STYLES[name])
         table.add_row(Text(_printable(path.name)), verdict, *cells)
-        notes.append(Text.assemble((f"{_printable(path.name)}  ", "bold"), _printable(words)))
     return Group(table, *notes, Text(), caption(results))
 
 
