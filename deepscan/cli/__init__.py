@@ -1,0 +1,59 @@
+"""The command line: parse, call one function, turn errors into exit codes.
+
+Results go to stdout, everything else to stderr. Heavy imports stay inside the commands, so that
+--help answers at once. One file per command (or family of commands).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from deepscan.cli import weights
+from deepscan.cli.console import Exit, say
+from deepscan.cli.detect import detect
+from deepscan.cli.train import train
+from deepscan.errors import DeepscanError, SettingsError
+
+app = typer.Typer(
+    name="deepscan",
+    help="Inspect videos for manipulated faces, and keep evidence of how it was judged.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing rich would double what --help takes
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(detect)
+app.command()(train)
+app.add_typer(weights.app, name="weights")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Expected failures are one line on stderr."""
+    try:
+        code = int(app(args=arguments, standalone_mode=False) or 0)
+    except DeepscanError as error:
+        say(f"error: {error}")
+        return Exit.USAGE if isinstance(error, SettingsError) else Exit.NOTHING_USABLE
+    except typer.TyperException as error:  # a mistake in the arguments
+        say(f"error: {error.format_message()} See deepscan COMMAND --help.")
+        return error.exit_code
+    except typer.Abort:
+        code = Exit.INTERRUPTED
+    if code == Exit.INTERRUPTED:
+        say("interrupted; finished results are kept")
+    return code
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    if version:
+        from deepscan import __version__
+
+        typer.echo(f"deepscan {__version__}")
+        raise typer.Exit

@@ -1,0 +1,66 @@
+"""What every command says and shows on stderr, and what it exits with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+
+class Exit:
+    """Exit codes of `detect`; --json never changes them."""
+
+    ANALYSED = 0  # every input was analysed, whatever the verdict
+    NOTHING_USABLE = 1  # no input could be analysed, or the tool itself cannot run
+    USAGE = 2
+    SOME_FAILED = 3
+    NOTHING_ASSESSABLE = 4  # all analysed, but no face, or not enough of one, in any
+    MANIPULATION = 10  # with --fail-on manipulation
+    INTERRUPTED = 130
+
+
+def say(message: str) -> None:
+    """A message on stderr; bytes of a file name that are no text appear as escapes."""
+    typer.echo("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message), err=True)
+
+
+class Bars:
+    """Progress bars on stderr, made as stages report for the first time."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+        self._title = ""
+
+    def callback(self, title: str, stage: str) -> Callable[[int, int], None]:
+        tell = self.stages(title)
+        return lambda done, total: tell(stage, done, total)
+
+    def stages(self, title: str) -> Callable[[str, int, int], None]:
+        from rich.markup import escape
+
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._tasks = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in self._tasks:
+                text = f"{escape(title)} [dim]{stage}[/]"
+                self._tasks[stage] = self._progress.add_task(text, total=total)
+            self._progress.update(self._tasks[stage], completed=done, total=total)
+
+        return tell
+
+
+@contextmanager
+def progress_bars(quiet: bool) -> Iterator[Bars]:
+    """Bars that are gone when the block ends; none when `quiet`, or off a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal  # no animation off a terminal
+    with Progress(console=console, transient=True, disable=hidden) as progress:
+        yield Bars(progress)
