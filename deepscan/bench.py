@@ -149,7 +149,7 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
         for crop in crops:
             with torch.no_grad():
                 _, patches = clip.visual(preprocess(Image.fromarray(crop.pixels))[None])
-                logits.append(float(detector.classify(patches)[0]))
+                logits.append(float(detector.head(detector.aggregation(patches)[0])))
         lap("scoring")
     return float(np.mean(logits)), seconds
 

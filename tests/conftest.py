@@ -28,14 +28,19 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def tiny_tower(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of a plain ViT of three small layers."""
+def add_tiny_tower(patch: pytest.MonkeyPatch) -> str:
+    """Make a plain ViT of three small layers known by the name that is given back."""
     from deepscan.model import tower
 
     real, tiny = tower.tower_size, tower.TowerSize(32, 8, 32, 3, 16, head_width=8, quick_gelu=True)
-    monkeypatch.setattr(tower, "tower_size", lambda n: tiny if n == "tiny-vit" else real(n))
+    patch.setattr(tower, "tower_size", lambda n: tiny if n == "tiny-vit" else real(n))
     return "tiny-vit"
+
+
+@pytest.fixture
+def tiny_tower(monkeypatch: pytest.MonkeyPatch) -> str:
+    """`add_tiny_tower` for one test."""
+    return add_tiny_tower(monkeypatch)
 
 
 @pytest.fixture

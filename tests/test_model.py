@@ -106,17 +106,19 @@ def test_the_towers_people_use_can_be_built(name: str) -> None:
 # --- query aggregation -----------------------------------------------------------------------------
 
 
-def test_the_global_token_is_the_mean_answer_and_attention_sums_to_one() -> None:
+def test_the_aggregation_is_multi_head_attention() -> None:
+    """Held against torch's own, which projects every patch: same weights, and the mean of its answers."""
     torch.manual_seed(0)
     module = QueryAggregation(width=8, queries=3, heads=2)
+    torch.nn.init.normal_(module.attention.in_proj_bias)
+    theirs = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    theirs.load_state_dict(module.attention.state_dict())
     patches = torch.randn(2, 5, 8)
+    answers, weights_ = theirs(module.query.expand(2, -1, -1), patches, patches)
     token, attention = module(patches)
-    assert attention.shape == (2, 3, 5)
+    torch.testing.assert_close(token, answers.mean(1))
+    torch.testing.assert_close(attention, weights_)
     torch.testing.assert_close(attention.sum(-1), torch.ones(2, 3))
-    alone = [
-        module.attention(q[None, None], patches[:1], patches[:1])[0][0, 0] for q in module.query
-    ]
-    torch.testing.assert_close(token[0], torch.stack(alone).mean(0))
 
 
 def test_attention_worked_by_hand() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from deepscan.errors import WeightsMismatch
 from deepscan.files import part_file, sha256
+from deepscan.model import adapters
 from deepscan.model.detector import Detector
 from deepscan.model.header import FORMAT, MEAN, PREPROCESSING, STD, Header, opened, read_header
 
@@ -38,7 +39,7 @@ def save(
 
 
 def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[Detector, Header]:
-    """Rebuild a detector from its checkpoint and its base; the tower computes in `dtype`.
+    """Rebuild a detector from its checkpoint and its base, adapter merged; the tower computes in `dtype`.
 
     Raises:
         WeightsMissing, WeightsMismatch: see `read_header`; also when keys, shapes or the base's hash differ.
@@ -48,15 +49,27 @@ def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[De
         raise WeightsMismatch(
             f"{path}: needs a base with SHA-256 {header.base.get('sha256')}; {base} has {found}"
         )
+    plain = header.settings.adapter == "none"
     with torch.device("meta"):
         detector = Detector(header.settings)
-    state = {f"tower.visual.{name}": v for name, v in read_base(base, dtype).items()}
-    state |= {name: value.float() for name, value in _tensors(path).items()}
-    _match(path, {name: tuple(v.shape) for name, v in detector.state_dict().items()}, state)
-    detector.load_state_dict(state, assign=True)
+    state = read_base(base, dtype if plain else torch.float32)
+    adapters.load_base(detector.tower, state)
+    restore(detector, path, {name: value.float() for name, value in _tensors(path).items()})
+    adapters.merge(detector.tower)
+    detector.tower.to(dtype)
     detector.mean = torch.tensor(MEAN).view(3, 1, 1)
     detector.std = torch.tensor(STD).view(3, 1, 1)
     return detector.eval().requires_grad_(False), header
+
+
+def restore(detector: Detector, path: Path, trained: dict[str, Tensor]) -> None:
+    """Put a checkpoint's tensors into a detector whose base is loaded and whose adapter is laid.
+
+    Raises:
+        WeightsMismatch: they are not just the tensors that such a detector trains, or not finite.
+    """
+    _match(path, {k: tuple(v.shape) for k, v in detector.trained_state().items()}, trained)
+    detector.load_state_dict(trained, strict=False, assign=True)
 
 
 def read_base(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -74,7 +87,7 @@ def read_base(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tenso
 
 
 def _match(path: Path, expected: dict[str, tuple[int, ...]], state: dict[str, Tensor]) -> None:
-    """Raise unless names and shapes agree and all values are finite (the base's hash vouches for its own)."""
+    """Raise unless names and shapes agree and all values are finite."""
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
         raise WeightsMismatch(
@@ -85,7 +98,7 @@ def _match(path: Path, expected: dict[str, tuple[int, ...]], state: dict[str, Te
             raise WeightsMismatch(
                 f"{path}: {name} has shape {tuple(state[name].shape)}, not {shape}"
             )
-        if not name.startswith("tower.") and not torch.isfinite(state[name]).all():
+        if not torch.isfinite(state[name]).all():
             raise WeightsMismatch(f"{path}: {name} holds values that are not finite")
 
 

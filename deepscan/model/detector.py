@@ -1,18 +1,22 @@
 """The query-purified detector: tower -> patches -> K queries -> one global token -> one logit.
 
 Source: "Beyond [CLS] Token: Query-Driven Token-Level Forgery Purification for Generalizable Deepfake
-Detection" (QTFP, CVPR 2026).
+Detection" (QTFP, CVPR 2026). Its baselines are the same detector with `token` "cls", without queries.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional
 
+from deepscan.model import adapters
 from deepscan.model.header import MEAN, STD, DetectorSettings
-from deepscan.model.tower import Tokens, Tower, draw_normal
+from deepscan.model.tower import Attention, Tokens, Tower, draw_normal
 from deepscan.records import Output
 
 
@@ -26,22 +30,44 @@ class QueryAggregation(nn.Module):
     def __init__(self, width: int, queries: int, heads: int) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.empty(queries, width))
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention = Attention(width, heads)
         draw_normal(self.query, std=0.02)
 
     def forward(
         self, patches: Float[Tensor, "b p d"]
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b k p"]]:
-        """Global token, and each query's attention over patches averaged over heads."""
-        query = self.query.expand(len(patches), -1, -1)
-        answers, attention = self.attention(query, patches, patches, need_weights=True)
-        return answers.mean(1), attention
+        """Global token, and each query's attention over patches averaged over heads.
+
+        The same as projecting keys and values of every patch, in another order: patches are gathered
+        by their weights first and projected afterwards, since K times heads is far below their number.
+        """
+        attention, width = self.attention, patches.shape[-1]
+        weights = attention.weights(self.query[None], patches)  # (b, h, k, p)
+        gathered = weights.mean(2) @ patches[:, None].flatten(1, 2)  # (b, h, d), mean over queries
+        w_v = attention.in_proj_weight.chunk(3)[2].view(attention.heads, -1, width)
+        b_v = attention.in_proj_bias.chunk(3)[2]
+        answer = torch.einsum("bhd,hcd->bhc", gathered, w_v).flatten(1) + b_v
+        return attention.out_proj(answer), weights.mean(1)
+
+
+class Answer(NamedTuple):
+    """All that a forward pass finds, for the losses to work on; `query` is None without queries.
+
+    A tuple, because torch's wrappers for several GPUs and for compilation look into those.
+    """
+
+    logit: Float[Tensor, " b"]
+    cls: Float[Tensor, "b d"]
+    patches: Float[Tensor, "b p d"]
+    cls_attention: Float[Tensor, "b p"]
+    global_token: Float[Tensor, "b d"] | None
+    query_attention: Float[Tensor, "b k p"] | None
 
 
 class Detector(nn.Module):
     """Crops in, one logit each out; above 0 leans to manipulated.
 
-    The tower computes in its weights' type, the aggregation and the head always in float32.
+    The tower computes in its weights' type or autocast's, the aggregation and the head always in float32.
     """
 
     mean: Tensor
@@ -51,41 +77,88 @@ class Detector(nn.Module):
         super().__init__()
         self.settings = settings
         self.tower = Tower(settings.tower, settings.patch_norm)
-        self.aggregation = QueryAggregation(self.tower.width, settings.queries, settings.heads)
-        self.head = nn.Linear(self.tower.width, 1)
+        width = self.tower.width
+        if settings.with_queries:
+            self.aggregation = QueryAggregation(width, settings.queries, settings.heads)
+        if settings.token == "weighted-avg":
+            self.balance = nn.Parameter(torch.zeros(2))
+        self.head = nn.Linear(2 * width if settings.token == "concat" else width, 1)
         # Not part of any checkpoint's tensors: the header states them and the loader compares.
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        adapters.adapt(self.tower, settings)
 
     def tokens(self, crops: UInt8[Tensor, "b height width 3"]) -> Tokens:
         """The tower's tokens of aligned RGB crops of any one size."""
         images = crops.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
         side = self.tower.input_side
         if images.shape[-2:] != (side, side):
-            images = nn.functional.interpolate(
-                images, (side, side), mode="bilinear", antialias=True
-            )
+            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
         return self.tower(((images - self.mean) / self.std).to(self.tower.dtype))
 
-    def classify(
-        self, patches: Float[Tensor, "b p d"]
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b k p"]]:
-        """Logits and query attention of last-layer patches."""
-        token, attention = self.aggregation(patches.float())
-        return self.head(token).squeeze(-1), attention
-
-    def forward(self, crops: UInt8[Tensor, "b height width 3"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logit (b,), query attention (b, k, p) and [CLS] attention (b, p)."""
+    def forward(self, crops: UInt8[Tensor, "b height width 3"]) -> Answer:
+        """Score aligned RGB crops of any one size."""
         tokens = self.tokens(crops)
-        logit, attention = self.classify(tokens.patches)
-        return logit, attention, tokens.cls_attention
+        with torch.autocast(self.mean.device.type, enabled=False):
+            cls, patches = tokens.cls.float(), tokens.patches.float()
+            token, query_attention = None, None
+            if self.settings.with_queries:
+                token, query_attention = self.aggregation(patches)
+            logit = self.head(self._classified(cls, token)).squeeze(-1)
+        return Answer(logit, cls, patches, tokens.cls_attention, token, query_attention)
+
+    def _classified(self, cls: Tensor, token: Tensor | None) -> Tensor:
+        """What the head sees, of [CLS] and the global token."""
+        if token is None:
+            return cls
+        match self.settings.token:
+            case "avg":
+                return (cls + token) / 2
+            case "weighted-avg":
+                a, b = self.balance.softmax(0)
+                return a * cls + b * token
+            case "concat":
+                return torch.cat([cls, token], 1)
+            case _:
+                return token
 
     @torch.inference_mode()
     def score(self, crops: UInt8[np.ndarray, "b height width 3"]) -> Output:
-        """Forward as numpy values, float32."""
-        logit, query, cls = self(torch.from_numpy(crops))
-        return Output(*(value.float().cpu().numpy() for value in (logit, query, cls)))
+        """Forward as numpy values, float32. Without queries, [CLS]'s attention stands in for theirs."""
+        answer = self(torch.from_numpy(crops))
+        query = answer.query_attention
+        maps = answer.logit, answer.cls_attention[:, None] if query is None else query
+        return Output(*(x.float().cpu().numpy() for x in (*maps, answer.cls_attention)))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Put what trains to its start: drawn from `generator`, where torch's own laws use its global one.
+
+        The base must be loaded: effort starts from its singular vectors.
+        """
+        if self.settings.with_queries:
+            attention = self.aggregation.attention
+            nn.init.normal_(self.aggregation.query, std=0.02, generator=generator)
+            nn.init.xavier_uniform_(attention.in_proj_weight, generator=generator)
+            _draw(attention.out_proj, generator)
+        _draw(self.head, generator)
+        adapters.start(self.tower, generator)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The tensors that are not the base's: what a checkpoint holds."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("tower.")}
+        """What is not the base's: what a checkpoint holds. Adapted towers add their adapter's tensors.
+
+        For adapter "full", and of "norm" the norms, these are the tower's own.
+        """
+        trains = {name for name, p in self.named_parameters() if p.requires_grad}
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith("tower.")
+            or name in trains
+            or (".parametrizations." in name and not name.endswith(".original"))
+        }
+
+
+def _draw(linear: nn.Linear, generator: torch.Generator) -> None:
+    bound = linear.in_features**-0.5
+    nn.init.uniform_(linear.weight, -bound, bound, generator=generator)
+    nn.init.zeros_(linear.bias)

@@ -17,9 +17,17 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+TOKENS = ("global", "cls", "avg", "weighted-avg", "concat")
+ADAPTERS = ("effort", "lora", "full", "norm", "none")
+
+
 @dataclass(frozen=True, slots=True)
 class DetectorSettings:
-    """What a checkpoint must state for its detector to be rebuilt."""
+    """What a checkpoint must state for its detector to be rebuilt.
+
+    `token` is what the head classifies: the queries' global token, [CLS] ("cls": no queries at all, the
+    paper's baselines), or both. `adapter` is what trains in the tower (see model/adapters.py).
+    """
 
     tower: str = "ViT-B-16-quickgelu"
     queries: int = 4
@@ -27,20 +35,26 @@ class DetectorSettings:
     token: str = "global"
     patch_norm: bool = True
     adapter: str = "none"
+    lora_rank: int = 4
+    lora_alpha: float = 8.0
+    effort_rank: int = 1
 
     def __post_init__(self) -> None:
-        if self.token != "global":
-            raise SettingsError(
-                f"token: {self.token!r}; this version classifies the global token only"
-            )
-        if self.adapter != "none":
-            raise SettingsError(
-                f"adapter: {self.adapter!r}; this version trains on a frozen tower only (none)"
-            )
-        if self.queries < 1 or self.heads < 1:
-            raise SettingsError(
-                f"queries and heads are positive counts, not {self.queries} and {self.heads}"
-            )
+        for name, known in (("token", TOKENS), ("adapter", ADAPTERS)):
+            if getattr(self, name) not in known:
+                raise SettingsError(
+                    f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}"
+                )
+        for count in ("queries", "heads", "lora_rank", "effort_rank"):
+            if getattr(self, count) < 1:
+                raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")
+        if not self.lora_alpha > 0:
+            raise SettingsError(f"lora_alpha: {self.lora_alpha} is not above 0")
+
+    @property
+    def with_queries(self) -> bool:
+        """Whether there is a query module."""
+        return self.token != "cls"
 
 
 FORMAT = "deepscan.checkpoint/1"

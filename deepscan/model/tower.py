@@ -65,6 +65,9 @@ class Tower(nn.Module):
         self.size = tower_size(name)
         self.visual = Visual(self.size)
         self.patch_norm = patch_norm
+        self.recompute = (
+            False  # in the backward pass, each layer anew: less memory, a third more time
+        )
 
     @property
     def width(self) -> int:
@@ -89,12 +92,22 @@ class Tower(nn.Module):
         x = visual.ln_pre(x + visual.positional_embedding)
         *earlier, last = visual.blocks()
         for block in earlier:
-            x = block(x)
-        attention = last.attn.cls_row(last.ln_1(x))
-        x = last(x)
+            x = self._run(block, x)
+        with torch.no_grad():  # a yardstick for the queries' attention, which is not to move it
+            tokens = last.ln_1(x)
+            attention = last.attn.weights(tokens[:, :1], tokens).mean(1)[:, 0, 1:]
+            attention = attention / attention.sum(-1, keepdim=True)
+        x = self._run(last, x)
         cls = visual.ln_post(x[:, 0])
         patches = visual.ln_post(x[:, 1:]) if self.patch_norm else x[:, 1:]
         return Tokens(cls, patches, attention)
+
+    def _run(self, block: Block, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        if self.recompute and torch.is_grad_enabled():
+            from torch.utils.checkpoint import checkpoint  # training only
+
+            return cast(Tensor, checkpoint(block, x, use_reentrant=False))
+        return block(x)
 
 
 class Visual(nn.Module):
@@ -153,7 +166,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with fused projections, in nn.MultiheadAttention's parameter names."""
+    """Multi-head attention with fused projections, in nn.MultiheadAttention's parameter names."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -161,26 +174,32 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.in_proj_weight)
+        if not self.in_proj_weight.is_meta:
+            nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Self-attention."""
         q, k, v = functional.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
         q, k, v = self._split(q), self._split(k), self._split(v)
         answers = functional.scaled_dot_product_attention(q, k, v)
         return self.out_proj(answers.transpose(1, 2).flatten(2))
 
-    def cls_row(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b p"]:
-        """[CLS]-to-patch attention, averaged over heads, renormalised over patches, in float32.
+    def weights(
+        self, queries: Float[Tensor, "q k d"], tokens: Float[Tensor, "b n d"]
+    ) -> Float[Tensor, "b h k n"]:
+        """How a few queries (one set for each of the batch, or one for all) attend to many tokens, float32.
 
-        Computed for that one row: the whole n x n map is not needed, and no fast kernel gives it out.
+        q (W_k x + b_k) = (q W_k) x + q b_k: the key projection is folded into the queries, which is cheaper
+        than projecting every token, d / (h k) times at best; the last term, the same for all tokens, falls
+        out of the softmax.
         """
         w_q, w_k, _ = self.in_proj_weight.chunk(3)
-        b_q, b_k, _ = self.in_proj_bias.chunk(3)
-        q = self._split(functional.linear(x[:, :1], w_q, b_q))
-        k = self._split(functional.linear(x, w_k, b_k))
-        scores = (q @ k.transpose(2, 3)).squeeze(2).float() / q.shape[-1] ** 0.5
-        row = scores.softmax(-1).mean(1)[:, 1:]
-        return row / row.sum(-1, keepdim=True)
+        b_q = self.in_proj_bias.chunk(3)[0]
+        q = self._split(functional.linear(queries, w_q, b_q))
+        folded = q @ w_k.view(self.heads, -1, w_k.shape[1])
+        scores = folded.flatten(1, 2) @ tokens.mT
+        scores = scores.float() / q.shape[-1] ** 0.5
+        return scores.softmax(-1).unflatten(1, (self.heads, -1))
 
     def _split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n c"]:
         b, n, d = x.shape
