@@ -1,288 +1,542 @@
+"""The loop on a tiny tower: what it shows, what it learns, what it leaves, and what it survives."""
+
+from __future__ import annotations
+
 import csv
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 
-import clips
+import toy
+from deepscan.cli import run as cli
 from deepscan.errors import DataError, OutputError, SettingsError
 from deepscan.files import sha256
-from deepscan.manifest import PairRow, read_crops, read_pairs
+from deepscan.manifest import CropRow, read_crops
 from deepscan.model import checkpoint, tower, weights
-from deepscan.model.detector import Detector
-from deepscan.model.header import DetectorSettings
 from deepscan.training import loop
-from deepscan.training.data import (
-    MIN_CHANGE,
-    Augmentation,
-    AugmentSettings,
-    CutCount,
-    TokenBank,
-    check_pictures,
-    cut_pairs,
-    token_bank,
-)
-from deepscan.training.loop import TrainSettings, fit, split_bank, split_groups, train
+from deepscan.training.augment import AugmentSettings
+from deepscan.training.data import Order, Twins, batches, blended, picture, split, thin
+from deepscan.training.folder import RunFolder, data_digest
+from deepscan.training.run import build, resume, train
+from deepscan.training.settings import TrainSettings, from_plain, read_toml
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 DATE = "2026-01-31"
+PLAIN = AugmentSettings(flip=0, zoom=0, colour=0, blur=0, resize=0, jpeg=0)
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """The name of a base whose tower is tiny and random, known to the manifest and in the cache."""
-    size = tower.TowerSize(32, 16, 32, 1, 16, head_width=16, quick_gelu=True)
-    monkeypatch.setattr(tower, "tower_size", {"toy": size}.__getitem__)
-    monkeypatch.setenv("DEEPSCAN_CACHE", str(tmp_path / "cache"))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        state = Detector(DetectorSettings(tower="toy")).tower.visual.state_dict()
-    file = tmp_path / "cache" / "weights" / "toy.safetensors"
-    file.parent.mkdir(parents=True)
-    save_file(state, file)
-    entry = weights.BaseEntry(
-        "toy", "toy", "tests", "none", "float32", file.name, sha256(file), file.stat().st_size, {}
-    )
-    known = weights.Manifest("toy", {"toy": entry}, {})
-    monkeypatch.setattr(weights, "manifest", lambda: known)
-    return "toy"
-
-
-def detector(seed: int = 0) -> Detector:
-    made = Detector(DetectorSettings(tower="toy", heads=2))
-    loop.initialise(made, torch.Generator().manual_seed(seed))
-    return made
-
-
-def bank(signal: float, clips_: int = 10, frames: int = 4, views: int = 2) -> TokenBank:
-    """Random patches; those of manipulated crops are shifted by `signal` along the first four axes."""
-    generator = torch.Generator().manual_seed(1)
-    patches = torch.randn(clips_ * frames, views, 2, 4, 32, generator=generator)
-    patches[:, :, 1, :, :4] += signal
-    names = tuple(f"clip{i // frames}" for i in range(clips_ * frames))
-    return TokenBank(names, names, patches.half())
+def base(tmp_path: Path) -> Iterator[Path]:
+    """The toy base, known to this process for one test."""
+    before = toy.install(tmp_path / "base")
+    yield tmp_path / "base" / "toy.safetensors"
+    tower.tower_size, weights.manifest = before  # type: ignore[assignment]
 
 
 def settings(tmp_path: Path, **changes: Any) -> TrainSettings:
-    plain: dict[str, Any] = {"epochs": 5, "heads": 2, "precision": "float32", "lr": 5e-3}
+    plain: dict[str, Any] = {
+        "base": "toy",
+        "heads": 4,
+        "precision": "float32",
+        "lr": 3e-3,
+        "batch": 8,
+        "epochs": 2,
+        "workers": 0,
+        "validation": 0.34,
+        "augment": PLAIN,
+    }
     return TrainSettings(tmp_path / "data", tmp_path / "run", **plain | changes)
 
 
-# --- data ------------------------------------------------------------------------------------------
+def row(name: str, label: int, frame: int = 0, **more: Any) -> CropRow:
+    plain: dict[str, Any] = {
+        "video": f"{label}/{name}",
+        "source": name,
+        "group": name,
+        "method": "fake" if label else "real",
+        "split": "",
+        "mask": None,
+        "landmarks": None,
+    }
+    return CropRow(
+        path=Path(f"{label}_{name}_{frame}.png"), label=label, frame=frame, **plain | more
+    )
 
 
-def portrait() -> np.ndarray:
-    path = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((256, 300)))
+# --- what is shown ---------------------------------------------------------------------------------
 
 
-def swapped(picture: np.ndarray, amount: int = 60) -> np.ndarray:
-    """The portrait with another complexion."""
-    other = picture.astype(int)
-    other[40:170, 70:190, 1] += amount
-    return np.clip(other, 0, 255).astype(np.uint8)
-
-
-def pair_clip(path: Path, left: np.ndarray, right: np.ndarray) -> None:
-    clips.write(path, [np.hstack([left, right])] * 3)
-
-
-def pairs_folder(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    names = [f"c{i}" for i in range(count)]
-    for i, name in enumerate(names):
-        shaded = np.clip(portrait() * (0.8 + 0.1 * i), 0, 255).astype(np.uint8)
-        pair_clip(folder / f"{name}.mp4", shaded, swapped(shaded))
-    lines = [f"{name},pair,{name}" for name in names]
-    (folder / "pairs.csv").write_text("\n".join(["name,kind,source_group", *lines]), "utf-8")
-    return folder
-
-
-def crops_folder(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for name in ("real/000_0", "real/001_0", "fake/000_001_0", "fake/001_000_0"):
-        path = folder / f"{name}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (256, 256, 3), np.uint8)).save(path)
-    return folder
-
-
-def test_both_halves_are_cut_at_the_same_place(tmp_path: Path) -> None:
-    pair_clip(tmp_path / "a.mp4", portrait(), swapped(portrait()))
-    pairs, count = cut_pairs([PairRow(tmp_path / "a.mp4", "a", "g")], 2, "cpu")
-    assert count == CutCount(sampled=2, cut=2, damaged=0, faceless=0, unswapped=0)
-    one = pairs[0]
-    assert (one.name, one.group, one.real.shape) == ("a", "g", (256, 256, 3))
-    change = one.fake[64:224, 48:208].astype(int) - one.real[64:224, 48:208]
-    assert change[..., 1].mean() > 30 > abs(change[..., 0].mean())
-    # Beside the face both halves show the same.
-    assert np.abs(one.fake[:20].astype(int) - one.real[:20]).mean() < MIN_CHANGE
-
-
-def test_frames_that_fail_are_counted(tmp_path: Path) -> None:
-    pair_clip(tmp_path / "good.mp4", portrait(), swapped(portrait()))
-    pair_clip(tmp_path / "same.mp4", portrait(), portrait())
-    pair_clip(tmp_path / "empty.mp4", np.full_like(portrait(), 90), portrait())
-    rows = [PairRow(tmp_path / f"{n}.mp4", n, n) for n in ("good", "same", "empty")]
-    pairs, count = cut_pairs(rows, 2, "cpu")
-    assert {pair.name for pair in pairs} == {"good"}
-    assert count == CutCount(sampled=6, cut=2, damaged=0, faceless=2, unswapped=2)
-    with pytest.raises(DataError, match="of 2 frames 0 are damaged, 2 show no face"):
-        cut_pairs(rows[2:], 2, "cpu")
-
-
-def test_a_clip_that_is_no_video_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match=r"a\.mp4: .*take it out of pairs\.csv"):
-        cut_pairs([PairRow(tmp_path / "a.mp4", "a", "g")], 2, "cpu")
-
-
-def test_test_pictures_are_checked_before_training(tmp_path: Path) -> None:
-    rows = read_crops(crops_folder(tmp_path))
-    check_pictures(rows)
-    Image.new("RGB", (100, 80)).save(rows[2].path)
-    with pytest.raises(DataError, match=r"000_001_0\.jpg: 100 x 80 pixels, others are 256 x 256"):
-        check_pictures(rows)
-    rows[1].path.write_bytes(rows[1].path.read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"001_0\.jpg: not a readable picture"):
-        check_pictures(rows)
-
-
-def test_augmentation_comes_from_its_generator_and_may_do_nothing() -> None:
-    picture = portrait()[:256, :256]
-    assert np.array_equal(Augmentation().apply(picture), picture)
-    drawn = [
-        [Augmentation.draw(AugmentSettings(), rng) for _ in range(50)]
-        for rng in map(np.random.default_rng, (3, 3, 4))
+def test_videos_are_thinned_evenly() -> None:
+    rows = [row("a", 0, i) for i in range(9)] + [row("b", 1, i) for i in range(2)]
+    assert [(r.video, r.frame) for r in thin(reversed(rows), 3)] == [
+        ("1/b", 0),
+        ("1/b", 1),
+        ("0/a", 0),
+        ("0/a", 4),
+        ("0/a", 8),
     ]
-    assert drawn[0] == drawn[1] != drawn[2]
-    for one in drawn[0][:10]:
-        changed = one.apply(picture)
-        assert changed.shape == picture.shape
-        assert np.array_equal(changed, one.apply(picture))
-    flips = np.mean([one.flip for one in drawn[0]])
-    assert 0.3 < flips < 0.7
-    assert all(40 <= one.jpeg <= 100 for one in drawn[0] if one.jpeg is not None)
 
 
-def test_each_change_does_what_its_name_says() -> None:
-    picture = portrait()[:256, :256]
-    assert np.array_equal(Augmentation(flip=True).apply(picture), picture[:, ::-1])
-    corner = Augmentation(zoom=(0.5, 0.0, 0.0)).apply(picture)
-    assert np.abs(corner[1::2, 1::2].astype(int) - picture[:128, :128]).mean() < 6
-    detail = np.abs(np.diff(picture.astype(int), axis=0)).mean()
-    for change in (Augmentation(blur=2.0), Augmentation(resize=0.3)):
-        assert np.abs(np.diff(change.apply(picture).astype(int), axis=0)).mean() < 0.8 * detail
-    grey = Augmentation(colour=(1.0, 1.0, 1e-6)).apply(picture).astype(int)
-    assert np.abs(grey[..., 0] - grey[..., 1]).max() <= 1
-    assert not np.array_equal(Augmentation(jpeg=40).apply(picture), picture)
+def test_the_datas_own_splits_are_kept() -> None:
+    rows = [row(s, label, split=s) for s in ("train", "val", "test") for label in (0, 1)]
+    learn, val = split(rows, 0.5, seed=0)
+    assert {r.split for r in learn} == {"train"}
+    assert {r.split for r in val} == {"val"}
 
 
-@pytest.mark.parametrize("change", [{"flip": 1.5}, {"zoom_keeps": (0.9, 0.6)}])
-def test_senseless_augmentation_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=next(iter(change))):
-        AugmentSettings(**change)
+def test_without_splits_whole_groups_are_held_out_by_seed() -> None:
+    rows = [row(str(i % 10), label, i) for i in range(40) for label in (0, 1)]
+    learn, val = split(rows, 0.2, seed=0)
+    assert len({r.group for r in val}) == 2
+    assert not {r.group for r in val} & {r.group for r in learn}
+    assert split(rows[::-1], 0.2, seed=0)[1][::-1] == val
+    assert len({frozenset(r.group for r in split(rows, 0.2, s)[1]) for s in range(10)}) > 1
+    with pytest.raises(DataError, match=r"1 group\(s\) of people cannot be split"):
+        split([row("a", 0), row("a", 1)], 0.2, seed=0)
+    with pytest.raises(DataError, match="both classes are needed"):
+        split([row(str(i), 0) for i in range(5)], 0.2, seed=0)
 
 
-def test_the_bank_holds_view_0_unaugmented(toy: str, tmp_path: Path) -> None:
-    pair_clip(tmp_path / "a.mp4", portrait(), swapped(portrait()))
-    pairs, _ = cut_pairs([PairRow(tmp_path / "a.mp4", "a", "g")], 2, "cpu")
-    made = detector().eval()
-    found = token_bank(made, pairs, 3, AugmentSettings(), np.random.default_rng(0))
-    assert found.patches.shape == (2, 3, 2, 4, 32)
-    assert found.patches.dtype == torch.float16
-    with torch.inference_mode():
-        plain = made.tokens(torch.from_numpy(np.stack([pairs[1].real, pairs[1].fake]))).patches
-    torch.testing.assert_close(found.patches[1, 0].float(), plain, atol=5e-3, rtol=1e-3)
-    assert not torch.equal(found.patches[1, 0], found.patches[1, 1])
+def test_each_manipulation_comes_once_a_pass_beside_its_own_original() -> None:
+    reals = [row(n, 0, f) for n in "abc" for f in (0, 1)]
+    fakes = [row(n, 1, f) for n in "abc" for f in (0, 1)] + [row("a", 1, 7), row("z", 1)]
+    order = Order(reals + fakes, pseudo=0.0, seed=0)
+    first, second = ([order.unit(n) for n in range(k, k + 8)] for k in (0, 8))
+    for units in (first, second):
+        assert Counter(u.fake for u in units) == Counter(fakes)
+    assert [u.fake for u in first] != [u.fake for u in second]
+    for unit in first:
+        if unit.fake.source == "z":  # no original here: any real crop
+            continue
+        assert unit.real.source == unit.fake.source
+        if unit.fake.frame != 7:  # not cut from the original
+            assert unit.real.frame == unit.fake.frame
+    assert [order.unit(n) for n in range(8)] == first
+    assert [Order(reals + fakes, 0.0, seed=1).unit(n).fake for n in range(8)] != [
+        u.fake for u in first
+    ]
 
 
-# --- loop ------------------------------------------------------------------------------------------
+def test_pseudo_fakes_are_blended_from_real_crops_alone() -> None:
+    reals, fakes = [row(n, 0) for n in "abcd"], [row("a", 1)]
+    units = [Order(reals + fakes, 0.5, seed=0).unit(n) for n in range(200)]
+    assert 70 < sum(unit.fake.method == "self-blended" for unit in units) < 130
+    alone = Order(reals, 1.0, seed=0)
+    assert {alone.unit(n).real.source for n in range(4)} == set("abcd")
+    with pytest.raises(DataError, match="both classes are needed"):
+        Order(reals, 0.5, seed=0)
 
 
-def test_the_loop_learns_what_can_be_told_apart(toy: str, tmp_path: Path) -> None:
-    made, tokens = detector(), bank(signal=1.0)
-    before = {k: v.clone() for k, v in made.tower.state_dict().items()}
-    learning, validating = split_bank(tokens, {"clip8", "clip9"})
-    log, selected = fit(
-        made, tokens, learning, validating, settings(tmp_path), np.random.default_rng(0)
+def test_real_crops_alone_are_enough(base: Path, tmp_path: Path) -> None:
+    """With --pseudo 1 both sides get their manipulated crops from the real ones, the same in every run."""
+    shutil.rmtree(toy.crops(tmp_path / "data") / "fake")
+    (tmp_path / "data" / "fake").mkdir()
+    with pytest.raises(DataError, match="0 manipulated crops; both classes are needed"):
+        train(settings(tmp_path), DATE)
+    done = train(settings(tmp_path, pseudo=1.0, epochs=1), DATE)
+    assert done.results["validation"]["videos"] == {"real": 2, "manipulated": 2}
+    one = blended(read_crops(tmp_path / "data")[0])
+    pixels, forged = picture(one)
+    assert np.array_equal(pixels, picture(one)[0])
+    assert 0 < forged.mean() < 0.6
+
+
+def test_batches_are_the_same_for_all_who_share_them(tmp_path: Path) -> None:
+    """Two processes, one worker, or a start in the middle: each unit is what it is."""
+    rows = read_crops(toy.crops(tmp_path))
+    twins = Twins(Order(rows, 0.25, 0), AugmentSettings(), toy.SIZE)
+    torch.manual_seed(7)
+    whole = list(batches(twins, 0, 3, units=4, rank=0, world=1, workers=0))
+    left, right = (list(batches(twins, 0, 3, 4, rank, 2, workers=0)) for rank in (0, 1))
+    late = list(batches(twins, 2, 3, units=4, rank=0, world=1, workers=1))
+    for (crops, forged), (a, fa), (b, fb) in zip(whole, left, right, strict=True):
+        assert crops.shape == (8, 256, 256, 3)
+        assert torch.equal(crops, torch.cat([a, b]))
+        assert torch.equal(forged, torch.cat([fa, fb]))
+        assert not forged[::2].any()  # real crops come first of each two
+    assert torch.equal(late[0][0], whole[2][0])
+    assert torch.random.initial_seed() == 7
+
+
+def test_a_mask_is_told_patch_by_patch(tmp_path: Path) -> None:
+    Image.new("RGB", (256, 256)).save(tmp_path / "crop.png")
+    mask = np.zeros((256, 256), np.uint8)
+    mask[64:128, :100] = 255  # in a grid of 4 x 4: the second row, one patch whole and one 56 %
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    real = replace(row("a", 0), path=tmp_path / "crop.png")
+    fake = replace(row("a", 1), path=tmp_path / "crop.png", mask=tmp_path / "mask.png")
+    _, forged = Twins(Order([real, fake], 0.0, 0), PLAIN, toy.SIZE)[0]
+    assert forged.nonzero().tolist() == [[1, 4], [1, 5]]
+
+
+def test_an_unreadable_crop_is_named(tmp_path: Path) -> None:
+    rows = read_crops(toy.crops(tmp_path, people=2, frames=1))
+    rows[0].path.write_bytes(rows[0].path.read_bytes()[:300])
+    twins = Twins(Order(rows[::2], 0.0, 0), PLAIN, toy.SIZE)
+    for workers in (0, 1):
+        with pytest.raises(DataError, match=r"^\S*real/000_0\.jpg: not a readable picture[^\n]*$"):
+            list(batches(twins, 0, 1, 1, 0, 1, workers))
+
+
+# --- what is learnt --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", ["effort", "lora", "full", "norm", "none"])
+@pytest.mark.parametrize("token", ["cls", "global"])
+def test_every_method_learns_what_can_be_told_apart(
+    base: Path, tmp_path: Path, adapter: str, token: str
+) -> None:
+    toy.crops(tmp_path / "data")
+    asked = settings(tmp_path, adapter=adapter, token=token, epochs=6)
+    lines: list[str] = []
+    done = train(asked, DATE, say=lines.append)
+    assert done.results["validation"]["video_auc"]["value"] == 1
+    rows = read_log(done.folder)
+    assert [line.split(":")[0] for line in lines] == [f"epoch {i}/6" for i in range(1, 7)]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    ours = token == "global"
+    assert all(bool(r[name]) == ours for r in rows for name in ("contrast", "alignment", "snr"))
+
+
+def read_log(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_learns_nothing_from_nothing(base: Path, tmp_path: Path) -> None:
+    toy.crops(tmp_path / "data", people=20, frames=1, signal=0)
+    done = train(settings(tmp_path, validation=0.5, epochs=2), DATE)
+    assert 0.2 < done.results["validation"]["video_auc"]["value"] < 0.8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"contrast": "macl", "pseudo": 1.0},
+        {"alignment": "l1"},
+        {"alignment": "l2"},
+        {"alignment": "token-l2"},
+        {"contrast": "none", "alignment": "none"},
+        {"adapter": "effort", "orthogonality": 1.0, "keeping": 0.1},
+        {"accumulate": 2, "schedule": "cosine", "warmup": 2},
+        {"recompute": True},
+        {"precision": "bfloat16", "pseudo": 0.5},
+        {"token": "weighted-avg"},
+        {"token": "concat", "patch_norm": False},
+    ],
+)
+def test_each_setting_is_one_setting_away(
+    base: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    toy.crops(tmp_path / "data")
+    done = train(settings(tmp_path, epochs=1, **changes), DATE)
+    last = read_log(done.folder)[-1]
+    assert bool(last["contrast"]) == (changes.get("contrast") != "none")
+    assert bool(last["alignment"]) == (changes.get("alignment") != "none")
+    assert bool(last["penalty"]) == ("orthogonality" in changes)
+
+
+def test_recomputing_layers_changes_nothing(base: Path, tmp_path: Path) -> None:
+    toy.crops(tmp_path / "data")
+    for name, recompute in (("a", False), ("b", True)):
+        train(
+            settings(tmp_path, recompute=recompute, epochs=1)
+            if name == "a"
+            else replace(settings(tmp_path, recompute=recompute, epochs=1), out=tmp_path / "b"),
+            DATE,
+        )
+    one, two = (load_file(tmp_path / n / "state.safetensors") for n in ("run", "b"))
+    assert all(torch.allclose(one[k], two[k], atol=1e-6) for k in one)
+
+
+def test_the_rate_follows_its_schedule(tmp_path: Path) -> None:
+    """Four steps up, then half a cosine: at its middle half the rate."""
+    plain = settings(tmp_path, lr=1.0)
+    assert [plain.rate(s, 10) for s in (0, 9)] == [1.0, 1.0]
+    cosine = settings(tmp_path, lr=1.0, schedule="cosine", warmup=4)
+    assert [cosine.rate(s, 12) for s in (0, 3, 4, 8)] == pytest.approx([0.25, 1.0, 1.0, 0.5])
+    assert cosine.rate(11, 12) == pytest.approx(0.038, abs=1e-3)
+
+
+def test_the_objective_is_the_sum_it_says(base: Path, tmp_path: Path) -> None:
+    asked = settings(tmp_path, flcl=0.5, raal=2.0)
+    detector = build(asked, "toy", base)
+    crops = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    forged = torch.zeros(4, 16, dtype=torch.bool)
+    us = loop.Ranks(0, 1, "cpu")
+    total, terms = loop.objective(detector, detector(crops), forged, asked, us)
+    expected = terms["classification"] + 0.5 * terms["contrast"] + 2.0 * terms["alignment"]
+    torch.testing.assert_close(total, expected)
+
+
+# --- what is left ----------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_detector_and_all_that_tells_how_it_came_about(
+    base: Path, tmp_path: Path
+) -> None:
+    toy.crops(tmp_path / "data")
+    toy.crops(tmp_path / "crops", people=2)
+    asked = settings(tmp_path, test=tmp_path / "crops", name="small")
+    done = train(asked, DATE)
+    names = {path.name for path in done.folder.iterdir()}
+    assert names == {
+        *("settings.json", "log.csv", "tensorboard", "state.safetensors", "detector.safetensors"),
+        *("curves.png", "results.json"),
+    }
+    loaded, header = checkpoint.load(done.checkpoint, base)
+    assert (
+        header.training["results"]
+        == done.results
+        == json.loads((done.folder / "results.json").read_text("utf-8"))
     )
-    assert [row.epoch for row in log] == [1, 2, 3, 4, 5]
-    assert log[selected - 1].validation_video_auc == 1
-    assert log[-1].train_loss < 0.3 < log[0].train_loss
-    ties = [row for row in log if row.validation_video_auc == 1]
-    assert selected == min(ties, key=lambda row: row.validation_loss).epoch
-    assert all(torch.equal(v, before[k]) for k, v in made.tower.state_dict().items())
-    stored = made.trained_state()
-    assert all(torch.equal(v, v.half().float()) for v in stored.values())
+    assert (header.name, header.training["date"]) == ("small", DATE)
+    assert done.results["test"]["videos"] == {"real": 2, "manipulated": 2}
+    assert str(tmp_path) not in json.dumps(header.training)  # no places of this machine
+    assert loaded.score(np.zeros((1, 256, 256, 3), np.uint8)).logit.shape == (1,)
+    stated = json.loads((done.folder / "settings.json").read_text("utf-8"))
+    assert header.training["digests"] == stated["digests"]
+    assert {"torch", "deepscan"} <= stated["versions"].keys()
+    assert from_plain(stated["settings"], "here") == asked
+
+    again = train(replace(asked, out=tmp_path / "again"), DATE)
+    assert sha256(again.checkpoint) == sha256(done.checkpoint)
+    with pytest.raises(OutputError, match="already there; --resume"):
+        train(asked, DATE)
 
 
-def test_the_loop_learns_nothing_from_nothing(toy: str, tmp_path: Path) -> None:
-    made, tokens = detector(), bank(signal=0.0, clips_=40)
-    learning, validating = split_bank(tokens, {f"clip{i}" for i in range(20)})
-    log, _ = fit(
-        made, tokens, learning, validating, settings(tmp_path, epochs=2), np.random.default_rng(0)
+def test_tensorboard_reads_the_events(base: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    toy.crops(tmp_path / "data")
+    done = train(settings(tmp_path), DATE)
+    events = EventAccumulator(str(done.folder / "tensorboard")).Reload()
+    rows = read_log(done.folder)
+    assert {"loss", "snr", "validation_video_auc"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("loss")] == [int(r["step"]) for r in rows]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(
+        [float(r["loss"]) for r in rows]
     )
-    assert abs(np.mean([row.validation_video_auc for row in log]) - 0.5) < 0.2
 
 
-def test_the_same_seed_gives_the_same_weights(toy: str, tmp_path: Path) -> None:
-    def weights_of(seed: int) -> dict[str, torch.Tensor]:
-        made, tokens = detector(seed), bank(signal=0.5)
-        learning, validating = split_bank(tokens, {"clip8", "clip9"})
-        rng = np.random.default_rng(seed)
-        fit(made, tokens, learning, validating, settings(tmp_path, epochs=2), rng)
-        return made.trained_state()
-
-    first, again, other = weights_of(0), weights_of(0), weights_of(1)
-    assert all(torch.equal(first[k], again[k]) for k in first)
-    assert not torch.equal(first["head.weight"], other["head.weight"])
+def test_the_digest_sees_every_byte_and_name(tmp_path: Path) -> None:
+    for name in ("a", "b", "unused"):
+        (tmp_path / name).write_text(name, "utf-8")
+    used = [tmp_path / "b", tmp_path / "a"]
+    digest = data_digest(tmp_path, used)
+    (tmp_path / "unused").write_text("other", "utf-8")
+    assert data_digest(tmp_path, reversed(used)) == digest
+    (tmp_path / "a").write_text("other", "utf-8")
+    assert data_digest(tmp_path, used) != digest
 
 
-def test_a_loss_that_is_no_number_stops_training(toy: str, tmp_path: Path) -> None:
-    tokens = bank(signal=1.0)
-    tokens.patches[0] = torch.nan
-    learning, validating = split_bank(tokens, {"clip8", "clip9"})
-    with pytest.raises(DataError, match=r"diverged: the loss is nan in epoch 1; lower --lr"):
-        fit(detector(), tokens, learning, validating, settings(tmp_path), np.random.default_rng(0))
+# --- what it survives ------------------------------------------------------------------------------
 
 
-def test_groups_are_split_whole_by_seed() -> None:
-    groups = [str(i % 10) for i in range(40)]
-    held = split_groups(groups, 0.2, seed=0)
-    assert len(held) == 2
-    assert held == split_groups(reversed(groups), 0.2, seed=0)
-    assert len({frozenset(split_groups(groups, 0.2, seed)) for seed in range(10)}) > 1
-    learning, validating = split_bank(bank(1.0), {"clip3"})
-    assert (len(learning), len(validating)) == (36, 4)
+@pytest.mark.parametrize("adapter", ["lora", "effort", "full"])
+def test_a_run_killed_at_any_step_ends_as_if_it_had_not_been(
+    base: Path, tmp_path: Path, adapter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off after every number of steps, in this process; a real kill -9 follows below."""
+    toy.crops(tmp_path / "data")
+    asked = settings(tmp_path, adapter=adapter, save_every=2, augment=AugmentSettings())
+    train(asked, DATE)
+    whole = load_file(asked.out / "state.safetensors")
+    steps = len(read_log(asked.out))
+    real = loop.objective
+    for stop in (1, 3, steps // 2 + 1, steps):
+        left = stop
+
+        def breaks(*args: Any) -> Any:
+            nonlocal left
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+            return real(*args)
+
+        broken = replace(asked, out=tmp_path / f"broken{stop}")
+        monkeypatch.setattr(loop, "objective", breaks)
+        if stop < steps:
+            with pytest.raises(KeyboardInterrupt):
+                train(broken, DATE)
+        else:
+            train(broken, DATE)
+        monkeypatch.setattr(loop, "objective", real)
+        done = resume(broken.out)
+        again = load_file(broken.out / "state.safetensors")
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
+        assert sha256(done.checkpoint) == sha256(asked.out / "detector.safetensors")
+        assert [r["step"] for r in read_log(broken.out)] == [str(i + 1) for i in range(steps)]
+        assert [r["loss"] for r in read_log(broken.out)] == [r["loss"] for r in read_log(asked.out)]
 
 
-def test_an_empty_side_is_refused() -> None:
-    with pytest.raises(DataError, match=r"1 source group\(s\) cannot be split"):
-        split_groups(["a", "a"], 0.2, seed=0)
-    with pytest.raises(DataError, match="from any validation clip"):
-        split_bank(bank(1.0), {"somebody else"})
+def arguments(tmp_path: Path, out: str, **more: Any) -> list[str]:
+    config = tmp_path / "toy.toml"
+    config.write_text(
+        'base = "toy"\nheads = 4\nlr = 3e-3\nvalidation = 0.34\nsave_every = 3\n', "utf-8"
+    )
+    plain = {
+        "config": config, "data": tmp_path / "data", "out": tmp_path / out, "precision": "float32",
+        "batch": 8, "epochs": 4, "workers": 1, "name": "toy",
+    } | more  # fmt: skip
+    return ["train", *(f"--{k.replace('_', '-')}={v}" for k, v in plain.items())]
+
+
+def test_kill_9_and_resume(base: Path, tmp_path: Path) -> None:
+    toy.crops(tmp_path / "data", people=8)
+    script = [sys.executable, str(Path(toy.__file__)), str(base.parent)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*script, *arguments(tmp_path, "whole")], check=True, env=environment)
+    victim = subprocess.Popen([*script, *arguments(tmp_path, "killed")], env=environment)
+    log = tmp_path / "killed" / "log.csv"
+    while victim.poll() is None and not (log.is_file() and len(log.read_text("utf-8").split()) > 6):
+        time.sleep(0.005)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert len(read_log(tmp_path / "killed")) < len(read_log(tmp_path / "whole"))
+    again = ["train", f"--resume={tmp_path / 'killed'}", "-q"]
+    subprocess.run([*script, *again], check=True, env=environment)
+    one, two = (load_file(tmp_path / n / "state.safetensors") for n in ("whole", "killed"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    shas = {sha256(tmp_path / n / "detector.safetensors") for n in ("whole", "killed")}
+    assert len(shas) == 1
+
+
+def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None:
+    """torchrun over gloo, the same global batch: equal to 1e-5, MACL and pseudo-fakes included."""
+    toy.crops(tmp_path / "data")
+    more = {"contrast": "macl", "pseudo": 1.0, "steps": 6, "seed": 3}
+    cli_one = arguments(tmp_path, "one", **more)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    script = [str(Path(toy.__file__)), str(base.parent)]
+    subprocess.run([sys.executable, *script, *cli_one], check=True, env=environment)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    two = arguments(tmp_path, "two", **more)
+    subprocess.run([sys.executable, *torchrun, *script, *two], check=True, env=environment)
+    one, both = (load_file(tmp_path / n / "state.safetensors") for n in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(both[name], one[name], atol=1e-5, rtol=1e-5)
+    for a, b in zip(read_log(tmp_path / "one"), read_log(tmp_path / "two"), strict=True):
+        for term in ("loss", "classification", "contrast", "alignment", "gradient"):
+            assert float(b[term]) == pytest.approx(float(a[term]), abs=1e-5)
+        assert a["validation_loss"] == "" or float(b["validation_loss"]) == pytest.approx(
+            float(a["validation_loss"]), abs=1e-5
+        )
+
+
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_state(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.crops(tmp_path / "data")
+    asked = settings(tmp_path, save_every=1, epochs=3)
+    real, calls = loop.objective, 0
+
+    def poisoned(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        total, terms = real(*args)
+        if calls == 5:
+            return total * torch.nan, terms | {"loss": terms["loss"] * torch.nan}
+        return total, terms
+
+    monkeypatch.setattr(loop, "objective", poisoned)
+    with pytest.raises(DataError, match=r"diverged at step 5 .*loss nan.*lower --lr"):
+        train(asked, DATE)
+    assert all(torch.isfinite(v).all() for v in load_file(asked.out / "state.safetensors").values())
+    assert (asked.out / "detector.safetensors").is_file()
+    assert len(read_log(asked.out)) == 4
+
+
+def test_a_full_disk_is_said_and_loses_nothing(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.crops(tmp_path / "data")
+    asked = settings(tmp_path, save_every=1)
+    from deepscan.training import folder
+
+    real, calls = folder.save_file, 0
+
+    def full(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OSError(28, "No space left on device")
+        real(*args)
+
+    monkeypatch.setattr(folder, "save_file", full)
+    with pytest.raises(OutputError, match=r"state\.safetensors: cannot be written: No space left"):
+        train(asked, DATE)
+    monkeypatch.undo()
+    toy.install(base.parent)
+    resume(asked.out)
+    train(replace(asked, out=tmp_path / "whole"), DATE)
+    one, two = (load_file(tmp_path / n / "state.safetensors") for n in ("run", "whole"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_goes_on_with_its_own_data_only(base: Path, tmp_path: Path) -> None:
+    toy.crops(tmp_path / "data")
+    asked = settings(tmp_path, epochs=1)
+    train(asked, DATE)
+    victim = next(iter(sorted((tmp_path / "data" / "real").iterdir())))
+    Image.new("RGB", (256, 256)).save(victim)
+    with pytest.raises(DataError, match="not those the run began with"):
+        resume(asked.out)
+    with pytest.raises(SettingsError, match="not a run of deepscan train"):
+        resume(tmp_path / "data")
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+
+def test_missing_data_is_named_before_anything_runs(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data"):
+        train(settings(tmp_path), DATE)
+    toy.crops(tmp_path / "data")
+    with pytest.raises(DataError, match="none"):
+        train(settings(tmp_path, test=tmp_path / "none"), DATE)
+    with pytest.raises(SettingsError, match="base: 'other' is none of toy"):
+        train(settings(tmp_path, base="other"), DATE)
+    with pytest.raises(DataError, match=r"macl: \d+ of the manipulated crops have no mask"):
+        train(settings(tmp_path, contrast="macl"), DATE)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"adapter": "lora"},
+        {"adapter": "loro"},
+        {"token": "mean"},
+        {"contrast": "supcon"},
+        {"alignment": "js"},
         {"batch": 15},
+        {"batch": 8, "accumulate": 3},
         {"epochs": 0},
+        {"steps": 0},
         {"lr": 0.0},
+        {"flcl": -1.0},
         {"weight_decay": -1.0},
         {"validation": 1.0},
+        {"pseudo": 1.5},
         {"precision": "float16"},
         {"device": "auto"},
+        {"schedule": "linear"},
+        {"orthogonality": 1.0, "adapter": "lora"},
+        {"flcl": 0.14, "token": "cls"},
     ],
 )
 def test_senseless_settings_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -290,83 +544,58 @@ def test_senseless_settings_are_refused(tmp_path: Path, change: dict[str, Any]) 
         settings(tmp_path, **change)
 
 
-# --- the whole run ---------------------------------------------------------------------------------
-
-
-def test_a_run_from_clips_to_a_checkpoint(toy: str, tmp_path: Path) -> None:
-    pairs_folder(tmp_path / "data", 3)
-    crops_folder(tmp_path / "crops")
-    asked = settings(
-        tmp_path,
-        base=toy,
-        test=tmp_path / "crops",
-        name="small",
-        epochs=2,
-        frames=2,
-        views=2,
-        licence_note="made for this test",
+def test_a_config_file_gives_settings_and_flags_win(base: Path, tmp_path: Path) -> None:
+    toy.crops(tmp_path / "data")
+    config = tmp_path / "a.toml"
+    config.write_text(
+        f'data = "{tmp_path / "data"}"\nbase = "toy"\nheads = 4\nepochs = 1\nworkers = 0\nbatch = 8\n'
+        "validation = 0.34\n[augment]\nflip = 0.0\nzoom_keeps = [0.5, 0.9]\n",
+        "utf-8",
     )
-    told: list[str] = []
-    run = train(asked, DATE, lambda what, done, total: told.append(what.split(" (")[0]))
-    assert list(dict.fromkeys(told)) == [
-        "cutting clips",
-        "frozen tower",
-        "training",
-        "judging the test set",
-    ]
-    made = {path.name for path in run.folder.iterdir()}
-    assert made == {"detector.safetensors", "results.json", "settings.json", "log.csv"}
-    assert json.loads((run.folder / "results.json").read_text("utf-8")) == run.results
-    assert run.results["groups"] == {"train": 2, "validation": 1}
-    assert run.results["crop_pairs"]["cut"] == 6
-    assert run.results["test"]["videos"] == {"real": 2, "manipulated": 2}
-    with (run.folder / "log.csv").open(encoding="utf-8", newline="") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
-    stated = json.loads((run.folder / "settings.json").read_text("utf-8"))
-    assert stated["settings"]["seed"] == 0
-    assert {"torch", "deepscan"} <= stated["versions"].keys()
-
-    base = weights.base_file(weights.manifest().bases[toy], offline=True)
-    loaded, header = checkpoint.load(run.checkpoint, base)
-    assert header.training["results"] == run.results
-    assert (header.name, header.training["date"]) == ("small", DATE)
-    assert header.training["digests"] == stated["digests"]
-    assert str(tmp_path) not in json.dumps(header.training)  # no places of this machine
-    assert loaded.score(np.zeros((1, 256, 256, 3), np.uint8)).logit.shape == (1,)
-
-    again = train(replace(asked, out=tmp_path / "again"), DATE)
-    assert sha256(again.checkpoint) == sha256(run.checkpoint)
-    with pytest.raises(OutputError, match="already there"):
-        train(asked, DATE)
+    out = tmp_path / "run"
+    assert cli(["train", f"--config={config}", f"--out={out}", "--batch=4", "-q"]) == 0
+    stated = json.loads((out / "settings.json").read_text("utf-8"))["settings"]
+    assert (stated["batch"], stated["epochs"], stated["name"]) == (4, 1, "lora-global")
+    assert stated["augment"]["zoom_keeps"] == [0.5, 0.9]
 
 
-def test_missing_data_is_named_before_anything_runs(toy: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"pairs\.csv: no such file"):
-        train(settings(tmp_path, base=toy), DATE)
-    pairs_folder(tmp_path / "data", 2)
-    with pytest.raises(DataError, match="real: no such folder"):
-        train(settings(tmp_path, base=toy, test=tmp_path / "none"), DATE)
-    with pytest.raises(SettingsError, match="base: 'other' is none of toy"):
-        train(settings(tmp_path, base="other"), DATE)
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epoch = 3", "unknown setting 'epoch'; did you mean epochs"),
+        ("batch = 'many'", "batch: 'many' is no int"),
+        ("epochs = true", "epochs: True is no int"),
+        ("batch = ", "cannot be read as TOML"),
+        ("[augment]\nflipp = 1", "unknown setting 'flipp'; did you mean flip"),
+    ],
+)
+def test_a_config_file_with_a_mistake_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "a.toml").write_text(text, "utf-8")
+    with pytest.raises(SettingsError, match=says):
+        from_plain(read_toml(tmp_path / "a.toml") | {"data": ".", "out": "run"}, "a.toml")
 
 
-def test_the_digest_sees_every_byte_and_name(tmp_path: Path) -> None:
-    for name in ("a", "b", "unused"):
-        (tmp_path / name).write_text(name, "utf-8")
-    used = [tmp_path / "b", tmp_path / "a"]
-    digest = loop.data_digest(tmp_path, used)
-    (tmp_path / "unused").write_text("other", "utf-8")
-    assert loop.data_digest(tmp_path, reversed(used)) == digest
-    (tmp_path / "a").write_text("other", "utf-8")
-    assert loop.data_digest(tmp_path, used) != digest
+def test_without_data_the_error_says_where_it_looked_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEEPSCAN_DATA", raising=False)
+    assert cli(["train", "--adapter", "lora", f"--root={tmp_path}"]) == 1
+    said = capsys.readouterr().err
+    assert "FaceForensics++.json" in said
+    assert str(tmp_path / "prepared") in said
+    assert "deepscan prepare" in said
+    assert cli(["train", "--adapter", "lora"]) == 2
+    assert "DEEPSCAN_DATA" in capsys.readouterr().err
 
 
-@pytest.mark.shared
-def test_of_two_people_the_swapped_one_is_cut() -> None:
-    """In Tim_Chrys_2 two faces are seen, and the larger one is nobody's swap."""
-    if not SHARED.is_dir():
-        pytest.skip(f"{SHARED} is not there")
-    rows = [row for row in read_pairs(SHARED / "pairs") if row.name == "Tim_Chrys_2"]
-    _, count = cut_pairs(rows, 4, "cpu")
-    assert count == CutCount(sampled=4, cut=4, damaged=0, faceless=0, unswapped=0)
+def test_resume_takes_no_other_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["train", f"--resume={tmp_path}", "--epochs=3"]) == 2
+    assert "a run's own settings" in capsys.readouterr().err
+
+
+def test_the_folder_is_written_at_its_places(tmp_path: Path, base: Path) -> None:
+    folder = RunFolder(tmp_path / "file" / "run")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        folder.create(settings(tmp_path), {}, DATE)

@@ -38,18 +38,19 @@ class Bars:
         tell = self.stages(title)
         return lambda done, total: tell(stage, done, total)
 
-    def stages(self, title: str) -> Callable[[str, int, int], None]:
+    def stages(self, title: str) -> Callable[..., None]:
+        """A function of (stage, done, total, note=""): one bar a stage."""
         from rich.markup import escape
 
         for task in self._tasks.values():
             self._progress.remove_task(task)
         self._tasks = {}
 
-        def tell(stage: str, done: int, total: int) -> None:
+        def tell(stage: str, done: int, total: int, note: str = "") -> None:
+            text = f"{escape(title)} [dim]{stage} {escape(note)}[/]"
             if stage not in self._tasks:
-                text = f"{escape(title)} [dim]{stage}[/]"
                 self._tasks[stage] = self._progress.add_task(text, total=total)
-            self._progress.update(self._tasks[stage], completed=done, total=total)
+            self._progress.update(self._tasks[stage], completed=done, total=total, description=text)
 
         return tell
 

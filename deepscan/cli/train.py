@@ -3,75 +3,153 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
 from deepscan.cli.console import progress_bars, say
+from deepscan.errors import SettingsError
+
+if TYPE_CHECKING:
+    from deepscan.training.settings import TrainSettings
 
 
 class Adapter(StrEnum):
     """What --adapter takes."""
 
+    effort = "effort"
+    lora = "lora"
+    full = "full"
+    norm = "norm"
+    none = "none"
+
+
+class Token(StrEnum):
+    """What --token takes."""
+
+    global_ = "global"
+    cls = "cls"
+    avg = "avg"
+    weighted_avg = "weighted-avg"
+    concat = "concat"
+
+
+class Contrast(StrEnum):
+    """What --contrast takes."""
+
+    flcl = "flcl"
+    macl = "macl"
+    none = "none"
+
+
+class Alignment(StrEnum):
+    """What --alignment takes."""
+
+    kl = "kl"
+    l1 = "l1"
+    l2 = "l2"
+    token_l2 = "token-l2"
     none = "none"
 
 
 def train(
-    data: Annotated[Path, Option(help="Folder of side-by-side pair clips with pairs.csv.")],
-    out: Annotated[Path, Option(help="Run folder, made here.")],
     adapter: Annotated[
-        Adapter, Option(help="What trains in the tower; with none it stays frozen.")
-    ] = Adapter.none,
-    test: Annotated[
-        Path | None, Option(help="Folder of crops (real/, fake/), judged once at the end.")
+        Adapter | None, Option(help="What trains in the tower; none leaves it frozen. [lora]")
+    ] = None,
+    token: Annotated[
+        Token | None,
+        Option(help="What is classified; cls is the baseline without queries. [global]"),
+    ] = None,
+    contrast: Annotated[
+        Contrast | None, Option(help="Contrastive loss; macl needs masks. [flcl]")
+    ] = None,
+    flcl: Annotated[float | None, Option(help="Weight of the contrastive loss. [0.14]")] = None,
+    alignment: Annotated[
+        Alignment | None,
+        Option(help="What holds real crops to [CLS]: RAAL's metric, or token-l2. [kl]"),
+    ] = None,
+    raal: Annotated[float | None, Option(help="Weight of the alignment. [1.0]")] = None,
+    data: Annotated[
+        Path | None, Option(help="Prepared crops (deepscan prepare, DeepfakeBench). [FF++ c23]")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        Option(help="Data root to look for FF++ in; else DEEPSCAN_DATA, deepscan.toml."),
+    ] = None,
+    test: Annotated[Path | None, Option(help="Crops judged once, at the end.")] = None,
+    out: Annotated[Path | None, Option(help="Run folder, made here. [runs/NAME]")] = None,
+    resume: Annotated[
+        Path | None, Option(help="Go on with this run folder, by its own settings.", metavar="RUN")
+    ] = None,
+    config: Annotated[
+        Path | None, Option(help="TOML file of settings; flags win.", metavar="FILE")
     ] = None,
     name: Annotated[
-        str, Option(help="The detector's name, as reports will state it.")
-    ] = "detector",
-    seed: Annotated[int, Option(help="Seed of all chance.")] = 0,
-    epochs: Annotated[int, Option(help="Times each pair is shown.")] = 10,
-    views: Annotated[int, Option(help="Views of each crop, all but one augmented.")] = 4,
-    lr: Annotated[float, Option(help="Adam's learning rate.")] = 2e-4,
-    weight_decay: Annotated[float, Option(help="Decoupled weight decay.")] = 0.0,
-    device: Annotated[str, Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    licence_note: Annotated[str, Option(help="What to say of the data's terms.")] = "not stated",
-    offline: Annotated[bool, Option("--offline", help="Never fetch the CLIP base.")] = False,
+        str | None, Option(help="The detector's name in reports. [ADAPTER-TOKEN]")
+    ] = None,
+    pseudo: Annotated[
+        float | None, Option(help="Share of manipulated crops self-blended from real ones. [0]")
+    ] = None,
+    frames: Annotated[int | None, Option(help="Crops of each video in training. [8]")] = None,
+    epochs: Annotated[
+        int | None, Option(help="Each shows as many crops as there are. [10]")
+    ] = None,
+    steps: Annotated[int | None, Option(help="Stop after so many, within the epochs.")] = None,
+    batch: Annotated[int | None, Option(help="Crops a step, half of them real. [16]")] = None,
+    accumulate: Annotated[int | None, Option(help="Parts a batch is worked off in. [1]")] = None,
+    lr: Annotated[float | None, Option(help="Adam's learning rate. [2e-4]")] = None,
+    schedule: Annotated[str | None, Option(help="constant or cosine. [constant]")] = None,
+    seed: Annotated[int | None, Option(help="Seed of all chance. [0]")] = None,
+    device: Annotated[str | None, Option(help="cpu, cuda or cuda:N. [cpu]")] = None,
+    precision: Annotated[
+        str | None, Option(help="bfloat16 (autocast) or float32. [bfloat16]")
+    ] = None,
+    recompute: Annotated[
+        bool | None, Option("--recompute", help="Less memory, a third more time.")
+    ] = None,
+    compiled: Annotated[bool | None, Option("--compile", help="torch.compile.")] = None,
+    workers: Annotated[int | None, Option(help="Processes that read and augment. [2]")] = None,
+    licence_note: Annotated[str | None, Option(help="What to say of the data's terms.")] = None,
+    offline: Annotated[bool | None, Option("--offline", help="Never fetch the CLIP base.")] = None,
     json: Annotated[bool, Option("--json", help="The results as JSON to stdout.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
 ) -> None:
-    """Train a detector: query aggregation and head on a frozen CLIP tower.
+    """Train a detector on CLIP's tower: the paper's method, its baselines and its ablations.
 
-    The run folder gets detector.safetensors (for detect --weights), results.json, settings.json and
-    log.csv. The epoch is chosen on held-out people of --data, never on --test.
+    Without --data it looks for FaceForensics++ (c23) under the data root. Every setting can stand in a
+    --config file, by the names of TrainSettings. The run folder gets detector.safetensors (for detect
+    --weights), results.json, settings.json, log.csv, curves.png and TensorBoard events. The epoch is chosen
+    on held-out people of --data, never on --test. Several GPUs: torchrun -m deepscan train ...
     """
+    given = {k: v for k, v in locals().items() if v is not None}
+    if compiled:
+        given["compile"] = given.pop("compiled")
+    for other in ("resume", "config", "root", "json", "quiet"):
+        given.pop(other, None)
     from datetime import UTC, datetime
 
-    from deepscan.training.loop import TrainSettings
-    from deepscan.training.loop import train as run_training
+    from deepscan.training.run import resume as go_on
+    from deepscan.training.run import train as run_training
 
-    settings = TrainSettings(
-        data=data,
-        out=out,
-        test=test,
-        name=name,
-        licence_note=licence_note,
-        adapter=adapter.value,
-        seed=seed,
-        epochs=epochs,
-        views=views,
-        lr=lr,
-        weight_decay=weight_decay,
-        device=device,
-        offline=offline,
-    )
-    with progress_bars(quiet) as bars:
-        trained = run_training(
-            settings, datetime.now(UTC).date().isoformat(), bars.stages(f"training {name}")
-        )
-    if json:
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
+    tell = None if quiet else say
+    if resume is not None:
+        if given or config or root:
+            raise SettingsError(
+                "--resume goes on with a run's own settings; leave the other options out, or start anew"
+            )
+        with progress_bars(quiet) as bars:
+            trained = go_on(resume, bars.stages(f"training {resume.name}"), tell)
+    else:
+        settings = _settings(given, config, root)
+        with progress_bars(quiet) as bars:
+            today = datetime.now(UTC).date().isoformat()
+            trained = run_training(settings, today, bars.stages(f"training {settings.name}"), tell)
+    if json and not quiet:
         typer.echo(jsonlib.dumps(trained.results, indent=2))
     if not quiet:
         for part in ("validation", "test"):
@@ -79,3 +157,21 @@ def train(
                 auc = trained.results[part]["video_auc"]
                 say(f"{part}: video AUC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]")
         say(f"detector in {trained.checkpoint}")
+
+
+def _settings(given: dict[str, Any], config: Path | None, root: Path | None) -> TrainSettings:
+    """Defaults < --config < flags; FF++ under the data root where no data are named."""
+    from deepscan.training.settings import from_plain, read_toml
+
+    values = read_toml(config) if config is not None else {}
+    values |= {k: v.value if isinstance(v, StrEnum) else v for k, v in given.items()}
+    name = "-".join((values.get("adapter", "lora"), values.get("token", "global")))
+    values.setdefault("name", name)
+    values.setdefault("out", Path("runs") / values["name"])
+    if "data" not in values:
+        from deepscan.config import data_root
+        from deepscan.manifest import locate
+
+        values["dataset"] = values.get("dataset", "FaceForensics++")
+        values["data"] = locate(data_root(root), values["dataset"])
+    return from_plain(values, str(config) if config is not None else "train")

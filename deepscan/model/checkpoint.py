@@ -25,17 +25,19 @@ from deepscan.model.header import FORMAT, MEAN, PREPROCESSING, STD, Header, open
 def save(
     path: Path, detector: Detector, header: Header, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write what `detector` trained as a checkpoint, whole or not at all."""
+    write(path, {k: v.detach().to("cpu", dtype) for k, v in detector.trained_state().items()}, header)
+
+
+def write(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
+    """Write a checkpoint of these tensors, whole or not at all."""
     text = json.dumps(
         {"format": FORMAT, "preprocessing": PREPROCESSING, **asdict(header)},
         sort_keys=True,
         allow_nan=False,
     )
-    tensors = {
-        k: v.detach().to("cpu", dtype).contiguous() for k, v in detector.trained_state().items()
-    }
     with part_file(path) as part:
-        save_file(tensors, part, {"deepscan": text})
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"deepscan": text})
 
 
 def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[Detector, Header]:
@@ -54,7 +56,7 @@ def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[De
         detector = Detector(header.settings)
     state = read_base(base, dtype if plain else torch.float32)
     adapters.load_base(detector.tower, state)
-    restore(detector, path, {name: value.float() for name, value in _tensors(path).items()})
+    restore(detector, path, {name: value.float() for name, value in read_tensors(path).items()})
     adapters.merge(detector.tower)
     detector.tower.to(dtype)
     detector.mean = torch.tensor(MEAN).view(3, 1, 1)
@@ -74,7 +76,7 @@ def restore(detector: Detector, path: Path, trained: dict[str, Tensor]) -> None:
 
 def read_base(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """A base's tensors in `dtype`, int8 matrices multiplied out in float32 (see clip_onnx.convert)."""
-    stored = _tensors(path)
+    stored = read_tensors(path)
     scales = {
         name.removesuffix(".scale"): stored.pop(name)
         for name in list(stored)
@@ -102,6 +104,7 @@ def _match(path: Path, expected: dict[str, tuple[int, ...]], state: dict[str, Te
             raise WeightsMismatch(f"{path}: {name} holds values that are not finite")
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file."""
     with opened(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)

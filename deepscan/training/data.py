@@ -1,285 +1,285 @@
-"""Side-by-side clips -> pairs of aligned crops -> augmented views -> the frozen tower's patch tokens."""
+"""Rows of crops -> what each step shows: real crops, each beside a manipulation of it.
+
+The order is a pure function of the seed and of a count: unit n of a run is the same whichever process
+asks, whatever ran before, and however often the run was broken off.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from jaxtyping import Bool, UInt8
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from deepscan.align import CROP_SIDE, align, warp
-from deepscan.config import Faces, Sampling
-from deepscan.errors import DataError, InputError, SettingsError
-from deepscan.faces import FaceFinder
-from deepscan.manifest import CropRow, PairRow
-from deepscan.model.detector import Detector
-from deepscan.records import Frame, Pixels
-from deepscan.video import VideoSource
+from deepscan.align import CROP_SIDE
+from deepscan.errors import DataError
+from deepscan.manifest import CropRow
+from deepscan.model.tower import TowerSize
+from deepscan.training.augment import AugmentSettings, augment, augmentation
+from deepscan.training.losses import forged_patches
+from deepscan.training.pseudo import PseudoSettings, self_blend
 
-# Called with what is being done, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
+BLENDED = "self-blended"  # the method of pseudo-fakes
 
-# Grey levels: a swapped face differs from the camera's by 5 and more on average over its inner part,
-# an untouched one by 2.5 at most, which is what encoding both halves leaves.
-MIN_CHANGE = 4.0
-INNER = (slice(64, 224), slice(48, 208))  # of an aligned crop: brows to chin, cheek to cheek
+# --- rows ------------------------------------------------------------------------------------------
 
 
-# --- crops -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The same place of one frame, as the camera saw it and as it was manipulated."""
-
-    name: str  # of the clip
-    group: str
-    frame_index: int
-    real: Pixels
-    fake: Pixels
-
-    def __repr__(self) -> str:
-        return f"Pair({self.name!r}, frame {self.frame_index}, {self.real.shape})"
-
-
-@dataclass(frozen=True, slots=True)
-class CutCount:
-    """How the sampled frames fared; the others add up to `sampled`."""
-
-    sampled: int
-    cut: int
-    damaged: int  # not decoded whole
-    faceless: int  # no face in the camera's half
-    unswapped: int  # faces, but both halves show the same ones
-
-    def __post_init__(self) -> None:
-        if self.sampled != self.cut + self.damaged + self.faceless + self.unswapped:
-            raise ValueError(f"counts do not add up: {self}")
-
-
-def cut_pairs(
-    rows: Sequence[PairRow], frames: int, device: str, progress: Progress | None = None
-) -> tuple[list[Pair], CutCount]:
-    """Cut `frames` frames of each clip, spread evenly over its time, into pairs of aligned crops.
-
-    The face is found in the camera's half, and the same transform cuts both: nothing but the
-    manipulation tells the crops apart. Where there are several faces, it is the one that was changed.
-
-    Raises:
-        DataError: a clip cannot be read, or no frame of any clip could be cut.
-    """
-    faces = Faces()
-    finder = FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, device)
-    pairs: list[Pair] = []
-    sampled = damaged = faceless = unswapped = 0
-    for done, row in enumerate(rows):
-        try:
-            source = VideoSource(row.path)
-            items = list(source.decode(source.choose(Sampling("uniform", frames))))
-        except InputError as error:
-            raise DataError(f"{error}; replace the clip or take it out of pairs.csv") from error
-        whole = [item for item in items if isinstance(item, Frame)]
-        sampled += len(items)
-        damaged += len(items) - len(whole)
-        left = [
-            Frame(f.index, f.time, half) for f, half in zip(whole, _halves(whole, 0), strict=True)
-        ]
-        for frame, right, found in zip(left, _halves(whole, 1), finder.find(left), strict=True):
-            crops = [align(frame, face, track=1) for face in found.faces]
-            both = [(c.pixels, warp(right, c.to_frame, CROP_SIDE)) for c in crops]
-            if not both:
-                faceless += 1
-                continue
-            real, fake = max(both, key=lambda pair: _change(*pair))
-            if _change(real, fake) < MIN_CHANGE:
-                unswapped += 1
-                continue
-            pairs.append(Pair(row.name, row.source_group, frame.index, real, fake))
-        if progress is not None:
-            progress("cutting clips", done + 1, len(rows))
-    if not pairs:
-        raise DataError(
-            f"{rows[0].path.parent}: of {sampled} frames {damaged} are damaged, {faceless} show no face in"
-            f" their left half and {unswapped} the same face in both; are these side-by-side clips?"
-        )
-    return pairs, CutCount(sampled, len(pairs), damaged, faceless, unswapped)
-
-
-def _halves(frames: Iterable[Frame], side: int) -> Iterator[Pixels]:
-    """The left (0) or right (1) halves; of an odd width, the middle column belongs to neither."""
-    for frame in frames:
-        width = frame.pixels.shape[1]
-        half = frame.pixels[:, width - width // 2 :] if side else frame.pixels[:, : width // 2]
-        yield np.ascontiguousarray(half)
-
-
-def _change(real: Pixels, fake: Pixels) -> float:
-    """Mean absolute difference over the inner face, grey levels."""
-    return float(np.abs(real[INNER].astype(np.float32) - fake[INNER]).mean())
-
-
-def read_pictures(rows: Sequence[CropRow]) -> Iterator[Pixels]:
-    """The pixels of crops that lie in files, RGB.
-
-    Raises:
-        DataError: a file cannot be decoded; a test set is judged whole or not at all.
-    """
+def thin(rows: Iterable[CropRow], frames: int) -> list[CropRow]:
+    """At most `frames` crops of each video, spread evenly over those it has."""
+    videos: dict[tuple[str, str], list[CropRow]] = defaultdict(list)
     for row in rows:
-        try:
-            with Image.open(row.path) as image:
-                yield np.asarray(image.convert("RGB"))
-        except OSError as error:
-            raise DataError(f"{row.path}: not a readable picture ({error}); replace it") from error
+        videos[row.split, row.video].append(row)
+    kept: list[CropRow] = []
+    for crops in videos.values():
+        crops.sort(key=lambda row: row.frame)
+        places = np.linspace(0, len(crops) - 1, min(frames, len(crops)), dtype=int)
+        kept += [crops[i] for i in places.tolist()]
+    return kept
 
 
-def check_pictures(rows: Sequence[CropRow]) -> None:
-    """Raise DataError unless all of these crops can be decoded and are of one size."""
-    size = None
-    for row, pixels in zip(rows, read_pictures(rows), strict=True):
-        size = size or pixels.shape
-        if pixels.shape != size:
-            raise DataError(
-                f"{row.path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, others are"
-                f" {size[1]} x {size[0]}; bring all crops to one size"
-            )
+def split(
+    rows: Sequence[CropRow], share: float, seed: int, blend: bool = False
+) -> tuple[list[CropRow], list[CropRow]]:
+    """Rows to learn from and to validate on; "test" rows are left out of both.
 
+    The data's own "train" and "val" where it has both; otherwise `share` of the groups, drawn by `seed`, are
+    held out of all that is not "test". With `blend`, a validation side without manipulated crops gets a
+    self-blended one of each real crop.
 
-# --- augmentation ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AugmentSettings:
-    """How views differ from their crop. Plain names are probabilities, the others are ranges.
-
-    method.md's recipe (flip, blur, JPEG, mild colour), with resizing, and with zooming in: face
-    finders and data sets frame a face differently, and the detector should not care.
+    Raises:
+        DataError: a side is empty or holds one class only, or there are too few groups to draw from.
     """
-
-    flip: float = 0.5
-    zoom: float = 0.5
-    zoom_keeps: tuple[float, float] = (0.6, 1.0)  # share of the crop's side
-    colour: float = 0.5
-    colour_factor: tuple[float, float] = (0.85, 1.15)  # brightness, contrast and saturation, each
-    blur: float = 0.1
-    blur_sigma: tuple[float, float] = (0.5, 2.0)  # pixels of the crop
-    resize: float = 0.2
-    resize_to: tuple[float, float] = (0.3, 0.9)  # share of the side, before it is brought back
-    jpeg: float = 0.5
-    jpeg_quality: tuple[int, int] = (40, 100)
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, tuple):
-                if not 0 < value[0] <= value[1]:
-                    raise SettingsError(f"augment {entry.name}: {value} is not a range above 0")
-            elif not 0 <= value <= 1:
-                raise SettingsError(f"augment {entry.name}: {value} is not a probability")
+    usable = [row for row in rows if row.split != "test"]
+    train = [row for row in usable if row.split == "train"]
+    val = [row for row in usable if row.split == "val"]
+    if not (train and val):
+        held = _held_out([row.group for row in usable], share, seed)
+        train = [row for row in usable if row.group not in held]
+        val = [row for row in usable if row.group in held]
+    if blend and not any(row.label for row in val):
+        val += [blended(row) for row in val]
+    if not blend:
+        check_classes("training", train)
+    check_classes("validation", val)
+    return train, val
 
 
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """One drawn change of a crop, to be applied to both halves of a pair. The default changes nothing."""
+def blended(row: CropRow) -> CropRow:
+    """A real crop as the self-blended pseudo-fake that `picture` will make of it."""
+    return replace(row, label=1, method=BLENDED, video=f"{row.video}/{BLENDED}", mask=None)
 
-    flip: bool = False
-    zoom: tuple[float, float, float] = (1.0, 0.0, 0.0)  # kept share; left and top share of the rest
-    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)  # brightness, contrast, saturation
-    blur: float = 0.0
-    resize: float = 1.0
-    jpeg: int | None = None
 
-    @classmethod
-    def draw(cls, settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
-        """Draw one. Every draw takes the same amount from `rng`, whatever comes out."""
-        take = rng.random(6)
-        where, s = rng.random(2), settings
-        zoom, blur, resize = (rng.uniform(*r) for r in (s.zoom_keeps, s.blur_sigma, s.resize_to))
-        colour = rng.uniform(*s.colour_factor, size=3)
-        jpeg = int(rng.integers(s.jpeg_quality[0], s.jpeg_quality[1] + 1))
-        return cls(
-            flip=bool(take[0] < s.flip),
-            zoom=(zoom, float(where[0]), float(where[1])) if take[1] < s.zoom else (1.0, 0.0, 0.0),
-            colour=tuple(colour.tolist()) if take[2] < s.colour else (1.0, 1.0, 1.0),
-            blur=blur if take[3] < s.blur else 0.0,
-            resize=resize if take[4] < s.resize else 1.0,
-            jpeg=jpeg if take[5] < s.jpeg else None,
+def check_classes(what: str, rows: Sequence[CropRow]) -> None:
+    """Raise DataError unless there are real and manipulated crops among `rows`."""
+    manipulated = sum(row.label for row in rows)
+    if not 0 < manipulated < len(rows):
+        raise DataError(
+            f"{what} data: {len(rows) - manipulated} real and {manipulated} manipulated crops; both classes"
+            " are needed (--pseudo 1 makes manipulated ones from real crops, for training)"
         )
 
-    def apply(self, pixels: Pixels) -> Pixels:
-        """The changed picture, of the same size. Compression comes last, as in the world."""
-        image = Image.fromarray(pixels)
-        size = width, height = image.size
-        if self.flip:
-            image = ImageOps.mirror(image)
-        kept, left, top = self.zoom
-        if kept < 1:
-            x, y = left * (1 - kept) * width, top * (1 - kept) * height
-            box = (x, y, x + kept * width, y + kept * height)
-            image = image.resize(size, Image.Resampling.BICUBIC, box=box)
-        for enhance, factor in zip(
-            (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color),
-            self.colour,
-            strict=True,
-        ):
-            if factor != 1:
-                image = enhance(image).enhance(factor)
-        if self.blur:
-            image = image.filter(ImageFilter.GaussianBlur(self.blur))
-        if self.resize < 1:
-            small = max(1, round(self.resize * width)), max(1, round(self.resize * height))
-            image = image.resize(small, Image.Resampling.BILINEAR).resize(
-                size, Image.Resampling.BILINEAR
-            )
-        if self.jpeg is not None:
-            buffer = io.BytesIO()
-            image.save(buffer, "JPEG", quality=self.jpeg)
-            image = Image.open(buffer)
-        return np.asarray(image)
+
+def _held_out(groups: Sequence[str], share: float, seed: int) -> set[str]:
+    names = sorted(set(groups))
+    count = max(1, round(share * len(names)))
+    if count >= len(names):
+        raise DataError(
+            f"{len(names)} group(s) of people cannot be split into training and validation; add videos of"
+            " other people, or hold out a smaller share"
+        )
+    return set(np.random.default_rng(seed).permutation(names)[:count].tolist())
 
 
-# --- tokens ----------------------------------------------------------------------------------------
+# --- what a step shows -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class TokenBank:
-    """What the head trains on: patches of every view of every pair, view 0 unaugmented.
+class Unit:
+    """A real crop and a manipulated one to be shown beside it, changed alike."""
 
-    `patches` is float16 on the CPU: half a megabyte for both halves of one view with ViT-B/16.
+    real: CropRow
+    fake: CropRow
+    seed: int  # of the views
+
+
+class Order:
+    """Which unit comes n-th, for all n from 0.
+
+    Manipulated crops come in passes, each of all of them in an order of its own; with every one comes the
+    same frame of its original, or any of its original's, or where there is none any real crop. A `pseudo`
+    share of the units is real crops alone, in passes of their own.
     """
 
-    names: tuple[str, ...]  # clip of each pair
-    groups: tuple[str, ...]
-    patches: Float[Tensor, "pairs views 2 p d"]  # half 0 is real, 1 manipulated
+    def __init__(self, rows: Sequence[CropRow], pseudo: float, seed: int) -> None:
+        self.reals = [row for row in rows if row.label == 0]
+        self.fakes = [row for row in rows if row.label == 1]
+        if not self.reals or (not self.fakes and pseudo < 1):
+            check_classes("training", rows)
+        self._pseudo, self._seed = pseudo, seed
+        self._of_source: dict[str, list[CropRow]] = defaultdict(list)
+        for row in self.reals:
+            if row.source:
+                self._of_source[row.source].append(row)
+        self._frames = {(row.source, row.frame): row for row in self.reals if row.source}
+        self._permutation = lru_cache(maxsize=4)(self._permuted)
 
-    def __repr__(self) -> str:
-        return f"TokenBank({len(set(self.names))} clips, {tuple(self.patches.shape)})"
+    def unit(self, n: int) -> Unit:
+        """The n-th unit."""
+        rng = np.random.default_rng([self._seed, 1, n])
+        views = int(rng.integers(2**31))
+        if rng.random() < self._pseudo:
+            real = self._turn(self.reals, n, 2)
+            return Unit(real, blended(real), views)
+        fake = self._turn(self.fakes, n, 3)
+        same = self._frames.get((fake.source, fake.frame))
+        if same is not None:
+            return Unit(same, fake, views)
+        among = self._of_source.get(fake.source) or self.reals
+        return Unit(among[int(rng.integers(len(among)))], fake, views)
+
+    def _turn(self, rows: Sequence[CropRow], n: int, stream: int) -> CropRow:
+        passed, place = divmod(n, len(rows))
+        return rows[self._permutation(len(rows), passed, stream)[place]]
+
+    def _permuted(self, count: int, passed: int, stream: int) -> list[int]:
+        return np.random.default_rng([self._seed, stream, passed]).permutation(count).tolist()
 
 
-def token_bank(
-    detector: Detector,
-    pairs: Sequence[Pair],
-    views: int,
-    augment: AugmentSettings,
-    rng: np.random.Generator,
-    progress: Progress | None = None,
-) -> TokenBank:
-    """Run the frozen tower once over `views` views of each pair; both halves of a view change alike."""
-    patches = torch.empty(0)
-    for i, pair in enumerate(pairs):
-        changes = [Augmentation()] + [Augmentation.draw(augment, rng) for _ in range(views - 1)]
-        pictures = [c.apply(pixels) for c in changes for pixels in (pair.real, pair.fake)]
-        with torch.inference_mode():
-            found = detector.tokens(torch.from_numpy(np.stack(pictures))).patches
-        if i == 0:  # filled in place: it is a gigabyte, and need not exist twice
-            patches = torch.empty(len(pairs), views, 2, *found.shape[1:], dtype=torch.float16)
-        patches[i] = found.view(views, 2, *found.shape[1:])
-        if progress is not None:
-            progress("frozen tower", i + 1, len(pairs))
-    return TokenBank(
-        tuple(pair.name for pair in pairs), tuple(pair.group for pair in pairs), patches
+class Twins(Dataset[tuple[Tensor, Tensor]]):
+    """Unit n -> both crops (2, side, side, 3) and which of their patches are manipulated (2, p).
+
+    Args:
+        size: the tower's, which says what its patches are.
+    """
+
+    def __init__(self, order: Order, changes: AugmentSettings, size: TowerSize) -> None:
+        self._order, self._transform, self._size = order, augmentation(changes), size
+
+    def __getitem__(self, n: int) -> tuple[UInt8[Tensor, "2 side side 3"], Bool[Tensor, "2 p"]]:
+        unit = self._order.unit(n)
+        shown = [
+            augment(*picture(row, unit.seed), self._transform, unit.seed)
+            for row in (unit.real, unit.fake)
+        ]
+        crops = np.stack([pixels for pixels, _ in shown])
+        masks = np.stack([self._as_input(mask) for _, mask in shown])
+        grid = self._size.image_size // self._size.patch_size
+        return torch.from_numpy(crops), forged_patches(torch.from_numpy(masks), grid)
+
+    def _as_input(self, mask: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, "side side"]:
+        """A mask at the tower's input size."""
+        assert mask is not None
+        image = Image.fromarray(mask.astype(np.uint8) * 255)
+        side = self._size.image_size
+        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)) > 127
+
+
+def batches(
+    twins: Twins, start: int, stop: int, units: int, rank: int, world: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What steps `start` to `stop` show this process: crops (2u, side, side, 3), forged patches (2u, p).
+
+    A step shows `units` units; this process gets its share of them, real and manipulated in turn.
+    """
+    share = units // world
+    steps = [
+        range(step * units + rank * share, step * units + (rank + 1) * share)
+        for step in range(start, stop)
+    ]
+    loader = DataLoader(
+        twins,
+        batch_sampler=[list(step) for step in steps],
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        # Workers draw nothing from it; given, so that torch's global generator is not drawn from.
+        generator=torch.Generator(),
     )
+    for crops, forged in _named(loader):
+        yield crops.flatten(0, 1), forged.flatten(0, 1)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def picture(
+    row: CropRow, seed: int | None = None
+) -> tuple[UInt8[np.ndarray, "side side 3"], Bool[np.ndarray, "side side"]]:
+    """A crop's pixels, brought to the side all crops have, and where it is manipulated, so far as is known.
+
+    Args:
+        seed: of a self-blended crop; by default its video and frame give one.
+
+    Raises:
+        DataError: a file cannot be decoded.
+    """
+    side = (CROP_SIDE, CROP_SIDE)
+    with _opened(row.path) as image:
+        rgb = image.convert("RGB")
+        pixels = np.array(rgb if rgb.size == side else rgb.resize(side, Image.Resampling.BICUBIC))
+    if row.method == BLENDED:
+        points = None if row.landmarks is None else np.load(row.landmarks).astype(float)
+        own = zlib.crc32(f"{row.video}/{row.frame}".encode())
+        rng = np.random.default_rng(own if seed is None else seed)
+        pixels, share = self_blend(pixels, points, rng, PseudoSettings())
+        return pixels, share > 0.5
+    if row.mask is None:
+        return pixels, np.zeros(side, bool)
+    with _opened(row.mask) as image:
+        return pixels, np.asarray(image.convert("L").resize(side, Image.Resampling.BILINEAR)) > 127
+
+
+def _opened(path: Any) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except OSError as error:
+        raise DataError(
+            f"{path}: not a readable picture ({error}); replace it or take it out of the listing"
+        ) from error
+
+
+class Pictures(Dataset[Tensor]):
+    """Row i's pixels, as they are."""
+
+    def __init__(self, rows: Sequence[CropRow]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> UInt8[Tensor, "side side 3"]:
+        return torch.from_numpy(picture(self._rows[i])[0])
+
+
+def pictures(rows: Sequence[CropRow], batch: int, workers: int) -> Iterator[Tensor]:
+    """All rows' crops in their order, (batch, side, side, 3) at a time."""
+    loader = DataLoader(
+        Pictures(rows),
+        batch,
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),
+    )
+    yield from _named(loader)
+
+
+def _named(loader: Iterable[Any]) -> Iterator[Any]:
+    """The loader's batches; a worker's DataError without the traceback that torch wraps it in."""
+    try:
+        yield from loader
+    except DataError as error:
+        raise DataError(str(error).strip().splitlines()[-1].split("DataError: ")[-1]) from error

@@ -1,0 +1,173 @@
+"""Random views of a crop: geometry moves picture and mask, appearance changes the picture alone.
+
+The only module that knows torchvision.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from deepscan.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSettings:
+    """How views differ from their crop. Plain names are probabilities, the others are ranges.
+
+    method.md's recipe (flip, blur, JPEG, mild colour), with resizing, and with zooming in: face
+    finders and data sets frame a face differently, and the detector should not care.
+    """
+
+    flip: float = 0.5
+    zoom: float = 0.5
+    zoom_keeps: tuple[float, float] = (0.6, 1.0)  # share of the crop's side
+    colour: float = 0.5
+    colour_factor: tuple[float, float] = (0.85, 1.15)  # brightness, contrast and saturation, each
+    blur: float = 0.1
+    blur_sigma: tuple[float, float] = (0.5, 2.0)  # pixels of the crop
+    resize: float = 0.2
+    resize_to: tuple[float, float] = (0.3, 0.9)  # share of the side, before it is brought back
+    jpeg: float = 0.5
+    jpeg_quality: tuple[int, int] = (40, 100)
+
+    def __post_init__(self) -> None:
+        highest = {"zoom_keeps": 1, "resize_to": 1, "jpeg_quality": 100}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, tuple):
+                top = highest.get(entry.name, math.inf)
+                if not 0 < value[0] <= value[1] <= top:
+                    bounds = "above 0" if top == math.inf else f"above 0 and up to {top}"
+                    raise SettingsError(f"augment {entry.name}: {value} is not a range {bounds}")
+            elif not 0 <= value <= 1:
+                raise SettingsError(f"augment {entry.name}: {value} is not a probability")
+
+
+def augmentation(settings: AugmentSettings) -> v2.Transform:
+    """The changes in the order a picture meets them: framing, light, lens, scaling, compression.
+
+    Takes a uint8 tv_tensors.Image (3, h, w), alone or with a tv_tensors.Mask (1, h, w), and returns
+    the same of the same size.
+    """
+    s = settings
+    factor = s.colour_factor
+    kernel = 2 * math.ceil(3 * s.blur_sigma[1]) + 1  # beyond three deviations nothing is left
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(s.flip),
+            v2.RandomApply([_Zoom(s.zoom_keeps)], s.zoom),
+            v2.RandomApply([v2.ColorJitter(factor, factor, factor)], s.colour),
+            v2.RandomApply([v2.GaussianBlur(kernel, s.blur_sigma)], s.blur),
+            v2.RandomApply([_Resample(s.resize_to)], s.resize),
+            v2.RandomApply([_Jpeg(s.jpeg_quality)], s.jpeg),
+        ]
+    )
+
+
+def augment(
+    image: UInt8[np.ndarray, "h w 3"],
+    mask: Bool[np.ndarray, "h w"] | None,
+    transform: v2.Transform,
+    seed: int,
+) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
+    """The view of a crop that `seed` names: in any process, whatever was drawn before.
+
+    A crop and its manipulated twin of the same size, given one seed, change alike. torchvision's
+    transforms draw from torch's global CPU generator and from nothing else; it is left as found.
+    """
+    picture = _picture(image)
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the accelerators as well, for good.
+        torch.default_generator.manual_seed(seed)
+        if mask is None:
+            return _pixels(transform(picture)), None
+        picture, moved = transform(picture, tv_tensors.Mask(torch.from_numpy(mask[None].copy())))
+    return _pixels(picture), np.ascontiguousarray(moved[0].numpy())
+
+
+def _picture(image: UInt8[np.ndarray, "h w 3"]) -> tv_tensors.Image:
+    return tv_tensors.Image(torch.from_numpy(np.moveaxis(image, 2, 0).copy()))
+
+
+def _pixels(picture: torch.Tensor) -> UInt8[np.ndarray, "h w 3"]:
+    return np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+
+
+class _Zoom(v2.Transform):  # type: ignore[misc] # torchvision is untyped
+    """Cut out a share of both sides, anywhere, and bring it back to size.
+
+    v2.RandomResizedCrop draws areas, bends proportions and wants the size beforehand.
+    """
+
+    def __init__(self, keeps: tuple[float, float]) -> None:
+        super().__init__()
+        self.keeps = keeps
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = v2.query_size(flat_inputs)
+        share, top, left = torch.rand(3).tolist()
+        kept = self.keeps[0] + share * (self.keeps[1] - self.keeps[0])
+        h, w = max(1, round(kept * height)), max(1, round(kept * width))
+        return {
+            "top": round(top * (height - h)),
+            "left": round(left * (width - w)),
+            "height": h,
+            "width": w,
+            "size": [height, width],
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return F.resized_crop(inpt, **params)
+
+
+class _Resample(v2.Transform):  # type: ignore[misc] # torchvision is untyped
+    """Shrink the picture and bring it back to size: the detail is lost, the mask stays."""
+
+    def __init__(self, to: tuple[float, float]) -> None:
+        super().__init__()
+        self.to = to
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = v2.query_size(flat_inputs)
+        share = self.to[0] + float(torch.rand(())) * (self.to[1] - self.to[0])
+        return {
+            "small": [max(1, round(share * height)), max(1, round(share * width))],
+            "size": [height, width],
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        return F.resize(F.resize(inpt, params["small"]), params["size"])
+
+
+class _Jpeg(v2.Transform):  # type: ignore[misc] # torchvision is untyped
+    """Compress the picture with a quality in a range, both ends included.
+
+    By Pillow: v2.JPEG stands on torchvision's codecs, deprecated in 0.29 and to be removed.
+    """
+
+    def __init__(self, quality: tuple[int, int]) -> None:
+        super().__init__()
+        self.quality = quality
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"quality": int(torch.randint(self.quality[0], self.quality[1] + 1, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        buffer = io.BytesIO()
+        Image.fromarray(_pixels(inpt)).save(buffer, "JPEG", quality=params["quality"])
+        return _picture(np.array(Image.open(buffer)))

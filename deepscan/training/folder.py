@@ -1,0 +1,239 @@
+"""The run folder: what a training run leaves, and what it needs to go on after it was broken off.
+
+settings.json         settings, versions, digests of the data; written first
+log.csv, tensorboard/ one row (event) a step
+state.safetensors     the newest state to resume from: weights, Adam's moments, the step
+detector.safetensors  the best so far by validation, ready for `detect --weights`
+curves.png            the log, drawn after each epoch
+results.json          written last
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import deepscan
+from deepscan.errors import DataError, OutputError, SettingsError
+from deepscan.files import part_file, sha256
+from deepscan.model.detector import Detector
+from deepscan.training import curves
+from deepscan.training.settings import TrainSettings, from_plain
+
+# What the numbers and weights of a run depend on, beside deepscan itself.
+PACKAGES = [
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "open_clip_torch",
+    "facenet-pytorch",
+    "av",
+    "pillow",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of log.csv. Losses are unweighted; None was not measured at this step."""
+
+    step: int
+    epoch: int
+    lr: float
+    loss: float
+    classification: float
+    contrast: float | None
+    alignment: float | None
+    penalty: float | None
+    snr: float | None
+    gradient: float  # its norm before clipping
+    images_per_second: float
+    memory_mb: float
+    validation_video_auc: float | None = None
+    validation_frame_auc: float | None = None
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The epoch that validation chose so far."""
+
+    epoch: int
+    video_auc: float
+    loss: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Higher is better: video AUC, ties by the lower loss."""
+        return self.video_auc, -self.loss
+
+
+class RunFolder:
+    """A run's files, written whole or not at all.
+
+    Args:
+        folder: a new folder, or with `resume` one of an earlier run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint = folder / "detector.safetensors"
+        self._state = folder / "state.safetensors"
+        self._log = folder / "log.csv"
+        self._events: Any = None
+
+    # -- its life -----------------------------------------------------------------------------------
+
+    def create(self, settings: TrainSettings, digests: dict[str, str], date: str) -> None:
+        """Make the folder with its settings.json.
+
+        Raises:
+            OutputError: it exists, or cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True)
+        except FileExistsError as error:
+            raise OutputError(
+                f"{self.folder}: already there; --resume {self.folder} goes on with it, --out DIR starts"
+                " elsewhere"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be made: {error.strerror}") from error
+        facts = {"settings": settings.plain(), "date": date, "digests": digests} | _machine()
+        self.write_json("settings.json", facts)
+
+    def reopen(self) -> tuple[TrainSettings, dict[str, str], str]:
+        """Settings, digests and date of the run to go on with.
+
+        Raises:
+            SettingsError: this is no run folder.
+        """
+        path = self.folder / "settings.json"
+        try:
+            stated = json.loads(path.read_text("utf-8"))
+            return from_plain(stated["settings"], str(path)), stated["digests"], stated["date"]
+        except (OSError, ValueError, KeyError) as error:
+            raise SettingsError(f"{self.folder}: not a run of deepscan train ({error})") from error
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        with part_file(self.folder / name) as part:
+            part.write_text(
+                json.dumps(content, indent=2, default=str, allow_nan=False) + "\n", "utf-8"
+            )
+
+    # -- the log ------------------------------------------------------------------------------------
+
+    def open_log(self, step: int) -> None:
+        """Begin the log, or go on with one: what it says after `step` is about to happen again."""
+        from torch.utils.tensorboard import SummaryWriter  # brings protobuf and more along
+
+        lines: list[list[str]] = []
+        if self._log.is_file():
+            with self._log.open(encoding="utf-8", newline="") as file:
+                lines = [line for line in csv.reader(file) if line][1:]
+        kept = [line for line in lines if int(line[0]) <= step]
+        with part_file(self._log) as part, part.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([[entry.name for entry in fields(Row)], *kept])
+        self._events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+
+    def add(self, row: Row) -> None:
+        """Append a row to log.csv and TensorBoard's events."""
+        try:
+            with self._log.open("a", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerow(asdict(row).values())
+            if self._events is not None:
+                for name, value in asdict(row).items():
+                    if value is not None and name not in ("step", "epoch"):
+                        self._events.add_scalar(name, value, row.step)
+        except OSError as error:
+            raise OutputError(
+                f"{self._log}: cannot be written: {error.strerror or error}"
+            ) from error
+
+    def draw(self) -> None:
+        """Draw the log."""
+        if self._events is not None:
+            self._events.flush()
+        curves.draw(self._log, self.folder / "curves.png")
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    # -- the state ----------------------------------------------------------------------------------
+
+    def save(
+        self, detector: Detector, optimizer: torch.optim.Optimizer, step: int, best: Best | None
+    ) -> None:
+        """Write the state after `step` steps. All chance of a run comes from its seed and the step."""
+        tensors = {f"model.{name}": value for name, value in detector.trained_state().items()}
+        for name, parameter in detector.named_parameters():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{key}.{name}"] = value
+        header = {"step": step, "best": None if best is None else asdict(best)}
+        with part_file(self._state) as part:
+            whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            save_file(whole, part, {"state": json.dumps(header)})
+
+    def restore(
+        self, detector: Detector, optimizer: torch.optim.Optimizer
+    ) -> tuple[int, Best | None]:
+        """Put the newest state into both; the step it was saved at, 0 without any, and the best so far."""
+        if not self._state.is_file():
+            return 0, None
+        tensors = load_file(self._state)
+        with safe_open(self._state, "pt") as file:
+            header = json.loads(file.metadata()["state"])
+        with torch.no_grad():
+            for name, value in detector.trained_state().items():
+                value.copy_(tensors[f"model.{name}"])
+        groups = optimizer.state_dict()["param_groups"]
+        trained = [name for name, p in detector.named_parameters() if p.requires_grad]
+        keys = {name.split(".")[0] for name in tensors} - {"model"}
+        state = {
+            i: {key: tensors[f"{key}.{name}"] for key in keys}
+            for i, name in enumerate(trained)
+            if any(f"{key}.{name}" in tensors for key in keys)
+        }
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        best = header["best"]
+        return header["step"], None if best is None else Best(**best)
+
+
+def data_digest(folder: Path, paths: Iterable[Path]) -> str:
+    """SHA-256 over the lines "<sha256>  <path within folder>" of the files, as sha256sum prints them, sorted.
+
+    The lines are sorted by path. It changes with any byte of any file used, and with no other file.
+    """
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in sorted(paths)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def check_digests(stated: dict[str, str], found: dict[str, str]) -> None:
+    """Raise DataError unless a run goes on with the very data it began with."""
+    for name, digest in stated.items():
+        if found.get(name) != digest:
+            raise DataError(
+                f"{name}: its files are not those the run began with (digest {found.get(name)}, not"
+                f" {digest}); bring them back, or begin anew"
+            )
+
+
+def _machine() -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "versions": {"deepscan": deepscan.__version__, "python": platform.python_version()}
+        | versions,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,307 @@
+"""Pseudo-fakes: a real face blended over itself, so that only the traces of blending tell it.
+
+The idea: K. Shiohara and T. Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022. Two
+copies of one crop, source and target, get different statistics; the source is moved a little and laid
+over the target through a soft mask of a face region. What a detector can learn from the result is what
+manipulations share, a seam and statistics that disagree, and not one generator's handwriting.
+
+Ours: the region is not always the whole face, as not every manipulation changes all of it, and the
+source is bent a little besides, as an expression bends a face.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFilter
+from scipy.ndimage import map_coordinates
+from scipy.spatial import ConvexHull, QhullError
+
+from deepscan.align import CROP_SIDE, TEMPLATE
+from deepscan.errors import DataError, SettingsError
+from deepscan.records import Pixels
+
+Points = Float[np.ndarray, "_points 2"]  # x, y
+Weight = Float[np.ndarray, "h w"]
+
+# The right half of each region's outline, top to bottom: x from the face's axis, y, on the template
+# (eyes at y 120, nose 156, mouth 192). Proportions of an average face, measured on nobody.
+HALF_OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
+    "face": (
+        *((0, 58), (30, 62), (52, 78), (63, 102), (65, 128), (61, 158)),
+        *((53, 188), (39, 214), (20, 230), (0, 235)),
+    ),
+    "inner": (
+        *((0, 94), (30, 90), (47, 98), (51, 122), (43, 160), (37, 194), (22, 210), (0, 214)),
+    ),
+    "lower": ((0, 160), (24, 163), (46, 174), (50, 192), (38, 213), (20, 229), (0, 234)),
+    "mouth": ((0, 170), (22, 172), (37, 186), (36, 200), (20, 211), (0, 214)),
+    "eyes": ((0, 102), (28, 94), (50, 98), (58, 118), (48, 136), (26, 140), (0, 136)),
+}
+AXIS = 128.0
+
+# A crop in which nothing is seen to change is no pseudo-fake: see `self_blend`.
+MIN_CHANGE = 1.5  # mean over the region, grey levels; compression alone moves plain areas by 1
+DRAWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoSettings:
+    """How pseudo-fakes are made. Lengths are pixels of a crop of 256, whatever its size is.
+
+    `face` to `eyes` are the regions' shares (they need not sum to 1), pairs are ranges, deviations
+    those of a normal draw, and the other names probabilities.
+    """
+
+    face: float = 0.4
+    inner: float = 0.25
+    lower: float = 0.1
+    mouth: float = 0.15
+    eyes: float = 0.1
+    deform: float = 4.0  # deviation of the region's outline, smooth along it
+    stretch: float = 0.05  # deviation of its width and height, as shares
+    grow: float = 6.0  # deviation of the blur whose level sets shrink and widen the region
+    edge: tuple[float, float] = (1.5, 7.0)  # deviation of the blur that softens the seam
+    partial: float = 0.5  # else the source covers the region's middle entirely
+    partial_ratio: tuple[float, float] = (0.4, 0.9)
+    to_source: float = 0.5  # each change below goes to the source, else to the target
+    colour: float = 0.9
+    colour_shift: float = 4.0  # grey levels, deviation, each channel
+    colour_factor: tuple[float, float] = (0.92, 1.08)  # brightness, contrast, saturation, each
+    resize: float = 0.3
+    resize_to: tuple[float, float] = (0.3, 0.7)  # share of the side, before it is brought back
+    sharpen: float = 0.2
+    sharpen_by: tuple[float, float] = (0.4, 1.5)  # share of the detail that is added
+    jpeg: float = 0.4
+    jpeg_quality: tuple[int, int] = (40, 95)
+    shift: float = 2.0  # deviation, of the source as a whole
+    scale: float = 0.015  # deviation, likewise, as a share
+    bend: float = 1.5  # deviation, of its parts
+
+    def __post_init__(self) -> None:
+        lengths = ("deform", "stretch", "grow", "colour_shift", "shift", "scale", "bend")
+        highest = {"partial_ratio": 1, "resize_to": 1, "jpeg_quality": 100}
+        for entry in fields(self):
+            name, value = entry.name, getattr(self, entry.name)
+            if isinstance(value, tuple):
+                if not 0 < value[0] <= value[1] <= highest.get(name, np.inf):
+                    raise SettingsError(f"pseudo {name}: {value} is no range that makes sense here")
+            elif name in lengths:
+                if not 0 <= value < np.inf:
+                    raise SettingsError(f"pseudo {name}: {value} is not 0 or more")
+            elif not 0 <= value <= 1:
+                raise SettingsError(f"pseudo {name}: {value} is not a probability")
+        if not any(getattr(self, kind) for kind in HALF_OUTLINES):
+            raise SettingsError(f"pseudo: one of {', '.join(HALF_OUTLINES)} must be above 0")
+
+
+def self_blend(
+    pixels: Pixels,
+    landmarks: Points | None,
+    rng: np.random.Generator,
+    settings: PseudoSettings,
+) -> tuple[Pixels, Float[np.ndarray, "_height _width"]]:
+    """One pseudo-fake of a real, aligned crop.
+
+    Args:
+        pixels: (h, w, 3), aligned to deepscan.align's template.
+        landmarks: in the crop's pixels, 5 in the template's order, or 68 or 81 in dlib's, whose hull
+            is then the outline of the whole face; None takes the template's own 5.
+
+    Returns:
+        The picture, and the blend weight (h, w) in [0, 1] before it is scaled by the blend ratio, its
+        highest value 1: where it exceeds 1/2, the source is what the picture shows, up to the ratio.
+        So `mask > 0.5` is the manipulated region, whose border is the middle of the seam, and a weak
+        blend has no smaller region than a strong one. Where it is 0, the picture is exactly the
+        target, which may differ from `pixels` by a change of colour, sharpness or compression.
+
+    Raises:
+        DataError: landmarks of another number, or outside the crop; or no draw changes anything to be
+            seen, as the crop is blank or the settings allow nothing.
+    """
+    outlines = _outlines(landmarks, pixels.shape[:2])
+    for _ in range(DRAWS):
+        weight = _soft_region(outlines, pixels.shape[:2], rng, settings)
+        source, target = _two_statistics(pixels, rng, settings)
+        source = _moved(source, rng, settings)
+        ratio = _uniform(rng, settings.partial_ratio) if rng.random() < settings.partial else 1.0
+        share = (ratio * weight)[:, :, None]
+        blended = np.rint(target + share * (source.astype(np.float32) - target)).astype(np.uint8)
+        region = weight > 0.5
+        change = np.abs(blended[region].astype(np.float32) - target[region]).mean()
+        if change >= MIN_CHANGE:  # else its label would be wrong
+            return blended, weight
+    raise DataError(
+        f"no visible self-blend in {DRAWS} draws: is the crop blank, or do the settings change nothing?"
+    )
+
+
+# --- the region ------------------------------------------------------------------------------------
+
+
+def _outlines(landmarks: Points | None, size: tuple[int, int]) -> dict[str, Points]:
+    """The regions' outlines fitted to a face, closed polygons in the crop's pixels."""
+    five = TEMPLATE * (size[1] / CROP_SIDE, size[0] / CROP_SIDE)
+    hull = None
+    if landmarks is not None:
+        if len(landmarks) not in (5, 68, 81) or not np.isfinite(landmarks).all():
+            raise DataError(
+                f"landmarks: {len(landmarks)} points; 5, 68 or 81 are wanted, all of them finite"
+            )
+        five = landmarks
+        if len(landmarks) > 5:
+            left_eye, right_eye = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
+            five = np.stack([left_eye, right_eye, *landmarks[[30, 48, 54]]])
+            try:
+                hull = landmarks[ConvexHull(landmarks).vertices].astype(np.float64)
+            except QhullError as error:
+                raise DataError("landmarks: all on one line; find them again") from error
+    # Least squares, affine: a turned face is narrower, a long one longer than the template.
+    fit = np.linalg.lstsq(_with_ones(TEMPLATE), five, rcond=None)[0]
+    polygons = {}
+    for kind, half in HALF_OUTLINES.items():
+        right = np.array(half, np.float64)
+        whole = np.concatenate([right, right[-2:0:-1] * (-1, 1)])
+        whole[:, 0] += AXIS
+        polygons[kind] = _with_ones(whole) @ fit
+    return polygons if hull is None else polygons | {"face": hull}
+
+
+def _with_ones(points: Points) -> Float[np.ndarray, "_points 3"]:
+    return np.column_stack([points, np.ones(len(points))])
+
+
+def _soft_region(
+    outlines: dict[str, Points],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    settings: PseudoSettings,
+) -> Weight:
+    """A region drawn at random, deformed, shrunk or widened, its border softened; its maximum is 1."""
+    unit = size[1] / CROP_SIDE
+    shares = np.array([getattr(settings, kind) for kind in outlines])
+    kind = rng.choice(list(outlines), p=shares / shares.sum())
+    outline = _dense(outlines[str(kind)])
+    centre = outline.mean(0)
+    outline = centre + (outline - centre) * np.exp(rng.normal(0, settings.stretch, 2))
+    outline = outline + _field(outline, settings.deform * unit, size, rng)
+
+    area = Image.new("L", (size[1], size[0]))
+    ImageDraw.Draw(area).polygon(outline.ravel().tolist(), fill=255)
+    blurred = np.asarray(area.filter(ImageFilter.GaussianBlur(settings.grow * unit)))
+    if not blurred.any():
+        raise DataError("landmarks: they lie outside the crop; are they those of the whole frame?")
+    resized = blurred >= rng.uniform(0.25, 0.75) * blurred.max()
+    softness = _uniform(rng, settings.edge) * unit
+    soft = Image.fromarray(resized.astype(np.uint8) * 255).filter(
+        ImageFilter.GaussianBlur(softness)
+    )
+    weight = np.asarray(soft, np.float32)
+    return weight / weight.max()
+
+
+def _dense(outline: Points, steps: int = 12) -> Points:
+    """The closed polygon with `steps` points on each side, to be bent."""
+    share = np.arange(steps)[None, :, None] / steps
+    sides = outline[:, None] * (1 - share) + np.roll(outline, -1, 0)[:, None] * share
+    return sides.reshape(-1, 2)
+
+
+def _field(
+    points: Points, deviation: float, size: tuple[int, int], rng: np.random.Generator
+) -> Points:
+    """A smooth random displacement of the plane at some points: cubic between 5 x 5 normal draws."""
+    knots = rng.normal(0, deviation, (2, 5, 5))
+    places = points[:, ::-1].T / np.array(size)[:, None] * 4
+    return np.column_stack([map_coordinates(k, places, order=3, mode="nearest") for k in knots])
+
+
+# --- source and target -----------------------------------------------------------------------------
+
+
+def _two_statistics(
+    pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings
+) -> tuple[Pixels, Pixels]:
+    """The crop twice, each change drawn made to one of them."""
+    source = target = pixels
+    for name, change in CHANGES.items():
+        if rng.random() < getattr(settings, name):
+            if rng.random() < settings.to_source:
+                source = change(source, rng, settings)
+            else:
+                target = change(target, rng, settings)
+    return source, target
+
+
+def _colour(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) -> Pixels:
+    """Saturation, contrast, brightness and each channel's level: one affine map of the colours."""
+    saturation, contrast, brightness = rng.uniform(*settings.colour_factor, 3)
+    grey = np.tile((0.299, 0.587, 0.114), (3, 1))  # of Rec. 601, for each channel
+    matrix = contrast * (saturation * np.eye(3) + (1 - saturation) * grey)
+    mean = pixels.mean((0, 1))
+    level = brightness * mean - matrix @ mean + rng.normal(0, settings.colour_shift, 3)
+    changed = pixels.reshape(-1, 3) @ matrix.T.astype(np.float32) + level.astype(np.float32)
+    return np.rint(np.clip(changed, 0, 255)).astype(np.uint8).reshape(pixels.shape)
+
+
+def _resize(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) -> Pixels:
+    """Shrunk and brought back, as out of a generator of smaller faces."""
+    image = Image.fromarray(pixels)
+    share = _uniform(rng, settings.resize_to)
+    small = max(1, round(share * image.width)), max(1, round(share * image.height))
+    shrunk = image.resize(small, Image.Resampling.BILINEAR)
+    return np.asarray(shrunk.resize(image.size, Image.Resampling.BICUBIC))
+
+
+def _sharpen(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) -> Pixels:
+    percent = round(100 * _uniform(rng, settings.sharpen_by))
+    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.UnsharpMask(1.5, percent, 0)))
+
+
+def _jpeg(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) -> Pixels:
+    low, high = settings.jpeg_quality
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=int(rng.integers(low, high + 1)))
+    return np.asarray(Image.open(buffer))
+
+
+# Compression last: the settings' names of the changes, in the order in which they are made.
+CHANGES: dict[str, Callable[[Pixels, np.random.Generator, PseudoSettings], Pixels]] = {
+    "colour": _colour,
+    "resize": _resize,
+    "sharpen": _sharpen,
+    "jpeg": _jpeg,
+}
+
+
+def _moved(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) -> Pixels:
+    """The picture shifted, scaled and bent a little, resampled once, on a mesh of 8 x 8."""
+    height, width = pixels.shape[:2]
+    unit = width / CROP_SIDE
+    x, y = (np.linspace(0, length, 9).round().astype(int) for length in (width, height))
+    nodes = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float64)
+    centre = nodes.mean(0)
+    seen = centre + (nodes - centre) * np.exp(rng.normal(0, settings.scale))
+    seen = seen + rng.normal(0, settings.shift * unit, 2)
+    seen = seen + _field(nodes, settings.bend * unit, (height, width), rng)
+    seen = np.clip(seen, 0, (width, height)).reshape(9, 9, 2)  # beyond the crop nothing is known
+    mesh = [
+        (
+            (int(x[j]), int(y[i]), int(x[j + 1]), int(y[i + 1])),
+            (*seen[i, j], *seen[i + 1, j], *seen[i + 1, j + 1], *seen[i, j + 1]),
+        )
+        for i in range(8)
+        for j in range(8)
+    ]
+    image = Image.fromarray(pixels)
+    return np.asarray(
+        image.transform(image.size, Image.Transform.MESH, mesh, Image.Resampling.BICUBIC)
+    )
+
+
+def _uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return float(rng.uniform(*bounds))

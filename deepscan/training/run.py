@@ -1,0 +1,190 @@
+"""A training run from its settings to its results: data, base, the loop, and the final judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepscan import metrics
+from deepscan.errors import DataError, SettingsError
+from deepscan.manifest import CropRow, read_crops
+from deepscan.model import adapters, checkpoint, weights
+from deepscan.model.detector import Detector
+from deepscan.model.header import Header
+from deepscan.training.data import check_classes, split, thin
+from deepscan.training.folder import Best, RunFolder, check_digests, data_digest
+from deepscan.training.loop import Progress, Ranks, Sides, fit, ranks, score
+from deepscan.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished run."""
+
+    folder: Path
+    checkpoint: Path
+    results: dict[str, Any]
+
+
+def train(
+    settings: TrainSettings,
+    date: str,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Trained:
+    """Train on `settings.data`, select by its validation side, judge once on `settings.test`.
+
+    Args:
+        date: UTC day of the run, "2026-01-31"; it goes into the checkpoint. The same settings, data and
+            date give the same file on the same machine.
+        say: told a line after each epoch.
+
+    Returns:
+        The run folder, see `training.run`.
+
+    Raises:
+        DataError: data missing, unreadable, one-sided or too little to split, or training diverges.
+        OutputError: `settings.out` exists or cannot be written.
+        WeightsError: the base is unknown or cannot be had.
+    """
+    with ranks(settings.device) as us:
+        folder = RunFolder(settings.out)
+        sides, digests = _sides(settings, us)
+        base = _base(settings)
+        if us.leads:
+            folder.create(settings, digests, date)
+        return _run(settings, folder, sides, digests, date, base, us, progress, say)
+
+
+def resume(
+    folder: Path, progress: Progress | None = None, say: Callable[[str], None] | None = None
+) -> Trained:
+    """Go on with the run in `folder` from its newest state, to the very weights it would have reached.
+
+    Raises:
+        SettingsError: `folder` is no run.
+        DataError: the data have changed since; and as `train`.
+    """
+    settings, stated, date = RunFolder(folder).reopen()
+    settings = replace(settings, out=folder)
+    with ranks(settings.device) as us:
+        sides, digests = _sides(settings, us)
+        if us.leads:
+            check_digests(stated, digests)
+        return _run(
+            settings, RunFolder(folder), sides, stated, date, _base(settings), us, progress, say
+        )
+
+
+def _sides(settings: TrainSettings, us: Ranks) -> tuple[Sides, dict[str, str]]:
+    """The rows of all sides, and the digests of their files (of the leading process alone)."""
+    rows = read_crops(settings.data, None if settings.dataset is None else [settings.dataset])
+    rows = thin(rows, settings.frames)
+    learn, val = split(rows, settings.validation, settings.seed, blend=settings.pseudo > 0)
+    test: list[CropRow] = []
+    if settings.test is not None:
+        every = read_crops(settings.test)
+        test = [row for row in every if row.split == "test"] or every
+        check_classes("test", test)
+    if settings.losses().contrast == "macl" and settings.pseudo < 1:
+        bare = [row for row in learn if row.label == 1 and row.mask is None]
+        if bare:
+            raise DataError(
+                f"macl: {len(bare)} of the manipulated crops have no mask, first {bare[0].path}; --contrast"
+                " flcl needs none"
+            )
+    digests: dict[str, str] = {}
+    if us.leads:
+        digests["data"] = data_digest(settings.data, _files(learn + val))
+        if settings.test is not None:
+            digests["test"] = data_digest(settings.test, _files(test))
+    return Sides(learn, val, test), digests
+
+
+def _files(rows: Sequence[CropRow]) -> set[Path]:
+    return {path for row in rows for path in (row.path, row.mask) if path is not None}
+
+
+def _run(
+    settings: TrainSettings,
+    folder: RunFolder,
+    sides: Sides,
+    digests: dict[str, str],
+    date: str,
+    base: Path,
+    us: Ranks,
+    progress: Progress | None,
+    say: Callable[[str], None] | None,
+) -> Trained:
+    entry = weights.manifest().bases[settings.base]
+    detector = build(settings, entry.tower, base).to(us.device)
+
+    def header(results: dict[str, Any]) -> Header:
+        return Header(
+            name=settings.name,
+            settings=detector.settings,
+            base={"name": settings.base, "sha256": entry.sha256},
+            training={
+                "date": date,
+                "data": settings.data.name,
+                "test": settings.test.name if settings.test is not None else None,
+                "licence_note": settings.licence_note,
+                "digests": digests,
+                "recipe": settings.recipe(),
+                "results": results,
+            },
+            licence=settings.licence,
+        )
+
+    def keep(best: Best) -> None:
+        found = {"selected_epoch": best.epoch, "validation_video_auc": best.video_auc}
+        checkpoint.save(folder.checkpoint, detector, header(found), torch.float16)
+
+    try:
+        best = fit(detector, sides, settings, folder, us, keep, progress, say)
+    finally:
+        folder.close()
+    results: dict[str, Any] = {
+        "selected_epoch": best.epoch,
+        "selected_by": "validation video AUC, ties by the lower validation loss",
+        "crops": {"train": len(sides.train), "validation": len(sides.val)},
+    }
+    if us.leads:
+        # Judged as it was stored and as `detect` loads it: rounded, merged, in the tower's own type.
+        dtype = getattr(torch, settings.precision)
+        stored, _ = checkpoint.load(folder.checkpoint, base, dtype)
+        stored.to(us.device)
+        rng = np.random.default_rng(settings.seed)
+        for name, rows in (("validation", sides.val), ("test", sides.test)):
+            if rows:
+                logits = score(stored, rows, settings, progress, f"judging {name}")
+                labels = np.array([row.label for row in rows])
+                results[name] = metrics.summary([row.video for row in rows], labels, logits, rng)
+        checkpoint.write(
+            folder.checkpoint, checkpoint.read_tensors(folder.checkpoint), header(results)
+        )
+        folder.write_json("results.json", results)
+    return Trained(folder.folder, folder.checkpoint, results)
+
+
+def build(settings: TrainSettings, tower: str, base: Path | None) -> Detector:
+    """The detector as training starts it, all drawn from the seed; without a `base` its tower is random."""
+    detector = Detector(settings.detector(tower))
+    if base is not None:
+        adapters.load_base(detector.tower, checkpoint.read_base(base))
+    detector.initialise(torch.Generator().manual_seed(settings.seed))
+    detector.tower.recompute = settings.recompute
+    return detector
+
+
+def _base(settings: TrainSettings) -> Path:
+    """The base's verified file."""
+    known = weights.manifest().bases
+    if settings.base not in known:
+        raise SettingsError(f"base: {settings.base!r} is none of {', '.join(known)}")
+    return weights.base_file(known[settings.base], settings.offline)

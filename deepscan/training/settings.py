@@ -1,0 +1,224 @@
+"""All that training can be told, and how a TOML file tells it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from deepscan.errors import SettingsError
+from deepscan.model.header import DetectorSettings
+from deepscan.training.augment import AugmentSettings
+from deepscan.training.losses import LossSettings
+
+SCHEDULES = ("constant", "cosine")
+# Where a run lies and how it is carried out; two runs that differ in these alone learn the same.
+PLACES = (
+    "data", "test", "out", "name", "licence", "licence_note", "device", "offline", "workers", "save_every",
+    "recompute",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """The paper's recipe, but for what a field says.
+
+    `data` and `test` are folders of aligned crops (see manifest.read_crops); `out` is the run folder. Counts
+    of crops and steps are the whole run's, however many processes share it. `contrast`, `flcl`,
+    `alignment` and `raal` are the method's two losses (see LossSettings); both weights are None for "the
+    method's own", which is 0 for a detector without queries: the paper's baselines.
+    """
+
+    data: Path
+    out: Path
+    test: Path | None = None
+    dataset: str | None = None  # the one set in `data` to learn from; None: all there are
+    name: str = "detector"
+    licence: str = "Apache-2.0"  # of the checkpoint
+    licence_note: str = "not stated"  # of the data's terms, as the checkpoint says it
+    base: str = "clip-vit-b16"
+    # the detector
+    adapter: str = "lora"
+    token: str = "global"
+    queries: int = 4
+    heads: int = 8
+    patch_norm: bool = True
+    lora_rank: int = 4
+    lora_alpha: float = 8.0
+    effort_rank: int = 1
+    # the losses
+    contrast: str = "flcl"
+    flcl: float | None = None
+    alignment: str = "kl"
+    raal: float | None = None
+    tau: float = 0.1
+    temperature: float = 0.1
+    orthogonality: float = 0.0  # weights of effort's two penalties
+    keeping: float = 0.0
+    # what is shown
+    frames: int = 8  # of each video, spread evenly over its crops; all of them in testing
+    pseudo: float = 0.0  # share of the manipulated crops that are self-blended from real ones
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    validation: float = 0.2  # share of the groups held out, where the data names no "val" split
+    epochs: int = 10  # each shows as many crops as there are
+    steps: int | None = None  # stop after so many, within the epochs
+    batch: int = 16  # crops a step; half of them real, each beside its manipulation
+    accumulate: int = 1  # parts a batch is worked off in; the contrast sees one part at a time
+    # how it learns
+    lr: float = 2e-4
+    schedule: str = "constant"  # or cosine: down to 0 at the last step
+    warmup: int = 0  # steps of linear rise
+    weight_decay: float = 0.0  # decoupled: a step takes lr times this share of every weight
+    max_norm: float = 1.0  # of the gradient
+    seed: int = 0
+    # how it runs
+    device: str = "cpu"
+    precision: str = "bfloat16"  # autocast's; float32 casts nothing
+    recompute: bool = False  # layers anew in the backward pass: less memory, a third more time
+    compile: bool = False  # torch.compile
+    workers: int = 2  # processes that read and augment
+    save_every: int = 100  # steps between two states to resume from
+    offline: bool = False  # never fetch the base
+
+    def __post_init__(self) -> None:
+        self.detector("ViT-B-16-quickgelu")
+        self.losses()
+        if self.schedule not in SCHEDULES:
+            raise SettingsError(f"schedule: {self.schedule!r} is none of {', '.join(SCHEDULES)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise SettingsError(f"precision: {self.precision!r} is none of float32, bfloat16")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise SettingsError(f"device: {self.device!r} is none of cpu, cuda, cuda:N")
+        for count in ("frames", "epochs", "accumulate", "save_every"):
+            if getattr(self, count) < 1:
+                raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")
+        if self.steps is not None and self.steps < 1:
+            raise SettingsError(f"steps: {self.steps} is not a positive count")
+        if self.batch < 2 or self.batch % (2 * self.accumulate):
+            raise SettingsError(
+                f"batch: {self.batch} crops in {self.accumulate} part(s); each part is half real, so its"
+                " size is an even count"
+            )
+        for rate in ("lr", "max_norm"):
+            if not 0 < getattr(self, rate) < math.inf:
+                raise SettingsError(f"{rate}: {getattr(self, rate)} is not above 0")
+        for least in ("weight_decay", "orthogonality", "keeping", "warmup", "workers"):
+            if not getattr(self, least) >= 0:
+                raise SettingsError(f"{least}: {getattr(self, least)} is below 0")
+        if not 0 < self.validation < 1:
+            raise SettingsError(f"validation: {self.validation} is no share between 0 and 1")
+        if not 0 <= self.pseudo <= 1:
+            raise SettingsError(f"pseudo: {self.pseudo} is no share from 0 to 1")
+        if (self.orthogonality or self.keeping) and self.adapter != "effort":
+            raise SettingsError(f"orthogonality, keeping: penalties of effort, not {self.adapter}")
+        if self.token == "cls" and (self.flcl or self.raal):
+            raise SettingsError(
+                "token cls is the baseline without queries, which flcl and raal have no part in; leave them"
+                " out, or classify another token"
+            )
+
+    def detector(self, tower: str) -> DetectorSettings:
+        """What is trained, on the tower of the base."""
+        names = {entry.name for entry in fields(DetectorSettings)} - {"tower"}
+        return DetectorSettings(tower=tower, **{name: getattr(self, name) for name in names})
+
+    def losses(self) -> LossSettings:
+        """The method's losses, off for a baseline."""
+        ours = LossSettings()
+        off = self.token == "cls"
+        return LossSettings(
+            contrast="none" if off else self.contrast,
+            alignment="none" if off else self.alignment,
+            flcl=ours.flcl if self.flcl is None else self.flcl,
+            raal=ours.raal if self.raal is None else self.raal,
+            tau=self.tau,
+            temperature=self.temperature,
+        )
+
+    def recipe(self) -> dict[str, Any]:
+        """All that shapes the weights, without the places on this machine."""
+        return {k: v for k, v in asdict(self).items() if k not in PLACES}
+
+    def plain(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it; `from_plain` reads it back."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step `step` of `steps`, counted from 0."""
+        rate = self.lr
+        if step < self.warmup:
+            rate *= (step + 1) / self.warmup
+        elif self.schedule == "cosine":
+            done = (step - self.warmup) / max(1, steps - self.warmup)
+            rate *= (1 + math.cos(math.pi * done)) / 2
+        return rate
+
+
+def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
+    """Settings from plain values, unknown names refused.
+
+    Raises:
+        SettingsError: an unknown name (the nearest known one is told), a wrong type, or out of range.
+    """
+    given = dict(values)
+    _known(given, TrainSettings, where)
+    for place in ("data", "out", "test"):
+        if given.get(place) is not None:
+            given[place] = Path(given[place])
+    augment = given.get("augment")
+    if isinstance(augment, dict):
+        _known(augment, AugmentSettings, f"{where}, augment")
+        pairs: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in augment.items()
+        }
+        given["augment"] = AugmentSettings(**pairs)
+    try:
+        return TrainSettings(**given)
+    except TypeError as error:
+        raise SettingsError(f"{where}: {error}; see deepscan train --help") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a --config file: TrainSettings' names at its top level, a table [augment].
+
+    Raises:
+        SettingsError: no such file, or not TOML.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as TOML ({error})") from error
+    _known(values, TrainSettings, str(path))
+    return values
+
+
+def _known(values: Mapping[str, Any], kind: type[Any], where: str) -> None:
+    names = {entry.name: entry for entry in fields(kind)}
+    for name, value in values.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+            raise SettingsError(f"{where}: unknown setting {name!r}; {hint}")
+        _check_type(name, value, str(names[name].type), where)
+
+
+# What TOML and JSON may give for a field, by its annotation.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "Path": (str, Path),
+    "None": (type(None),), "AugmentSettings": (dict, AugmentSettings),
+}  # fmt: skip
+
+
+def _check_type(name: str, value: Any, annotation: str, where: str) -> None:
+    if annotation.startswith("tuple"):
+        kinds: tuple[type, ...] = (list, tuple)
+    else:
+        kinds = tuple(k for part in annotation.split(" | ") for k in _KINDS[part])
+    wrong_bool = isinstance(value, bool) and bool not in kinds
+    if wrong_bool or not isinstance(value, kinds):
+        raise SettingsError(f"{where}: {name}: {value!r} is no {annotation}")

@@ -1,0 +1,65 @@
+"""A tiny base and tiny crops to train on, for this process or, run as a script, for one of its own.
+
+python tests/toy.py FOLDER train --data ...    deepscan's command line, knowing the toy base in FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from deepscan.files import sha256
+from deepscan.model import tower, weights
+from deepscan.model.detector import Detector
+from deepscan.model.header import DetectorSettings
+
+SIZE = tower.TowerSize(32, 8, 32, 2, 16, head_width=8, quick_gelu=True)
+
+
+def install(folder: Path) -> tuple[object, object]:
+    """Make a base called "toy" known to this process, its file in `folder`; what stood there before."""
+    before = tower.tower_size, weights.manifest
+    tower.tower_size = {"toy": SIZE}.__getitem__  # type: ignore[assignment]
+    file = folder / "toy.safetensors"
+    if not file.exists():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            made = Detector(DetectorSettings(tower="toy"))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(made.tower.visual.state_dict(), file)
+    entry = weights.BaseEntry(
+        "toy", "toy", "tests", "none", "float32", str(file), sha256(file), file.stat().st_size, {}
+    )
+    known = weights.Manifest("toy", {"toy": entry}, {})
+    weights.manifest = lambda: known  # type: ignore[assignment]
+    return before
+
+
+def crops(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -> Path:
+    """Crops of made-up people; in manipulated ones a square in the middle is brighter by `signal`."""
+    rng = np.random.default_rng(0)
+    for person in range(people):
+        for frame in range(frames):
+            real = rng.integers(60, 160, (32, 32, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+            fake = real.copy()
+            fake[64:192, 64:192] += np.uint8(signal)
+            other = person ^ 1
+            for path, pixels in (
+                (f"real/{person:03d}_{frame}.jpg", real),
+                (f"fake/{person:03d}_{other:03d}_{frame}.jpg", fake),
+            ):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / path, quality=95)
+    return folder
+
+
+if __name__ == "__main__":
+    install(Path(sys.argv[1]))
+    from deepscan.cli import run
+
+    sys.exit(run(sys.argv[2:]))
