@@ -15,6 +15,8 @@ from typer import Option
 from deepscan.cli import weights
 from deepscan.cli.console import Exit, say
 from deepscan.cli.detect import detect
+from deepscan.cli.model import model
+from deepscan.cli.prepare import prepare
 from deepscan.cli.train import train
 from deepscan.errors import DeepscanError, SettingsError
 
@@ -27,7 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(detect)
+app.command()(prepare)
 app.command()(train)
+app.command()(model)
 app.add_typer(weights.app, name="weights")
 
 

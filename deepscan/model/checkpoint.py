@@ -26,7 +26,9 @@ def save(
     path: Path, detector: Detector, header: Header, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write what `detector` trained as a checkpoint, whole or not at all."""
-    write(path, {k: v.detach().to("cpu", dtype) for k, v in detector.trained_state().items()}, header)
+    write(
+        path, {k: v.detach().to("cpu", dtype) for k, v in detector.trained_state().items()}, header
+    )
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
