@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import toy
+from deepscan import metrics
 from deepscan.cli import run as cli
 from deepscan.errors import DataError, OutputError, SettingsError
 from deepscan.files import sha256
@@ -296,7 +297,7 @@ def test_a_run_leaves_a_detector_and_all_that_tells_how_it_came_about(
     names = {path.name for path in done.folder.iterdir()}
     assert names == {
         *("settings.json", "log.csv", "tensorboard", "state.safetensors", "detector.safetensors"),
-        *("curves.png", "results.json"),
+        *("curves.png", "results.json", "predictions-validation.csv", "predictions-test.csv"),
     }
     loaded, header = checkpoint.load(done.checkpoint, base)
     assert (
@@ -306,6 +307,11 @@ def test_a_run_leaves_a_detector_and_all_that_tells_how_it_came_about(
     )
     assert (header.name, header.training["date"]) == ("small", DATE)
     assert done.results["test"]["videos"] == {"real": 2, "manipulated": 2}
+    with (done.folder / "predictions-test.csv").open(encoding="utf-8", newline="") as file:
+        told = list(csv.DictReader(file))
+    labels = np.array([int(line["label"]) for line in told])
+    logits = np.array([float(line["logit"]) for line in told])
+    assert metrics.auc(labels, logits) == done.results["test"]["frame_auc"]["value"]
     assert str(tmp_path) not in json.dumps(header.training)  # no places of this machine
     assert loaded.score(np.zeros((1, 256, 256, 3), np.uint8)).logit.shape == (1,)
     stated = json.loads((done.folder / "settings.json").read_text("utf-8"))

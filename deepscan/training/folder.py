@@ -15,21 +15,26 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import deepscan
 from deepscan.errors import DataError, OutputError, SettingsError
 from deepscan.files import part_file, sha256
+from deepscan.manifest import CropRow
 from deepscan.model.detector import Detector
 from deepscan.training import curves
 from deepscan.training.settings import TrainSettings, from_plain
+
+PREDICTION = ("video", "label", "method", "group", "frame", "logit")
 
 # What the numbers and weights of a run depend on, beside deepscan itself.
 PACKAGES = [
@@ -131,6 +136,19 @@ class RunFolder:
             part.write_text(
                 json.dumps(content, indent=2, default=str, allow_nan=False) + "\n", "utf-8"
             )
+
+    def write_predictions(
+        self, name: str, rows: Sequence[CropRow], logits: Float[np.ndarray, " n"]
+    ) -> None:
+        """Each crop's logit, so that any measure can be taken, and any two runs compared, later on."""
+        with (
+            part_file(self.folder / f"predictions-{name}.csv") as part,
+            part.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(PREDICTION)
+            for row, logit in zip(rows, logits.tolist(), strict=True):
+                writer.writerow([row.video, row.label, row.method, row.group, row.frame, logit])
 
     # -- the log ------------------------------------------------------------------------------------
 

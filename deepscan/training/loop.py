@@ -63,7 +63,7 @@ def ranks(device: str) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, device)
         return
-    if device.startswith("cuda"):
+    if device.startswith("cuda"):  # tell the processes' GPUs apart
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")

@@ -163,6 +163,7 @@ def _run(
         for name, rows in (("validation", sides.val), ("test", sides.test)):
             if rows:
                 logits = score(stored, rows, settings, progress, f"judging {name}")
+                folder.write_predictions(name, rows, logits)
                 labels = np.array([row.label for row in rows])
                 results[name] = metrics.summary([row.video for row in rows], labels, logits, rng)
         checkpoint.write(
