@@ -5,6 +5,8 @@ python tests/toy.py FOLDER train --data ...    deepscan's command line, knowing 
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,6 +57,31 @@ def crops(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -> P
             ):
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(folder / path, quality=95)
+    return folder
+
+
+def prepared(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -> Path:
+    """The same crops in DeepfakeBench's form, with masks: the square."""
+    flat = crops(folder / "flat", people, frames, signal)
+    mask = np.zeros((256, 256), np.uint8)
+    mask[64:192, 64:192] = 255
+    listed: dict[str, dict[str, object]] = {"toy_real": {}, "toy_fake": {}}
+    for kind, videos in zip(("real", "fake"), listed.values(), strict=True):
+        for path in sorted((flat / kind).glob("*.jpg")):
+            person, frame = path.name[:3], int(path.stem.split("_")[-1])
+            inner = f"toy/{kind}/frames/{person}/{frame:03d}.png"
+            for name in (inner, inner.replace("frames", "masks")):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.open(path).save(folder / inner)
+            if kind == "fake":
+                Image.fromarray(mask).save(folder / inner.replace("frames", "masks"))
+            entry = videos.setdefault(
+                person, {"label": f"toy_{kind}", "frames": [], "source": person, "group": person}
+            )
+            entry["frames"].append(inner)  # type: ignore[index]
+    text = json.dumps({"toy": {label: {"train": videos} for label, videos in listed.items()}})
+    (folder / "toy.json").write_text(text, "utf-8")
+    shutil.rmtree(flat)
     return folder
 
 
