@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
+import tomllib
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from deepscan.errors import SettingsError
@@ -110,3 +114,67 @@ class Settings:
             return float(value) if isinstance(value, Fraction) else value
 
         return plain(asdict(self))
+
+
+# --- deepscan.toml ---------------------------------------------------------------------------------
+
+TABLES = ("data", "train")  # [train] is read, and checked, by what trains
+
+
+def data_root(flag: Path | None) -> Path:
+    """The folder the user's data sets lie in: --root, else DEEPSCAN_DATA, else deepscan.toml's [data] root.
+
+    Of deepscan.toml files the nearest counts, in the working folder or above it; a relative root in it
+    starts at the file's own folder.
+
+    Raises:
+        SettingsError: none of the three says so, or what says so names no folder.
+    """
+    if flag is not None:
+        root, origin = flag, "--root"
+    elif named := os.environ.get("DEEPSCAN_DATA"):
+        root, origin = Path(named), "DEEPSCAN_DATA"
+    else:
+        here = Path.cwd()
+        places = (folder / "deepscan.toml" for folder in (here, *here.parents))
+        file = next((place for place in places if place.is_file()), None)
+        table = read_toml(file).get("data", {}) if file else {}
+        if not file or "root" not in table:
+            raise SettingsError(
+                "no data root: name the folder of your data sets with --root, with the variable"
+                ' DEEPSCAN_DATA, or in deepscan.toml as root = "..." under [data]'
+                + (f" ({file} does not)" if file else "")
+            )
+        root, origin = file.parent / table["root"], str(file)
+    if not root.is_dir():
+        raise SettingsError(f"data root {root}, from {origin}: no such folder; correct it there")
+    return root
+
+
+def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a deepscan.toml; keys of [data] are checked here.
+
+    Raises:
+        SettingsError: unreadable, no TOML, or an unknown table or key, with the nearest known one.
+    """
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: neither TOML nor text
+        raise SettingsError(f"{path}: not readable TOML: {error}") from error
+    for name, table in tables.items():
+        check_known(name, TABLES, f"{path}")
+        if not isinstance(table, dict):
+            raise SettingsError(f"{path}: {name} is a table; write [{name}] above its keys")
+    for key, value in tables.get("data", {}).items():
+        check_known(key, ("root",), f"{path}: [data]")
+        if not isinstance(value, str):
+            raise SettingsError(f"{path}: [data] {key}: {value!r} is not a path in quotes")
+    return tables
+
+
+def check_known(key: str, known: tuple[str, ...], where: str) -> None:
+    """Raise SettingsError unless `key` is `known`; it names the nearest that is."""
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise SettingsError(f"{where}: unknown key {key}; {hint}")

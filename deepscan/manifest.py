@@ -1,101 +1,345 @@
-"""Data-set listings -> rows: the only file that knows how data sets name their files.
+"""Prepared crops -> rows: the only file that knows how listings of crops name their files.
 
-A row says where a picture or clip lies, whether it is manipulated (label 1), which video it belongs
-to and which group. A video's identity is its label and id(s), so that a forgery never merges with its
-original; videos of one group share a person and must not be split between training and judging.
+Two forms are read. DeepfakeBench's: a JSON for each set, {set: {label: {split: {video: {label, frames}}}}},
+with one more level, c23 | c40 | raw, under the splits of FaceForensics++, FF-*, FaceShifter and
+DeepFakeDetection; frames/, landmarks/ and masks/ lie side by side. And a flat folder with
+real/<id>_<k>.jpg and fake/<target>_<source>_<k>.jpg, as FaceForensics++ numbers its videos.
 """
 
 from __future__ import annotations
 
-import csv
+import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from deepscan.errors import DataError
 
-PAIRS_COLUMNS = ("name", "kind", "source_group")
+# Where the JSONs, and the pictures they name, may lie under the folder handed in.
+LISTINGS_IN = ("", "dataset_json", "preprocessing/dataset_json")
+PICTURES_IN = ("", "datasets/rgb", "rgb", "datasets")
+
+# Where a prepared set may lie under the user's data root, beside a folder of its own name.
+PREPARED_IN = ("", "prepared", "DeepfakeBench")
+
+SPLITS = ("train", "val", "test")
+STATED = ("source", "group", "method")  # what deepscan's own JSONs add to an entry
+
 CROP_NAME = {
     "real": re.compile(r"(?P<ids>\w+?)_(?P<frame>\d+)\.jpg"),
     "fake": re.compile(r"(?P<ids>[^\W_]+_[^\W_]+)_(?P<frame>\d+)\.jpg"),
 }
 
+# How data sets put a forgery's ids into its name: the person seen, the one whose face was put there.
+FORGERIES = {
+    "FF-": re.compile(r"(?P<target>\d{3})(?:_(?P<other>\d{3}))?(?P<scene>)"),
+    "DFD_": re.compile(r"(?P<target>\d+)(?:_(?P<other>\d+))?(?P<scene>__.+?)(?:__\w+)?"),
+    "CelebDF": re.compile(r"(?P<target>id\d+)(?:_(?P<other>id\d+))?(?P<scene>_\d+)"),
+}
 
-@dataclass(frozen=True, slots=True)
-class PairRow:
-    """A clip whose left half is the camera's picture and whose right half is the same, face swapped."""
-
-    path: Path
-    name: str
-    source_group: str  # the person before the camera
+# Names of sets, the folder of their official layout, and what the data set's own page is called.
+ORIGINS = {
+    r"FaceForensics\+\+|FF-.*|FaceShifter|DeepFakeDetection": (
+        "FaceForensics++",
+        "github.com/ondyari/FaceForensics",
+    ),
+    r"Celeb-DF-v1": ("Celeb-DF-v1", "github.com/yuezunli/celeb-deepfakeforensics"),
+    r"Celeb-DF-v2": ("Celeb-DF-v2", "github.com/yuezunli/celeb-deepfakeforensics"),
+    r"DFDC": ("DFDC", "ai.meta.com/datasets/dfdc"),
+    r"DFDCP": ("DFDCP", "ai.meta.com/datasets/dfdc, the preview"),
+    r"DeeperForensics-1\.0|test_DFR": (
+        "DeeperForensics-1.0",
+        "github.com/EndlessSora/DeeperForensics-1.0",
+    ),
+    r"test_WDF": ("WildDeepfake", "github.com/OpenTAI/wild-deepfake"),
+    r"test_FFIW": ("FFIW-10K", "github.com/tfzhou/FFIW"),
+    r".*_ff": ("DF40", "github.com/YZY-stack/DF40"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class CropRow:
-    """One aligned face crop."""
+    """One aligned face crop in a file."""
 
     path: Path
-    label: int
-    video: str  # "real/000" or "fake/000_003"
-    group: str
+    label: int  # 1 = manipulated
+    video: str  # set, label, method and full relative path: names alone repeat across methods
+    source: str  # equal for a real video and the manipulations of it; "" where unknown
+    group: str  # persons tied together: one group must never be on both sides of a split
+    method: str  # "real", or what made the forgery: "FF-DF", "pairs_fake"
+    split: str  # "train", "val", "test", or "" where the listing states none
+    frame: int  # frame number; of files not named by numbers the place in sorted order
+    mask: Path | None  # the forged region, white; crop pixels
+    landmarks: Path | None  # .npy (5, 2) or (81, 2), x and y in crop pixels
 
 
-def read_pairs(folder: Path) -> list[PairRow]:
-    """The side-by-side clips that `folder`/pairs.csv lists, in its order.
+def read_crops(
+    folder: Path, sets: Sequence[str] | None = None, compression: str = "c23"
+) -> list[CropRow]:
+    """Rows of all crops prepared in `folder`, in DeepfakeBench's form or flat (see above).
 
-    Rows of another `kind` than "pair" are left out: they show one picture only, so a forgery among them
-    has no original of the same codec history to be compared with.
+    Label 0 is what the listing calls ...real, in any case. A video that stands in several splits gives
+    rows for each: Celeb-DF's and DFDCP's val equal their test, and Celeb-DF's train holds everything,
+    so their val must never be used for selection. A picture that several sets list for one split (the
+    FF-real of FaceShifter and FF-DF) is one row, of the first of these sets.
 
-    Raises:
-        DataError: no such folder or listing, columns or clips missing, a name twice, or no pair in it.
-    """
-    listing = folder / "pairs.csv"
-    if not listing.is_file():
-        raise DataError(f"{listing}: no such file; --data wants a folder of clips with a pairs.csv")
-    with listing.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if missing := [c for c in PAIRS_COLUMNS if c not in (reader.fieldnames or ())]:
-            raise DataError(
-                f"{listing}: no column {', '.join(missing)}; needed are {', '.join(PAIRS_COLUMNS)}"
-            )
-        lines = [line for line in reader if line["kind"] == "pair"]
-    if not lines:
-        raise DataError(f"{listing}: lists no clip of kind pair; there is nothing to train on")
-    rows = [PairRow(folder / f"{r['name']}.mp4", r["name"], r["source_group"]) for r in lines]
-    if any(not row.name or not row.source_group for row in rows):
-        raise DataError(f"{listing}: a pair without a name or a source_group; fill it in")
-    if len({row.name for row in rows}) < len(rows):
-        raise DataError(f"{listing}: a clip is listed twice; each name must stand once")
-    if absent := [row.path.name for row in rows if not row.path.is_file()]:
-        raise DataError(
-            f"{folder}: {len(absent)} of {len(rows)} listed clips are not there, first {absent[0]};"
-            " complete the folder or take them out of pairs.csv"
-        )
-    return rows
-
-
-def read_crops(folder: Path) -> list[CropRow]:
-    """Aligned crops lying in `folder` as real/<id>_<frame>.jpg and fake/<target>_<source>_<frame>.jpg.
-
-    This is how FaceForensics++ numbers its videos: forgery a_b shows video a with the face or the
-    expression of b. Videos tied by a forgery belong to one group, named by its smallest id.
+    Args:
+        sets: names of JSONs without ".json", in the order wanted; None reads all there are, those
+            of most labels first.
+        compression: which level of those sets that have one.
 
     Returns:
-        Rows sorted by label (real first), video and frame number.
+        Rows by set, label name (real before manipulated), split, video and frame. One class may be all
+        there is; who needs both must look.
 
     Raises:
-        DataError: a folder is missing or empty, or a file name is of another form.
+        DataError: nothing of either form is there, a set is missing or malformed, lists files that are
+            not there, or has other levels of compression only.
+    """
+    found = _listings(folder)
+    if sets is None:
+        read = {name: labels for name, path in found.items() if (labels := _load(path))}
+        read = dict(sorted(read.items(), key=lambda item: (-len(item[1]), item[0])))
+        if not read:
+            return _read_flat(folder)
+    else:
+        if absent := [name for name in sets if name not in found]:
+            raise DataError(
+                f"{folder}: no {absent[0]}.json here, nor in {' or '.join(LISTINGS_IN[1:])}; there"
+                f" {'are ' + ', '.join(sorted(found)) if found else 'is no listing at all'}"
+            )
+        read = {name: _load(found[name]) for name in sets}
+    videos = [v for name, labels in read.items() for v in _videos(found[name], labels, compression)]
+    return _rows(folder, videos)
+
+
+def locate(root: Path, name: str) -> Path:
+    """The folder under the data root from which `read_crops` takes the prepared set `name`.
+
+    Raises:
+        DataError: it is nowhere; names the folders looked in and how to prepare the set.
+    """
+    places = [root / inner for inner in (*PREPARED_IN, name, f"prepared/{name}")]
+    for place in places:
+        if any((place / inner / f"{name}.json").is_file() for inner in LISTINGS_IN):
+            return place
+    layout, page = next(
+        (o for names, o in ORIGINS.items() if re.fullmatch(names, name)), (name, "")
+    )
+    whose = f"; the data set itself is had from {page}" if page else ""
+    raise DataError(
+        f"{root}: no prepared {name} here. Looked for {name}.json in {', '.join(map(str, places))}, and in"
+        f" {' and '.join(LISTINGS_IN[1:])} of each. Prepare it with"
+        f" `deepscan prepare {root / layout} --out {root / 'prepared'}`{whose}"
+    )
+
+
+def beside(folder: PurePosixPath, kind: str) -> PurePosixPath | None:
+    """The folder of "landmarks" or "masks" that belongs to .../frames/<video>; None for another form."""
+    outer, video = folder.parts[:-1], folder.name
+    if "frames" not in outer:
+        return None
+    place = len(outer) - 1 - outer[::-1].index("frames")
+    return PurePosixPath(*outer[:place], kind, *outer[place + 1 :], video)
+
+
+# --- DeepfakeBench's form --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Video:
+    """One entry of a JSON. `stated`: what deepscan's own JSONs say beyond DeepfakeBench's."""
+
+    set: str
+    name: str  # of the label: "FF-real"
+    split: str
+    video: str
+    frames: tuple[str, ...]  # normalised paths
+    stated: dict[str, str]
+
+    @property
+    def label(self) -> int:
+        return 0 if _is_real(self.name) else 1
+
+    @property
+    def method(self) -> str:
+        return self.stated.get("method", self.name) if self.label else "real"
+
+    @property
+    def identity(self) -> str:
+        folder = PurePosixPath(self.frames[0]).parent
+        inner = folder if folder.name == self.video else folder / self.video
+        return f"{self.set}/{self.label}/{self.method}/{inner}"
+
+    def ties(self) -> tuple[str, tuple[str, ...]]:
+        """Source, and the ids that this video ties into one group."""
+        source = self.stated.get("source", "")
+        ids: tuple[str, ...] = ()
+        for start, form in FORGERIES.items():
+            if self.name.startswith(start) and (match := form.fullmatch(self.video)):
+                source = source or match["target"] + match["scene"]
+                ids = tuple(i for i in (match["target"], match["other"]) if i)
+        if group := self.stated.get("group"):
+            ids = (group,)
+        return source, ids or (source or self.identity,)
+
+
+class _Shelves:
+    """The folders where pictures may lie. Each is listed once: a set has 100,000 files and more."""
+
+    def __init__(self, folder: Path) -> None:
+        self._places = [folder / inner for inner in PICTURES_IN]
+        self._listed: dict[str, tuple[Path, frozenset[str]]] = {}
+        self._beside: dict[tuple[str, str], str | None] = {}
+
+    def find(self, inner: str, name: str) -> Path | None:
+        """The file `name` of the folder `inner`, under the first place that has this folder."""
+        if inner not in self._listed:
+            folder = next((p / inner for p in self._places if (p / inner).is_dir()), None)
+            found = frozenset(os.listdir(folder) if folder else ())
+            self._listed[inner] = (folder or self._places[0], found)
+        place, names = self._listed[inner]
+        return place / name if name in names else None
+
+    def find_beside(self, inner: str, kind: str, name: str) -> Path | None:
+        """The mask or landmarks of a frame that lies in the folder `inner`."""
+        if (inner, kind) not in self._beside:
+            found = beside(PurePosixPath(inner), kind)
+            self._beside[inner, kind] = str(found) if found else None
+        place = self._beside[inner, kind]
+        return self.find(place, name) if place else None
+
+
+def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
+    ties = [video.ties() for video in videos]
+    groups = _groups(ids for _, ids in ties)
+    shelves = _Shelves(folder)
+    rows: dict[tuple[Path, str], CropRow] = {}
+    missing: list[str] = []
+    for video, (source, ids) in zip(videos, ties, strict=True):
+        identity, group = video.identity, groups[ids[0]]
+        for number, frame in _numbered(video.frames):
+            inner, _, name = frame.rpartition("/")
+            stem = name.rpartition(".")[0]
+            path = shelves.find(inner, name)
+            if path is None:
+                missing.append(frame)
+            elif (path, video.split) not in rows:
+                rows[path, video.split] = CropRow(
+                    path,
+                    video.label,
+                    identity,
+                    source,
+                    group,
+                    video.method,
+                    video.split,
+                    number,
+                    shelves.find_beside(inner, "masks", f"{stem}.png"),
+                    shelves.find_beside(inner, "landmarks", f"{stem}.npy"),
+                )
+    if missing:
+        raise DataError(
+            f"{folder}: {len(missing)} listed pictures are not there, first {missing[0]}; looked under"
+            f" {', '.join(str(folder / inner) for inner in PICTURES_IN)}."
+            " Complete the copy or prepare it again"
+        )
+    if not rows:
+        raise DataError(f"{folder}: its listings name no picture at all; prepare the set again")
+    return list(rows.values())
+
+
+def _numbered(frames: Iterable[str]) -> list[tuple[int, str]]:
+    """Frames in order with their numbers; by name and counted where some stems are not numbers."""
+    frames = sorted(set(frames))
+    stems = [frame.rpartition("/")[2].rpartition(".")[0] for frame in frames]
+    if all(stem.isdecimal() for stem in stems):
+        return sorted((int(stem), frame) for stem, frame in zip(stems, frames, strict=True))
+    return list(enumerate(frames))
+
+
+def _listings(folder: Path) -> dict[str, Path]:
+    """The JSONs by name; of two of one name, the one nearer to `folder`."""
+    paths = [path for inner in LISTINGS_IN for path in (folder / inner).glob("*.json")]
+    return {path.stem: path for path in reversed(paths)}
+
+
+def _load(path: Path) -> Any:
+    """The set in a JSON, or None when this is no set's listing: a data set's own files may lie beside."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: neither JSON nor text
+        raise DataError(f"{path}: not readable JSON ({error}); copy or prepare it again") from error
+    return document.get(path.stem) if isinstance(document, dict) else None
+
+
+def _videos(path: Path, labels: Any, compression: str) -> Iterator[_Video]:
+    """The entries of one set that have frames, real ones first."""
+    if labels is None:
+        raise DataError(f"{path}: no listing of crops: its outermost name is not {path.stem!r}")
+    try:
+        for name in sorted(labels, key=lambda name: (not _is_real(name), name)):
+            for split, inner in labels[name].items():
+                for video, entry in sorted(_level(path, inner, compression).items()):
+                    frames = tuple(_normalised(path, frame) for frame in entry["frames"])
+                    if entry.get("split", split) != split and split != SPLITS[0]:
+                        continue  # no split is stated, hence listed in each: one is enough
+                    if frames:
+                        stated = {key: str(entry[key]) for key in STATED if key in entry}
+                        stands = str(entry.get("split", split))
+                        yield _Video(path.stem, name, stands, video, frames, stated)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not of the form {{set: {{label: {{split: {{video: {{label, frames}}}}}}}}}}"
+            f" ({type(error).__name__}: {error}); prepare it again"
+        ) from error
+
+
+def _level(path: Path, videos: dict[str, Any], compression: str) -> dict[str, Any]:
+    """The videos of a split; of those at `compression` where there are levels.
+
+    What is no entry is passed over: DeepfakeBench writes DFDC's val as one nameless video.
+    """
+    entries = {name: entry for name, entry in videos.items() if isinstance(entry, dict)}
+    if not entries or any("frames" in entry for entry in entries.values()):
+        return entries
+    if compression not in entries:
+        raise DataError(
+            f"{path}: holds {', '.join(sorted(entries))}, not {compression}; prepare that level, or ask for"
+            " one of these"
+        )
+    return dict(entries[compression])
+
+
+def _normalised(path: Path, frame: str) -> str:
+    """A listed path relative to where pictures lie: one rule for all dialects that are about.
+
+    Backslashes are slashes; what leads up to datasets/rgb/ goes, and so do "./" and "/" in front.
+    """
+    parts = frame.replace("\\", "/").rpartition("datasets/rgb/")[2].split("/")
+    if ".." in parts:
+        raise DataError(f"{path}: lists {frame}, which leads out of the data; prepare it again")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _is_real(name: str) -> bool:
+    return name.lower().endswith("real")
+
+
+# --- flat folders ----------------------------------------------------------------------------------
+
+
+def _read_flat(folder: Path) -> list[CropRow]:
+    """Crops lying as real/<id>_<frame>.jpg and fake/<target>_<other>_<frame>.jpg.
+
+    Forgery a_b shows video a with the face or the expression of b. Videos tied by a forgery belong to
+    one group, named by its smallest id.
     """
     found: list[tuple[int, tuple[str, ...], int, Path]] = []
     for label, kind in enumerate(("real", "fake")):
-        paths = sorted((folder / kind).glob("*.jpg"))
-        if not paths:
-            raise DataError(
-                f"{folder / kind}: no such folder, or no .jpg in it; a crops folder holds"
-                " real/<id>_<frame>.jpg and fake/<target>_<source>_<frame>.jpg"
-            )
-        for path in paths:
+        for path in sorted((folder / kind).glob("*.jpg")):
             match = CROP_NAME[kind].fullmatch(path.name)
             if match is None:
                 raise DataError(
@@ -103,10 +347,27 @@ def read_crops(folder: Path) -> list[CropRow]:
                 )
             ids = tuple(match["ids"].split("_")) if label else (match["ids"],)
             found.append((label, ids, int(match["frame"]), path))
+    if not found:
+        raise DataError(
+            f"{folder}: no crops here: neither a DeepfakeBench listing (<set>.json, here or in"
+            f" {' or '.join(LISTINGS_IN[1:])}), nor real/<id>_<frame>.jpg, nor"
+            " fake/<target>_<source>_<frame>.jpg; `deepscan prepare` makes crops from videos"
+        )
     groups = _groups(ids for _, ids, _, _ in found)
     return [
-        CropRow(path, label, f"{'fake' if label else 'real'}/{'_'.join(ids)}", groups[ids[0]])
-        for label, ids, _, path in sorted(found)
+        CropRow(
+            path,
+            label,
+            f"{'fake' if label else 'real'}/{'_'.join(ids)}",
+            source=ids[0],
+            group=groups[ids[0]],
+            method="fake" if label else "real",
+            split="",
+            frame=frame,
+            mask=None,
+            landmarks=None,
+        )
+        for label, ids, frame, path in sorted(found)
     ]
 
 

@@ -1,0 +1,422 @@
+"""Data sets -> aligned crops in DeepfakeBench's folder and JSON form, over all cores, resumable.
+
+A video's crops are written aside and renamed into place, then a line in OUT/.prepare/<set>.jsonl says
+that it is finished; the JSONs are written from these lines at the end. So whatever breaks a run off,
+the next one does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from deepscan.config import Faces
+from deepscan.cutting import Cuts, cut_archive, cut_pair, cut_video
+from deepscan.errors import InputError, OutputError, SettingsError
+from deepscan.faces import FaceFinder
+from deepscan.files import part_file
+from deepscan.layouts import ARCHIVE, SPLITS, Layout, VideoRow, read_layout
+from deepscan.ledger import Entry, Ledger
+from deepscan.manifest import beside
+
+LEVELS = ("raw", "c23", "c40")
+
+# Called with what is being done, how many videos are done, and how many there are.
+Progress = Callable[[str, int, int], None]
+
+Task = tuple[VideoRow, ...]  # what is cut in one go: a video, or both halves of a pair
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSettings:
+    """What decides the crops (`frames` of a video, `compression` of FaceForensics++), and `jobs`."""
+
+    frames: int = 32
+    compression: str = "c23"
+    jobs: int = field(default_factory=cores)
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise SettingsError(f"frames: {self.frames} is not a positive count")
+        if self.compression not in LEVELS:
+            raise SettingsError(f"compression: {self.compression!r} is none of {', '.join(LEVELS)}")
+        if self.jobs < 1:
+            raise SettingsError(f"jobs: {self.jobs} is not a positive count")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How the videos of one label and split fared; `videos` is the sum of ready, faceless and failed."""
+
+    name: str  # DeepfakeBench's of the label
+    split: str
+    videos: int
+    ready: int
+    faceless: int
+    failed: int
+    crops: int
+
+    def __post_init__(self) -> None:
+        if self.videos != self.ready + self.faceless + self.failed:
+            raise ValueError(f"counts do not add up: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What lies prepared after a run, whichever run made it."""
+
+    out: Path
+    listings: tuple[Path, ...]  # the JSONs written
+    counts: tuple[Count, ...]  # by label and split
+    failures: tuple[tuple[str, str], ...]  # relative path of the video's crops, and why
+    damaged_frames: int  # sampled, but not decoded whole
+    faceless_frames: int  # of videos that have others with a face, too
+    fresh: int  # videos cut by this run
+
+    def total(self, what: str) -> int:
+        """The sum of one of Count's numbers."""
+        return sum(getattr(count, what) for count in self.counts)
+
+    def __str__(self) -> str:
+        words = ", ".join(f"{self.total(what)} {what}" for what in ("ready", "faceless", "failed"))
+        return f"{self.total('videos')} videos: {words}; {self.total('crops')} crops in {self.out}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "out": str(self.out),
+            "listings": [str(path) for path in self.listings],
+            **{
+                what: self.total(what)
+                for what in ("videos", "ready", "faceless", "failed", "crops")
+            },
+            "damaged_frames": self.damaged_frames,
+            "faceless_frames": self.faceless_frames,
+            "fresh": self.fresh,
+            "counts": [asdict(count) for count in self.counts],
+            "failures": [{"video": video, "reason": reason} for video, reason in self.failures],
+        }
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    settings: PrepareSettings | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Cut all videos of `source` (see layouts.py) into crops under `out`, where not done already.
+
+    Videos whose file has changed in size, and those that failed, are tried again. A video that cannot
+    be read never stops the others.
+
+    Raises:
+        DataError: `source` is no known layout, or its listings are damaged.
+        SettingsError: `out` was begun with other settings.
+        OutputError: nothing can be written there, as on a full disk (what is finished is kept), or what
+            would be written over is another tool's.
+    """
+    settings = settings or PrepareSettings()
+    layout = read_layout(source, settings.compression)
+    state = out / ".prepare"
+    decisive = {"frames": settings.frames, "compression": settings.compression}
+    file = state / f"{layout.name}.jsonl"
+    if not file.exists():
+        _check_free(out, layout)
+    ledger = Ledger(file, decisive)
+    aside = state / f"{layout.name}.part"
+    shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
+    tasks = _tasks(layout.rows)
+    todo = [task for task in tasks if not all(_done(row, ledger.entries) for row in task)]
+    finished = len(tasks) - len(todo)
+    work = _pooled if settings.jobs > 1 and len(todo) > 1 else _here
+    for entries in work(_Job(out, aside, settings.frames), todo, settings.jobs):
+        ledger.append(entries)
+        finished += 1
+        if progress is not None:
+            progress("cutting faces", finished, len(tasks))
+    shutil.rmtree(aside, ignore_errors=True)
+    listings = tuple(_write_listing(out, name, layout, ledger.entries) for name in layout.sets)
+    return _summary(out, listings, layout.rows, ledger.entries, sum(map(len, todo)))
+
+
+def _check_free(out: Path, layout: Layout) -> None:
+    """Raise OutputError where listings or crops lie that no ledger of ours tells of."""
+    places = [out / f"{name}.json" for name in layout.sets] + [
+        out / r.relative for r in layout.rows
+    ]
+    for place in places:
+        if place.exists():
+            raise OutputError(
+                f"{place}: already there, but not made by deepscan prepare; it is kept, choose another --out"
+            )
+
+
+def _tasks(rows: Sequence[VideoRow]) -> list[Task]:
+    """Rows by themselves, and the two halves of a clip together."""
+    tasks: dict[tuple[Path, bool, PurePosixPath | None], list[VideoRow]] = {}
+    for row in rows:
+        paired = row.half is not None
+        tasks.setdefault((row.path, paired, None if paired else row.relative), []).append(row)
+    return [tuple(task) for task in tasks.values()]
+
+
+def _done(row: VideoRow, entries: Mapping[str, Entry]) -> bool:
+    entry = entries.get(str(row.relative))
+    return entry is not None and entry.state != "failed" and entry.bytes == _bytes(row.path)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # reading it will say what is wrong with it
+
+
+# --- workers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What all tasks of a run share."""
+
+    out: Path
+    aside: Path
+    frames: int
+
+
+_finder: FaceFinder | None = None  # one for each process
+
+
+def _cut(job: _Job, task: Task) -> list[Entry]:
+    """Cut one task's videos and put their crops in place."""
+    global _finder
+    if _finder is None:
+        faces = Faces()
+        _finder = FaceFinder(faces.min_size, faces.min_confidence, faces.working_side)
+    row, size = task[0], _bytes(task[0].path)
+    try:
+        if row.half is not None:
+            halves = cut_pair(row.path, job.frames, _finder)
+            cut = [{str(r.relative): halves[r.half or 0]} for r in task]
+        elif row.path.name.endswith(ARCHIVE):
+            inner = row.relative
+            found = cut_archive(row.path, job.frames)
+            cut = [{str(inner.parent / f"{inner.name}_{s}"): cuts for s, cuts in found.items()}]
+        else:
+            cut = [{str(row.relative): cut_video(row.path, row.mask, job.frames, _finder)}]
+    except InputError as error:
+        return [Entry(str(r.relative), size, "failed", reason=str(error)) for r in task]
+    return [_keep(job, r, size, folders) for r, folders in zip(task, cut, strict=True)]
+
+
+def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Entry:
+    """Write the crops of a row and say how it fared."""
+    crops: dict[str, list[str]] = {}
+    for folder, cuts in folders.items():
+        if cuts.crops:
+            _write(job, PurePosixPath(folder), cuts)
+            crops[folder] = [f"{cut.index:03d}" for cut in cuts.crops]
+    damaged, faceless, unchanged = (
+        sum(getattr(cuts, what) for cuts in folders.values())
+        for what in ("damaged", "faceless", "unchanged")
+    )
+    state, reason = ("ok", "") if crops else ("faceless", "")
+    if not crops and unchanged:
+        state, reason = "failed", f"{row.path}: both halves show the same face; is it a pair?"
+    elif not crops and not faceless:
+        state, reason = "failed", f"{row.path}: none of its sampled frames can be decoded"
+    return Entry(str(row.relative), size, state, crops, damaged, faceless, reason)
+
+
+def _write(job: _Job, inner: PurePosixPath, cuts: Cuts) -> None:
+    """Crops, landmarks and masks of one video: written aside, then renamed; what lay there goes."""
+    try:
+        job.aside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=job.aside) as part:
+            parts = {kind: Path(part) / kind for kind in ("masks", "landmarks", "frames")}
+            for cut in cuts.crops:
+                name = f"{cut.index:03d}"
+                _save_png(parts["frames"] / f"{name}.png", cut.pixels)
+                if cut.mask is not None:
+                    _save_png(parts["masks"] / f"{name}.png", np.where(cut.mask, 255, 0))
+                if cut.landmarks is not None:
+                    parts["landmarks"].mkdir(exist_ok=True)
+                    np.save(parts["landmarks"] / f"{name}.npy", cut.landmarks.astype(np.float32))
+            for kind, folder in parts.items():
+                named = inner if kind == "frames" else beside(inner, kind)
+                assert named is not None  # a row's relative path goes over frames/
+                place = job.out / named
+                if place.exists():
+                    shutil.rmtree(place)
+                if folder.exists():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(folder, place)
+    except OSError as error:
+        raise OutputError(
+            f"{job.out / inner}: cannot be written: {error.strerror or error}; what is finished is kept,"
+            " run the same command again when there is room"
+        ) from error
+
+
+def _save_png(path: Path, pixels: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def _here(job: _Job, tasks: Sequence[Task], _: int) -> Iterator[list[Entry]]:
+    """One task after the other in this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the workers, so that the same crops come out
+    try:
+        for task in tasks:
+            yield _cut(job, task)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Entry]]:
+    """Tasks over `jobs` processes, in the order they finish.
+
+    Where a process dies (a decoder's fault, or memory), the videos under way are cut again one at a time:
+    the one that kills its process once more has failed.
+    """
+    waiting = deque(tasks)
+    while waiting:
+        running: dict[Future[list[Entry]], Task] = {}
+        pool = ProcessPoolExecutor(min(jobs, len(waiting)), get_context("spawn"), _start)
+        try:
+            while waiting or running:
+                while waiting and len(running) < (2 * jobs if jobs > 1 else 1):
+                    running[pool.submit(_cut, job, waiting[0])] = waiting[0]
+                    waiting.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    entries = future.result()
+                    del running[future]
+                    yield entries
+        except BrokenProcessPool:
+            under_way = list(running.values())
+            if len(under_way) == 1:
+                reason = f"{under_way[0][0].path}: reading it killed the process; is memory short?"
+                yield [Entry(str(row.relative), 0, "failed", reason=reason) for row in under_way[0]]
+            elif under_way:
+                yield from _pooled(job, under_way, 1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+    """Make a worker: one thread, deaf to Ctrl-C, which its parent hears, and gone when that is."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+# --- results ---------------------------------------------------------------------------------------
+
+
+def _write_listing(out: Path, name: str, layout: Layout, entries: Mapping[str, Entry]) -> Path:
+    """One set's JSON, as DeepfakeBench reads it with rgb_dir = `out`; source and group are our own.
+
+    Every label has every split, for DeepfakeBench asks for each. A video without a split stands in all
+    three, as DeepfakeBench does it, with "split": "" to say so.
+    """
+    labels: dict[str, dict[str, dict[str, Any]]] = {
+        label: {split: {} for split in SPLITS} for label in layout.sets[name]
+    }
+    rows = sorted((r for r in layout.rows if r.name in labels), key=lambda row: row.relative)
+    stems = Counter(
+        (row.name, PurePosixPath(folder).name)
+        for row in rows
+        for folder in entries[str(row.relative)].crops
+    )
+    for row in rows:
+        for folder, crops in entries[str(row.relative)].crops.items():
+            entry: dict[str, Any] = {
+                "label": row.name,
+                "frames": [f"{folder}/{crop}.png" for crop in crops],
+            }
+            stated = {"source": row.source, "group": row.group}
+            if row.label and row.method != row.name:
+                stated["method"] = row.method
+            entry |= {key: value for key, value in stated.items() if value}
+            if not row.split:
+                entry["split"] = ""
+            stem = PurePosixPath(folder).name
+            video = stem if stems[row.name, stem] == 1 else folder
+            for split in [row.split] if row.split else SPLITS:
+                videos = labels[row.name][split]
+                if row.compression:
+                    videos = videos.setdefault(row.compression, {})
+                videos[video] = entry
+    if any(row.compression for row in rows):
+        for splits in labels.values():
+            for videos in splits.values():
+                videos.setdefault(next(r.compression for r in rows if r.compression), {})
+    path = out / f"{name}.json"
+    with part_file(path) as part:
+        part.write_text(json.dumps({name: labels}, indent=1) + "\n", "utf-8")
+    return path
+
+
+def _summary(
+    out: Path,
+    listings: tuple[Path, ...],
+    rows: Sequence[VideoRow],
+    entries: Mapping[str, Entry],
+    fresh: int,
+) -> Summary:
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    failures = []
+    for row in sorted(
+        rows, key=lambda row: (SPLITS.index(row.split) if row.split else 3, row.label)
+    ):
+        entry = entries[str(row.relative)]
+        count = counts.setdefault((row.name, row.split), Counter())
+        videos = max(1, len(entry.crops))
+        count["videos"] += videos
+        count["ready" if entry.state == "ok" else entry.state] += videos
+        count["crops"] += sum(map(len, entry.crops.values()))
+        if entry.state == "failed":
+            failures.append((entry.video, entry.reason))
+    names = ("videos", "ready", "faceless", "failed", "crops")
+    told = [entries[str(row.relative)] for row in rows]
+    return Summary(
+        out,
+        listings,
+        tuple(
+            Count(name, split, **{what: count[what] for what in names})
+            for (name, split), count in counts.items()
+        ),
+        tuple(failures),
+        damaged_frames=sum(entry.damaged for entry in told),
+        faceless_frames=sum(entry.faceless for entry in told),
+        fresh=fresh,
+    )
