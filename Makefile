@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench base wheel clean
+.PHONY: demo test check format bench bench-training compare base wheel clean
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -28,6 +28,13 @@ format: $(READY)
 
 bench: base
 	$(BIN)/python -m deepscan.bench
+
+bench-training: base
+	$(BIN)/python -m deepscan.bench_training
+
+# The paper's six methods and more on prepared pairs, judged on crops: make compare DATA=... TEST=... OUT=...
+compare: base
+	$(BIN)/python -m deepscan.compare --data $(DATA) --test $(TEST) --out $(OUT)
 
 # The CLIP base, in the weights cache; nothing happens where it is there already.
 base: $(READY)

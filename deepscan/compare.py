@@ -50,6 +50,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "full + ours": {"adapter": "full"},
     "lora + ours, MACL": {"adapter": "lora", "contrast": "macl"},
     "lora + ours, no RAAL": {"adapter": "lora", "alignment": "none"},
+    "lora + ours, no norm": {"adapter": "lora", "patch_norm": False},  # patches before ln_post
 }
 ROUNDS = 2000  # of the bootstrap
 SHOWN = ("lora + ours", "lora + ours, no RAAL")  # whose attention is drawn

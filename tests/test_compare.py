@@ -33,13 +33,14 @@ def test_it_trains_once_and_tells_what_the_runs_hold(
     told = capsys.readouterr().out
     assert told == (tmp_path / "out" / "comparison.md").read_text("utf-8")
     rows = [line.split("|")[1:-1] for line in told.splitlines() if line.startswith("| lora")]
-    assert len(rows) == 4 + 4 + 3  # who tells best; who finds the mask; who looks where
-    against = {row[0].strip(): row[5].strip() for row in rows[:4]}
+    assert len(rows) == 5 + 5 + 4  # who tells best; who finds the mask; who looks where
+    against = {row[0].strip(): row[5].strip() for row in rows[:5]}
     assert against == {
         "lora": "",
         "lora + ours": "lora",
         "lora + ours, MACL": "lora + ours",
         "lora + ours, no RAAL": "lora + ours",
+        "lora + ours, no norm": "lora + ours",
     }
     assert (tmp_path / "out" / "attention.png").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("detector.safetensors")}

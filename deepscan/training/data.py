@@ -159,10 +159,14 @@ class Twins(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         size: the tower's, which says what its patches are.
+        share: of a patch that must be manipulated for it to count as such.
     """
 
-    def __init__(self, order: Order, changes: AugmentSettings, size: TowerSize) -> None:
-        self._order, self._transform, self._size = order, augmentation(changes), size
+    def __init__(
+        self, order: Order, changes: AugmentSettings, size: TowerSize, share: float = 0.5
+    ) -> None:
+        self._order, self._transform = order, augmentation(changes)
+        self._size, self._share = size, share
 
     def __getitem__(self, n: int) -> tuple[UInt8[Tensor, "2 side side 3"], Bool[Tensor, "2 p"]]:
         unit = self._order.unit(n)
@@ -173,7 +177,7 @@ class Twins(Dataset[tuple[Tensor, Tensor]]):
         crops = np.stack([pixels for pixels, _ in shown])
         masks = np.stack([self._as_input(mask) for _, mask in shown])
         grid = self._size.image_size // self._size.patch_size
-        return torch.from_numpy(crops), forged_patches(torch.from_numpy(masks), grid)
+        return torch.from_numpy(crops), forged_patches(torch.from_numpy(masks), grid, self._share)
 
     def _as_input(self, mask: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, "side side"]:
         """A mask at the tower's input size."""

@@ -115,7 +115,7 @@ def fit(
     if us.leads:
         folder.open_log(start)
     model = _wrapped(detector, settings, us)
-    twins = Twins(order, settings.augment, detector.tower.size)
+    twins = Twins(order, settings.augment, detector.tower.size, settings.forged_share)
     meter = Meter(settings.batch, start)
     shown = batches(twins, start, steps, units, us.rank, us.world, settings.workers)
     for step, (crops, forged) in enumerate(shown, start + 1):
@@ -260,6 +260,9 @@ def score(
 
 def _wrapped(detector: Detector, settings: TrainSettings, us: Ranks) -> nn.Module:
     """The detector as it is called in training: compiled and spread, where asked for."""
+    if us.device != "cpu" and settings.precision == "bfloat16":
+        # What is left in float32, the losses foremost, may use TF32: ten bits where the tower has eight.
+        torch.set_float32_matmul_precision("high")
     model: nn.Module = detector
     if settings.compile:
         model = cast(nn.Module, torch.compile(detector))

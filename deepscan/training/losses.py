@@ -108,9 +108,9 @@ def fake_likelihood(
 
 
 def forged_patches(
-    masks: Bool[Tensor, "b side side"] | Float[Tensor, "b side side"], grid: int
+    masks: Bool[Tensor, "b side side"] | Float[Tensor, "b side side"], grid: int, share: float = 0.5
 ) -> Bool[Tensor, "b p"]:
-    """Patches over half of which is masked, row by row; `grid` patches a side, masks in 0..1.
+    """Patches more than a `share` of which is masked, row by row; `grid` patches a side, masks in 0..1.
 
     Raises:
         DataError: the masks do not divide into whole patches.

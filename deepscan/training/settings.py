@@ -58,6 +58,7 @@ class TrainSettings:
     raal: float | None = None
     tau: float = 0.1
     temperature: float = 0.1
+    forged_share: float = 0.5  # of a patch that must be masked for MACL to call it forged
     orthogonality: float = 0.0  # weights of effort's two penalties
     keeping: float = 0.0
     # what is shown
@@ -112,8 +113,9 @@ class TrainSettings:
                 raise SettingsError(f"{least}: {getattr(self, least)} is below 0")
         if not 0 < self.validation < 1:
             raise SettingsError(f"validation: {self.validation} is no share between 0 and 1")
-        if not 0 <= self.pseudo <= 1:
-            raise SettingsError(f"pseudo: {self.pseudo} is no share from 0 to 1")
+        for part in ("pseudo", "forged_share"):
+            if not 0 <= getattr(self, part) <= 1:
+                raise SettingsError(f"{part}: {getattr(self, part)} is no share from 0 to 1")
         if (self.orthogonality or self.keeping) and self.adapter != "effort":
             raise SettingsError(f"orthogonality, keeping: penalties of effort, not {self.adapter}")
         if self.token == "cls" and (self.flcl or self.raal):
