@@ -6,18 +6,22 @@ DeepfakeBench names them, so that either tool finds the other's crops.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepscan.errors import DataError
-
-SPLITS = ("train", "val", "test")
+from deepscan.listings import (
+    SPLITS,
+    parse_label,
+    parse_split,
+    read_entries,
+    read_json,
+    read_lines,
+    read_table,
+)
 
 # Folders of FaceForensics++, and what DeepfakeBench calls their labels.
 YOUTUBE = "original_sequences/youtube"
@@ -40,6 +44,7 @@ CSV_COLUMNS = (
 PAIRS_COLUMNS = ("name", "kind", "source_group")
 
 ARCHIVE = ".tar.gz"
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ def _faceforensics(root: Path, compression: str) -> Layout:
 
 def _id_pairs(path: Path) -> list[tuple[str, str]]:
     try:
-        return [(str(a), str(b)) for a, b in _json(path)]
+        return [(str(a), str(b)) for a, b in read_json(path)]
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: not a list of pairs of ids; copy it again") from error
 
@@ -164,7 +169,7 @@ def _celeb_df(root: Path, _: str) -> Layout:
     """What List_of_testing_videos.txt names is the test set (1 is REAL there), the rest trains."""
     path = root / "List_of_testing_videos.txt"
     listed: dict[str, int] = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_lines(path), 1):
         match = re.fullmatch(r"([01])\s+([\w-]+/[\w-]+)\.mp4", line)
         if match is None:
             raise DataError(
@@ -204,12 +209,12 @@ def _dfdc(root: Path, _: str) -> Layout:
 
     path = root / "test" / "labels.csv"
     if path.is_file():
-        for number, line in _table(path, ("filename", "label")):
-            label = _label(line["label"], f"{path}, line {number}")
+        for number, line in read_table(path, ("filename", "label")):
+            label = parse_label(line["label"], f"{path}, line {number}")
             add(path.parent, line["filename"], label, "test", None)
     for path in sorted(root.glob("train/dfdc_train_part_*/metadata.json")):
-        for file, entry in sorted(_entries(path, ("label",)).items()):
-            label = _label(str(entry["label"]), f"{path}, {file}")
+        for file, entry in sorted(read_entries(path, ("label",)).items()):
+            label = parse_label(str(entry["label"]), f"{path}, {file}")
             add(path.parent, file, label, "train", entry.get("original"))
     return Layout("DFDC", {"DFDC": names}, tuple(rows))
 
@@ -218,12 +223,12 @@ def _dfdcp(root: Path, _: str) -> Layout:
     """The preview: <method>/<person seen>/<video>.mp4."""
     names = {"method_A": "DFDCP_FakeA", "method_B": "DFDCP_FakeB"}
     path, rows = root / "dataset.json", []
-    for file, entry in sorted(_entries(path, ("label", "set")).items()):
-        inner, label = PurePosixPath(file), _label(str(entry["label"]), f"{path}, {file}")
+    for file, entry in sorted(read_entries(path, ("label", "set")).items()):
+        inner, label = PurePosixPath(file), parse_label(str(entry["label"]), f"{path}, {file}")
         if label and inner.parts[0] not in names:
             raise DataError(f"{path}: {file} is fake but neither in method_A nor in method_B")
         name = names[inner.parts[0]] if label else "DFDCP_Real"
-        split = _split(str(entry["set"]), f"{path}, {file}")
+        split = parse_split(str(entry["set"]), f"{path}, {file}")
         relative = _frames("DFDCP", inner.parts[0], inner.stem)
         group = inner.parts[1] if len(inner.parts) > 2 else ""
         rows.append(_row(root / inner, name, split, relative, group=group))
@@ -241,7 +246,7 @@ def _deeperforensics(root: Path, _: str) -> Layout:
     name, rows = "DeeperForensics-1.0", []
     inner = "manipulated_videos/end_to_end"
     for split in SPLITS:
-        for line in _lines(root / "lists" / "splits" / f"{split}.txt"):
+        for line in read_lines(root / "lists" / "splits" / f"{split}.txt"):
             stem = PurePosixPath(line).stem
             target, _, actor = stem.partition("_")
             path, relative = root / inner / f"{stem}.mp4", _frames(name, inner, stem)
@@ -290,11 +295,11 @@ def _read_csv(path: Path) -> Layout:
     """Videos or still pictures that the user lists; paths are relative to the CSV."""
     name, rows = path.stem, []
     names = f"{name}_real", f"{name}_fake"
-    for number, line in _table(path, CSV_COLUMNS):
+    for number, line in read_table(path, CSV_COLUMNS):
         where = f"{path}, line {number}"
         if not line["path"]:
             raise DataError(f"{where}: no path")
-        label = _label(line["label"], where)
+        label = parse_label(line["label"], where)
         listed = Path(line["path"])
         folders = listed.parent.parts
         if listed.is_absolute() or ".." in folders:  # its crops stay within the set all the same
@@ -303,7 +308,7 @@ def _read_csv(path: Path) -> Layout:
             _row(
                 path.parent / listed,
                 names[label],
-                _split(line.get("split", ""), where),
+                parse_split(line.get("split", ""), where),
                 _frames(name, "/".join(folders), listed.stem),
                 method=line.get("method", "") if label else "",
                 mask=path.parent / line["mask"] if line.get("mask") else None,
@@ -322,7 +327,7 @@ def _pairs(root: Path, _: str) -> Layout:
     """
     path, name = root / "pairs.csv", root.resolve().name
     rows = []
-    for number, line in _table(path, PAIRS_COLUMNS):
+    for number, line in read_table(path, PAIRS_COLUMNS):
         if line["kind"] != "pair":
             continue
         clip, group = line["name"], line["source_group"]
@@ -337,6 +342,20 @@ def _pairs(root: Path, _: str) -> Layout:
     return Layout(name, {name: (f"{name}_real", f"{name}_fake")}, tuple(rows))
 
 
+def _folders(root: Path, compression: str) -> Layout:
+    """Videos in real/ and fake/, however deep: nothing else is known of them, so no split is stated."""
+    name = root.resolve().name
+    if name.upper() == "UADFV":
+        return _uadfv(root, compression)
+    names, rows = (f"{name}_real", f"{name}_fake"), []
+    for label, kind in zip(names, ("real", "fake"), strict=True):
+        for path in sorted((root / kind).rglob("*")):
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                inner = path.parent.relative_to(root).as_posix()
+                rows.append(_row(path, label, "", _frames(name, inner, path.stem)))
+    return Layout(name, {name: names}, tuple(rows))
+
+
 Reader = Callable[[Path, str], Layout]
 
 # What each layout is known by, and who reads it; looked for in this order.
@@ -349,6 +368,7 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (
     ("DeeperForensics-1.0", ("lists/splits/test.txt",), _deeperforensics),
     ("WildDeepfake", ("deepfake_in_the_wild", "real_test", "fake_test"), _wild_deepfake),
     ("UADFV", ("fake/*_fake.mp4",), _uadfv),
+    ("videos in real/ and fake/", tuple(f"fake/**/*{s}" for s in VIDEO_SUFFIXES), _folders),
 )
 
 
@@ -371,56 +391,3 @@ def _frames(name: str, inner: str, stem: str) -> PurePosixPath:
 
 def _stems(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.mp4"))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")  # spreadsheets put a byte order mark in front
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); the data set comes with it") from error
-
-
-def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in _text(path).splitlines() if line.strip()]
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); copy it again") from error
-
-
-def _entries(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """{file: {key: ...}} with at least these keys."""
-    document = _json(path)
-    whole = isinstance(document, dict) and all(
-        isinstance(entry, dict) and entry.keys() >= set(keys) for entry in document.values()
-    )
-    if not whole:
-        raise DataError(f"{path}: not of the form {{file: {{{', '.join(keys)}}}}}; copy it again")
-    return dict(document)
-
-
-def _table(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and stripped cells of each row of a CSV that has at least the columns `needed`."""
-    reader = csv.DictReader(io.StringIO(_text(path)), restval="")
-    if missing := [c for c in needed if c not in (reader.fieldnames or ())]:
-        raise DataError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(needed)}")
-    for line in reader:
-        yield reader.line_num, {key: value.strip() for key, value in line.items() if key}
-
-
-def _label(text: str, where: str) -> int:
-    labels = {"0": 0, "real": 0, "1": 1, "fake": 1}
-    if text.lower() not in labels:
-        raise DataError(
-            f"{where}: label {text!r} is none of 0, 1, real, fake (1 and fake: manipulated)"
-        )
-    return labels[text.lower()]
-
-
-def _split(text: str, where: str) -> str:
-    if text not in ("", *SPLITS):
-        raise DataError(f"{where}: split {text!r} is none of {', '.join(SPLITS)}")
-    return text

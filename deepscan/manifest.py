@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepscan.errors import DataError
+from deepscan.listings import SPLITS
 
 # Where the JSONs, and the pictures they name, may lie under the folder handed in.
 LISTINGS_IN = ("", "dataset_json", "preprocessing/dataset_json")
@@ -25,7 +26,6 @@ PICTURES_IN = ("", "datasets/rgb", "rgb", "datasets")
 # Where a prepared set may lie under the user's data root, beside a folder of its own name.
 PREPARED_IN = ("", "prepared", "DeepfakeBench")
 
-SPLITS = ("train", "val", "test")
 STATED = ("source", "group", "method")  # what deepscan's own JSONs add to an entry
 
 CROP_NAME = {

@@ -31,8 +31,9 @@ from deepscan.cutting import Cuts, cut_archive, cut_pair, cut_video
 from deepscan.errors import InputError, OutputError, SettingsError
 from deepscan.faces import FaceFinder
 from deepscan.files import part_file
-from deepscan.layouts import ARCHIVE, SPLITS, Layout, VideoRow, read_layout
+from deepscan.layouts import ARCHIVE, Layout, VideoRow, read_layout
 from deepscan.ledger import Entry, Ledger
+from deepscan.listings import SPLITS
 from deepscan.manifest import beside
 
 LEVELS = ("raw", "c23", "c40")

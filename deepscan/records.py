@@ -178,7 +178,7 @@ class Output:
     """What the detector says of a batch of crops, as numpy values.
 
     Both attentions are averaged over heads and sum to 1 over patches; patches run row by row over a
-    square grid.
+    square grid. A detector without queries classifies [CLS]: there its attention is both.
     """
 
     logit: Float[np.ndarray, " b"]

@@ -205,6 +205,19 @@ def test_uadfvs_forgeries_are_named_after_their_originals(tmp_path: Path) -> Non
     assert [row.source for row in rows] == ["0000", "0000"]
 
 
+def test_any_folders_real_and_fake_hold_what_they_say(tmp_path: Path) -> None:
+    mine = touch(tmp_path / "mine", "real/a.mov", "fake/deep/a.mp4", "fake/notes.txt")
+    layout = read_layout(mine)
+    assert layout.sets == {"mine": ("mine_real", "mine_fake")}
+    assert told(layout.rows) == [("a.mov", 0, "mine_real", ""), ("a.mp4", 1, "mine_fake", "")]
+    assert str(layout.rows[1].relative) == "mine/fake/deep/frames/a"
+    uadfv = read_layout(touch(tmp_path / "UADFV", "real/0000.mp4", "fake/0000.mp4"))
+    assert told(uadfv.rows) == [
+        ("0000.mp4", 0, "UADFV_Real", "test"),
+        ("0000.mp4", 1, "UADFV_Fake", "test"),
+    ]
+
+
 # --- the user's own --------------------------------------------------------------------------------
 
 

@@ -253,15 +253,22 @@ def test_each_setting_is_one_setting_away(
 
 def test_recomputing_layers_changes_nothing(base: Path, tmp_path: Path) -> None:
     toy.crops(tmp_path / "data")
-    for name, recompute in (("a", False), ("b", True)):
-        train(
-            settings(tmp_path, recompute=recompute, epochs=1)
-            if name == "a"
-            else replace(settings(tmp_path, recompute=recompute, epochs=1), out=tmp_path / "b"),
-            DATE,
-        )
-    one, two = (load_file(tmp_path / n / "state.safetensors") for n in ("run", "b"))
+    for name, recompute in (("run", False), ("again", True)):
+        train(replace(settings(tmp_path, recompute=recompute, epochs=1), out=tmp_path / name), DATE)
+    one, two = (load_file(tmp_path / n / "state.safetensors") for n in ("run", "again"))
     assert all(torch.allclose(one[k], two[k], atol=1e-6) for k in one)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_detector_learns_the_same(base: Path, tmp_path: Path) -> None:
+    toy.crops(tmp_path / "data")
+    plain = settings(tmp_path, steps=2)
+    train(plain, DATE)
+    train(replace(plain, compile=True, out=tmp_path / "compiled"), DATE)
+    one, two = (load_file(tmp_path / n / "state.safetensors") for n in ("run", "compiled"))
+    assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
 
 
 def test_the_rate_follows_its_schedule(tmp_path: Path) -> None:

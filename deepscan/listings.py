@@ -1,0 +1,76 @@
+"""Listings that come with data sets: lines, JSON and CSV, read and checked; every error names its place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from deepscan.errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+def read_text(path: Path) -> str:
+    """A listing's text.
+
+    Raises:
+        DataError: it cannot be read, here as in all that follow.
+    """
+    try:
+        return path.read_text("utf-8-sig")  # spreadsheets put a byte order mark in front
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); the data set comes with it") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Its lines that are not blank, stripped."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_json(path: Path) -> Any:
+    """What JSON it holds."""
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); copy it again") from error
+
+
+def read_entries(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """{file: {key: ...}} with at least these keys."""
+    document = read_json(path)
+    whole = isinstance(document, dict) and all(
+        isinstance(entry, dict) and entry.keys() >= set(keys) for entry in document.values()
+    )
+    if not whole:
+        raise DataError(f"{path}: not of the form {{file: {{{', '.join(keys)}}}}}; copy it again")
+    return dict(document)
+
+
+def read_table(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and stripped cells of each row of a CSV that has at least the columns `needed`."""
+    reader = csv.DictReader(io.StringIO(read_text(path)), restval="")
+    if missing := [c for c in needed if c not in (reader.fieldnames or ())]:
+        raise DataError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(needed)}")
+    for line in reader:
+        yield reader.line_num, {key: value.strip() for key, value in line.items() if key}
+
+
+def parse_label(text: str, where: str) -> int:
+    """0 or 1 for what people write for real and manipulated."""
+    labels = {"0": 0, "real": 0, "1": 1, "fake": 1}
+    if text.lower() not in labels:
+        raise DataError(
+            f"{where}: label {text!r} is none of 0, 1, real, fake (1 and fake: manipulated)"
+        )
+    return labels[text.lower()]
+
+
+def parse_split(text: str, where: str) -> str:
+    """A split's name, or none."""
+    if text not in ("", *SPLITS):
+        raise DataError(f"{where}: split {text!r} is none of {', '.join(SPLITS)}")
+    return text
