@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -124,8 +125,7 @@ TABLES = ("data", "train")  # [train] is read, and checked, by what trains
 def data_root(flag: Path | None) -> Path:
     """The folder the user's data sets lie in: --root, else DEEPSCAN_DATA, else deepscan.toml's [data] root.
 
-    Of deepscan.toml files the nearest counts, in the working folder or above it; a relative root in it
-    starts at the file's own folder.
+    A relative root in a deepscan.toml starts at the file's own folder.
 
     Raises:
         SettingsError: none of the three says so, or what says so names no folder.
@@ -135,10 +135,8 @@ def data_root(flag: Path | None) -> Path:
     elif named := os.environ.get("DEEPSCAN_DATA"):
         root, origin = Path(named), "DEEPSCAN_DATA"
     else:
-        here = Path.cwd()
-        places = (folder / "deepscan.toml" for folder in (here, *here.parents))
-        file = next((place for place in places if place.is_file()), None)
-        table = read_toml(file).get("data", {}) if file else {}
+        file, tables = project()
+        table = tables.get("data", {})
         if not file or "root" not in table:
             raise SettingsError(
                 "no data root: name the folder of your data sets with --root, with the variable"
@@ -151,16 +149,18 @@ def data_root(flag: Path | None) -> Path:
     return root
 
 
-def read_toml(path: Path) -> dict[str, dict[str, Any]]:
-    """The tables of a deepscan.toml; keys of [data] are checked here.
+def project() -> tuple[Path | None, dict[str, dict[str, Any]]]:
+    """The nearest deepscan.toml, in the working folder or above it, and its tables; None without any.
 
     Raises:
-        SettingsError: unreadable, no TOML, or an unknown table or key, with the nearest known one.
+        SettingsError: unreadable, no TOML, or an unknown table or key of [data], with the nearest known one.
     """
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: neither TOML nor text
-        raise SettingsError(f"{path}: not readable TOML: {error}") from error
+    here = Path.cwd()
+    places = (folder / "deepscan.toml" for folder in (here, *here.parents))
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return None, {}
+    tables = load_toml(path)
     for name, table in tables.items():
         check_known(name, TABLES, f"{path}")
         if not isinstance(table, dict):
@@ -169,10 +169,22 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
         check_known(key, ("root",), f"{path}: [data]")
         if not isinstance(value, str):
             raise SettingsError(f"{path}: [data] {key}: {value!r} is not a path in quotes")
-    return tables
+    return path, tables
 
 
-def check_known(key: str, known: tuple[str, ...], where: str) -> None:
+def load_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: neither TOML nor text
+        raise SettingsError(f"{path}: not readable TOML: {error}") from error
+
+
+def check_known(key: str, known: Collection[str], where: str) -> None:
     """Raise SettingsError unless `key` is `known`; it names the nearest that is."""
     if key not in known:
         near = difflib.get_close_matches(key, known, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepscan.config import data_root, read_toml
+from deepscan.config import data_root, project
 from deepscan.errors import SettingsError
 
 
@@ -64,14 +64,17 @@ def test_a_root_that_is_no_folder_says_where_it_was_set(here: Path) -> None:
         ("[data\n", "not readable TOML"),
     ],
 )
-def test_the_file_is_strict(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "deepscan.toml"
-    path.write_text(text, "utf-8")
+def test_the_file_is_strict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deepscan.toml").write_text(text, "utf-8")
     with pytest.raises(SettingsError, match=says):
-        read_toml(path)
+        project()
 
 
-def test_what_trains_checks_its_own_table(tmp_path: Path) -> None:
+def test_what_trains_checks_its_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "deepscan.toml"
     path.write_text("[train]\nanything = 1\n", "utf-8")
-    assert read_toml(path) == {"train": {"anything": 1}}
+    assert project() == (path, {"train": {"anything": 1}})

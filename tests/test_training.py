@@ -34,7 +34,7 @@ from deepscan.training.augment import AugmentSettings
 from deepscan.training.data import Order, Twins, batches, blended, picture, split, thin
 from deepscan.training.folder import RunFolder, data_digest
 from deepscan.training.run import build, resume, train
-from deepscan.training.settings import TrainSettings, from_plain, read_toml
+from deepscan.training.settings import TrainSettings, from_plain, told
 
 DATE = "2026-01-31"
 PLAIN = AugmentSettings(flip=0, zoom=0, colour=0, blur=0, resize=0, jpeg=0)
@@ -557,8 +557,12 @@ def test_senseless_settings_are_refused(tmp_path: Path, change: dict[str, Any]) 
         settings(tmp_path, **change)
 
 
-def test_a_config_file_gives_settings_and_flags_win(base: Path, tmp_path: Path) -> None:
+def test_flags_overrule_a_config_file_and_that_the_projects(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     toy.crops(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deepscan.toml").write_text("[train]\nepochs = 9\nseed = 5\n", "utf-8")
     config = tmp_path / "a.toml"
     config.write_text(
         f'data = "{tmp_path / "data"}"\nbase = "toy"\nheads = 4\nepochs = 1\nworkers = 0\nbatch = 8\n'
@@ -568,24 +572,25 @@ def test_a_config_file_gives_settings_and_flags_win(base: Path, tmp_path: Path) 
     out = tmp_path / "run"
     assert cli(["train", f"--config={config}", f"--out={out}", "--batch=4", "-q"]) == 0
     stated = json.loads((out / "settings.json").read_text("utf-8"))["settings"]
-    assert (stated["batch"], stated["epochs"], stated["name"]) == (4, 1, "lora-global")
+    assert (stated["batch"], stated["epochs"], stated["seed"]) == (4, 1, 5)
+    assert stated["name"] == "lora-global"
     assert stated["augment"]["zoom_keeps"] == [0.5, 0.9]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("epoch = 3", "unknown setting 'epoch'; did you mean epochs"),
+        ("epoch = 3", "unknown key epoch; did you mean epochs"),
         ("batch = 'many'", "batch: 'many' is no int"),
         ("epochs = true", "epochs: True is no int"),
-        ("batch = ", "cannot be read as TOML"),
-        ("[augment]\nflipp = 1", "unknown setting 'flipp'; did you mean flip"),
+        ("batch = ", "not readable TOML"),
+        ("[augment]\nflipp = 1", "unknown key flipp; did you mean flip"),
     ],
 )
 def test_a_config_file_with_a_mistake_is_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "a.toml").write_text(text, "utf-8")
     with pytest.raises(SettingsError, match=says):
-        from_plain(read_toml(tmp_path / "a.toml") | {"data": ".", "out": "run"}, "a.toml")
+        from_plain(told(tmp_path / "a.toml") | {"data": ".", "out": "run"}, "a.toml")
 
 
 def test_without_data_the_error_says_where_it_looked_and_what_to_do(

@@ -121,9 +121,11 @@ def train(
     """Train a detector on CLIP's tower: the paper's method, its baselines and its ablations.
 
     Without --data it looks for FaceForensics++ (c23) under the data root. Every setting can stand in a
-    --config file, by the names of TrainSettings. The run folder gets detector.safetensors (for detect
-    --weights), results.json, settings.json, log.csv, curves.png and TensorBoard events. The epoch is chosen
-    on held-out people of --data, never on --test. Several GPUs: torchrun -m deepscan train ...
+    --config file, or under [train] in deepscan.toml, by the names of TrainSettings.
+
+    The run folder gets detector.safetensors (for detect --weights), results.json, settings.json, log.csv,
+    curves.png and TensorBoard events. The epoch is chosen on held-out people of --data, never on --test.
+    Several GPUs: torchrun -m deepscan train ...
     """
     given = {k: v for k, v in locals().items() if v is not None}
     if compiled:
@@ -160,11 +162,10 @@ def train(
 
 
 def _settings(given: dict[str, Any], config: Path | None, root: Path | None) -> TrainSettings:
-    """Defaults < --config < flags; FF++ under the data root where no data are named."""
-    from deepscan.training.settings import from_plain, read_toml
+    """Defaults < deepscan.toml < --config < flags; FF++ under the data root where no data are named."""
+    from deepscan.training.settings import from_plain, told
 
-    values = read_toml(config) if config is not None else {}
-    values |= {k: v.value if isinstance(v, StrEnum) else v for k, v in given.items()}
+    values = told(config) | {k: v.value if isinstance(v, StrEnum) else v for k, v in given.items()}
     name = "-".join((values.get("adapter", "lora"), values.get("token", "global")))
     values.setdefault("name", name)
     values.setdefault("out", Path("runs") / values["name"])
@@ -174,4 +175,4 @@ def _settings(given: dict[str, Any], config: Path | None, root: Path | None) -> 
 
         values["dataset"] = values.get("dataset", "FaceForensics++")
         values["data"] = locate(data_root(root), values["dataset"])
-    return from_plain(values, str(config) if config is not None else "train")
+    return from_plain(values, "train")

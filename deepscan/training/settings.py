@@ -1,16 +1,15 @@
-"""All that training can be told, and how a TOML file tells it."""
+"""All that training can be told, and how TOML files tell it."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from deepscan.config import check_known, load_toml, project
 from deepscan.errors import SettingsError
 from deepscan.model.header import DetectorSettings
 from deepscan.training.augment import AugmentSettings
@@ -168,13 +167,13 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
         SettingsError: an unknown name (the nearest known one is told), a wrong type, or out of range.
     """
     given = dict(values)
-    _known(given, TrainSettings, where)
+    _check(given, TrainSettings, where)
     for place in ("data", "out", "test"):
         if given.get(place) is not None:
             given[place] = Path(given[place])
     augment = given.get("augment")
     if isinstance(augment, dict):
-        _known(augment, AugmentSettings, f"{where}, augment")
+        _check(augment, AugmentSettings, f"{where}: [augment]")
         pairs: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in augment.items()
         }
@@ -185,28 +184,31 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
         raise SettingsError(f"{where}: {error}; see deepscan train --help") from error
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a --config file: TrainSettings' names at its top level, a table [augment].
+def told(config: Path | None) -> dict[str, Any]:
+    """What files say: [train] of the nearest deepscan.toml, overruled by a --config file.
+
+    A --config file has TrainSettings' names at its top level and a table [augment]; so has [train]. Its
+    relative paths start at the working folder.
 
     Raises:
-        SettingsError: no such file, or not TOML.
+        SettingsError: a file cannot be read, or says what nobody asked for.
     """
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read as TOML ({error})") from error
-    _known(values, TrainSettings, str(path))
+    path, tables = project()
+    values: dict[str, Any] = tables.get("train", {})
+    _check(values, TrainSettings, f"{path}: [train]")
+    if config is not None:
+        own = load_toml(config)
+        _check(own, TrainSettings, str(config))
+        values = values | own
     return values
 
 
-def _known(values: Mapping[str, Any], kind: type[Any], where: str) -> None:
-    names = {entry.name: entry for entry in fields(kind)}
+def _check(values: Mapping[str, Any], kind: type[Any], where: str) -> None:
+    """Raise SettingsError for an unknown name or a value of another type."""
+    known = {entry.name: str(entry.type) for entry in fields(kind)}
     for name, value in values.items():
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
-            raise SettingsError(f"{where}: unknown setting {name!r}; {hint}")
-        _check_type(name, value, str(names[name].type), where)
+        check_known(name, known, where)
+        _check_type(name, value, known[name], where)
 
 
 # What TOML and JSON may give for a field, by its annotation.
