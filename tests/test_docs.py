@@ -72,15 +72,17 @@ def test_every_command_named_in_the_readme_exists(
     assert run([*command.split(), "--help"]) == 0
 
 
-def test_every_option_of_detect_is_in_the_readme_or_its_help(
+def test_every_option_typed_in_the_readme_is_its_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run(["detect", "--help"])
-    offered = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    named = {option for block in blocks("sh") for option in re.findall(r"--[a-z-]+", block)}
-    run(["train", "--help"])
-    offered |= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    assert named - offered == set()
+    typed = re.findall(
+        r"deepscan ((?:weights )?[a-z]+)(.*?)(?:#|$)", "".join(blocks("sh")), re.MULTILINE
+    )
+    assert {command for command, _ in typed} >= {"detect", "prepare", "train", "model"}
+    for command, rest in typed:
+        assert run([*command.split(), "--help"]) == 0
+        offered = set(re.findall(r"--?[a-z-]+", capsys.readouterr().out))
+        assert set(re.findall(r"(?<= )--?[a-z][a-z-]*", rest)) <= offered
 
 
 def test_every_verdict_is_explained() -> None:
