@@ -112,7 +112,9 @@ def train(
         bool | None, Option("--recompute", help="Less memory, a third more time.")
     ] = None,
     compiled: Annotated[bool | None, Option("--compile", help="torch.compile.")] = None,
-    workers: Annotated[int | None, Option(help="Processes that read and augment. [2]")] = None,
+    workers: Annotated[
+        int | None, Option(help="Processes that read and augment. [by cores]")
+    ] = None,
     licence_note: Annotated[str | None, Option(help="What to say of the data's terms.")] = None,
     offline: Annotated[bool | None, Option("--offline", help="Never fetch the CLIP base.")] = None,
     json: Annotated[bool, Option("--json", help="The results as JSON to stdout.")] = False,

@@ -64,7 +64,7 @@ class Row:
     snr: float | None
     gradient: float  # its norm before clipping
     images_per_second: float
-    memory_mb: float
+    memory_mb: float | None
     validation_video_auc: float | None = None
     validation_frame_auc: float | None = None
     validation_loss: float | None = None

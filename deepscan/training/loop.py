@@ -7,11 +7,11 @@ is learnt is the same.
 from __future__ import annotations
 
 import os
-import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -185,40 +185,36 @@ def objective(
     chosen, b = settings.losses(), len(answer.logit)
     labels = torch.tensor([0.0, 1.0]).repeat(b // 2)
     whole = labels.repeat(us.world)
-    own = slice(us.rank * b, (us.rank + 1) * b)
-    loss = binary_cross_entropy_with_logits(answer.logit, labels.to(us.device))
-    terms = {"classification": loss.detach()}
-
-    def add(name: str, weight: float, value: Tensor) -> Tensor:
-        terms[name] = value.detach()
-        return loss + weight * value
-
+    reals, own = len(whole) // 2, slice(us.rank * b, (us.rank + 1) * b)
+    value = binary_cross_entropy_with_logits(answer.logit, labels.to(us.device))
+    weighted = {"classification": (1.0, value)}
+    told: dict[str, Tensor] = {}
     if chosen.contrast != "none":
         patches = losses.gather(answer.patches)
         if chosen.contrast == "flcl":
             likely = losses.fake_likelihood(patches, whole, chosen.temperature)
-            terms["snr"] = likely.snr
+            told["snr"] = likely.snr
             value = losses.flcl(patches, whole, likely.weights, chosen.tau, own)
         else:
             value = losses.macl(patches, losses.gather(forged), chosen.tau, own)
-        loss = add("contrast", chosen.flcl, us.world * value)
-    reals = len(whole) // 2
+        weighted["contrast"] = chosen.flcl, us.world * value
     if chosen.alignment == "token-l2":
         assert answer.global_token is not None
         value = losses.token_l2(answer.cls, answer.global_token, labels, reals)
-        loss = add("alignment", chosen.raal, us.world * value)
+        weighted["alignment"] = chosen.raal, us.world * value
     elif chosen.alignment != "none":
         assert answer.query_attention is not None
         value = losses.raal(
             answer.query_attention, answer.cls_attention, labels, chosen.alignment, reals
         )
-        loss = add("alignment", chosen.raal, us.world * value)
+        weighted["alignment"] = chosen.raal, us.world * value
     if settings.orthogonality or settings.keeping:
         orthogonality, keeping = adapters.penalties(detector.tower)
         value = settings.orthogonality * orthogonality + settings.keeping * keeping
-        loss = add("penalty", 1.0, value)
-    terms["loss"] = loss.detach()
-    return loss, terms
+        weighted["penalty"] = 1.0, value
+    loss = torch.stack([weight * term for weight, term in weighted.values()]).sum()
+    told |= {name: term.detach() for name, (_, term) in weighted.items()}
+    return loss, told | {"loss": loss.detach()}
 
 
 def validate(
@@ -334,36 +330,42 @@ class Meter:
         self._since = time.perf_counter()
 
 
-def _memory(device: str) -> float:
-    """Most memory this process has held, MB."""
+def _memory(device: str) -> float | None:
+    """Most memory this process has held, MB; None where the system does not tell."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def _line(row: Row, epochs: int) -> str:
     """An epoch in one line."""
-    parts = [f"epoch {row.epoch}/{epochs}: loss {row.loss:.3f}"]
-    parts += [f"{n} {v:.3f}" for n, v in asdict(row).items() if v is not None and n in _TOLD]
-    return ", ".join(parts) + f", {row.images_per_second:.1f} images/s, {row.memory_mb:.0f} MB"
-
-
-_TOLD = (
-    "classification",
-    "contrast",
-    "alignment",
-    "penalty",
-    "snr",
-    "validation_video_auc",
-    "validation_loss",
-)
+    measured = (
+        *("classification", "contrast", "alignment", "penalty", "snr"),
+        *("validation_video_auc", "validation_loss"),
+    )
+    told = {name: getattr(row, name) for name in ("loss", *measured)}
+    words = [f"{name} {value:.3f}" for name, value in told.items() if value is not None]
+    return f"epoch {row.epoch}/{epochs}: {', '.join(words)}, {_speed(row)}"
 
 
 def _note(row: Row, best: Best | None) -> str:
-    snr = "" if row.snr is None else f" · SNR {row.snr:.2f}"
-    auc = "" if best is None else f" · AUC {best.video_auc:.3f}"
-    speed = f"{row.images_per_second:.1f} images/s · {row.memory_mb / 1e3:.1f} GB"
-    return f"loss {row.loss:.3f}{snr}{auc} · {speed}"
+    """A step in a few words, beside the progress bar."""
+    words = [f"loss {row.loss:.3f}", _speed(row)]
+    if row.snr is not None:
+        words.append(f"SNR {row.snr:.2f}")
+    if best is not None:
+        words.append(f"best AUC {best.video_auc:.3f}")
+    return ", ".join(words)
+
+
+def _speed(row: Row) -> str:
+    memory = "" if row.memory_mb is None else f", {row.memory_mb:.0f} MB"
+    return f"{row.images_per_second:.1f} images/s{memory}"
 
 
 def _tell(progress: Progress | None, stage: str, done: int, total: int, note: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -81,7 +82,8 @@ class TrainSettings:
     precision: str = "bfloat16"  # autocast's; float32 casts nothing
     recompute: bool = False  # layers anew in the backward pass: less memory, a third more time
     compile: bool = False  # torch.compile
-    workers: int = 2  # processes that read and augment
+    # Processes that read and augment; one keeps up with a CPU, a GPU wants several.
+    workers: int = field(default_factory=lambda: max(1, min(8, (os.cpu_count() or 1) - 1)))
     save_every: int = 100  # steps between two states to resume from
     offline: bool = False  # never fetch the base
 
