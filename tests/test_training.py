@@ -184,6 +184,12 @@ def test_a_mask_is_told_patch_by_patch(tmp_path: Path) -> None:
     assert forged.nonzero().tolist() == [[1, 4], [1, 5]]
 
 
+def test_a_crop_that_cannot_be_blended_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (256, 256)).save(tmp_path / "blank.png")
+    with pytest.raises(DataError, match=r"blank\.png: no visible self-blend .* take it out"):
+        picture(blended(replace(row("a", 0), path=tmp_path / "blank.png")))
+
+
 def test_an_unreadable_crop_is_named(tmp_path: Path) -> None:
     rows = read_crops(toy.crops(tmp_path, people=2, frames=1))
     rows[0].path.write_bytes(rows[0].path.read_bytes()[:300])

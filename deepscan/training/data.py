@@ -237,7 +237,10 @@ def picture(
         points = None if row.landmarks is None else np.load(row.landmarks).astype(float)
         own = zlib.crc32(f"{row.video}/{row.frame}".encode())
         rng = np.random.default_rng(own if seed is None else seed)
-        pixels, share = self_blend(pixels, points, rng, PseudoSettings())
+        try:
+            pixels, share = self_blend(pixels, points, rng, PseudoSettings())
+        except DataError as error:
+            raise DataError(f"{row.path}: {error}; take it out of the listing") from error
         return pixels, share > 0.5
     if row.mask is None:
         return pixels, np.zeros(side, bool)
