@@ -185,9 +185,11 @@ def test_a_mask_is_told_patch_by_patch(tmp_path: Path) -> None:
 
 
 def test_a_crop_that_cannot_be_blended_is_named(tmp_path: Path) -> None:
-    Image.new("RGB", (256, 256)).save(tmp_path / "blank.png")
-    with pytest.raises(DataError, match=r"blank\.png: no visible self-blend .* take it out"):
-        picture(blended(replace(row("a", 0), path=tmp_path / "blank.png")))
+    Image.new("RGB", (256, 256)).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", np.zeros((7, 2)))  # of no known kind
+    real = replace(row("a", 0), path=tmp_path / "a.png", landmarks=tmp_path / "a.npy")
+    with pytest.raises(DataError, match=r"a\.png: .*landmarks.*; take it out of the listing"):
+        picture(blended(real))
 
 
 def test_an_unreadable_crop_is_named(tmp_path: Path) -> None:
