@@ -116,7 +116,7 @@ def fit(
         folder.open_log(start)
     model = _wrapped(detector, settings, us)
     twins = Twins(order, settings.augment, detector.tower.size, settings.forged_share)
-    meter = Meter(settings.batch, start)
+    meter, epoch = Meter(settings.batch, start), list[Row]()
     shown = batches(twins, start, steps, units, us.rank, us.world, settings.workers)
     for step, (crops, forged) in enumerate(shown, start + 1):
         detector.train()
@@ -154,6 +154,7 @@ def fit(
                 best = here
                 if us.leads:
                     keep(best)
+        epoch.append(row)
         if us.leads:
             folder.add(row)
             if saves:
@@ -161,7 +162,9 @@ def fit(
             if ends:
                 folder.draw()
                 if say is not None:
-                    say(_line(row, settings.epochs))
+                    say(_line(epoch, settings.epochs))
+        if ends:
+            epoch.clear()
         _tell(progress, "training", step, steps, _note(row, best))
         meter.pause()
     if best is None:
@@ -342,15 +345,16 @@ def _memory(device: str) -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _line(row: Row, epochs: int) -> str:
-    """An epoch in one line."""
-    measured = (
-        *("classification", "contrast", "alignment", "penalty", "snr"),
-        *("validation_video_auc", "validation_loss"),
-    )
-    told = {name: getattr(row, name) for name in ("loss", *measured)}
-    words = [f"{name} {value:.3f}" for name, value in told.items() if value is not None]
-    return f"epoch {row.epoch}/{epochs}: {', '.join(words)}, {_speed(row)}"
+def _line(rows: Sequence[Row], epochs: int) -> str:
+    """An epoch in one line: means over its rows of what each of them measured."""
+    names: tuple[str, ...] = ("loss", "classification", "contrast", "alignment", "penalty", "snr")
+    names += ("validation_video_auc", "validation_loss")
+    words = []
+    for name in names:
+        measured = [value for row in rows if (value := getattr(row, name)) is not None]
+        if measured:
+            words.append(f"{name} {np.mean(measured):.3f}")
+    return f"epoch {rows[-1].epoch}/{epochs}: {', '.join(words)}, {_speed(rows[-1])}"
 
 
 def _note(row: Row, best: Best | None) -> str:
