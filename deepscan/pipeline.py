@@ -10,17 +10,17 @@ interpreter free, which is spent on loading the models and then on running them.
 from __future__ import annotations
 
 import functools
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepscan import credentials, provenance, timeline
 from deepscan.align import align
 from deepscan.config import Faces, Scoring, Settings
 from deepscan.errors import SettingsError, UnreadableInput
@@ -35,6 +35,7 @@ from deepscan.records import (
     Output,
     Provenance,
     Report,
+    Request,
 )
 from deepscan.report import json as report_json
 from deepscan.stills import StillSource, is_still
@@ -77,6 +78,7 @@ def scan(
     *,
     out: Path | None = None,
     force: bool = False,
+    request: Request | None = None,
     progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> Report:
@@ -88,6 +90,7 @@ def scan(
         out: a folder for report.json and, with settings.heatmaps.draw, the heatmaps. It appears when
             all is written, or not at all. None: nothing is written.
         force: replace `out` when it holds an earlier report.
+        request: how the run was asked for, for the report; a call from Python needs none.
         progress: called from this thread as stages advance.
         clock: where time and memory are written down; a new one if none is given.
 
@@ -113,9 +116,7 @@ def scan(
 
                     overlays = Overlays(folder, source.source, settings.heatmaps.cls, len(indices))
             try:
-                coverage, scored = _look(
-                    decoded, len(indices), models, settings, overlays, clock, tell
-                )
+                coverage, scored = _look(decoded, indices, models, settings, overlays, clock, tell)
                 with clock("drawing"):
                     if overlays is not None:
                         overlays.close()
@@ -131,13 +132,11 @@ def scan(
             if source.declared_duration is None
             else float(source.declared_duration),
         )
-        report = _report(source.source, evidence, models, settings, started, clock)
+        report = _report(source.source, evidence, models, settings, request, started, clock)
         if folder is not None:
-            names = sorted(
-                p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
-            )
-            report = replace(report, folder=out, outputs=tuple(names))
+            report = replace(report, folder=out, outputs=tuple(provenance.files(folder)))
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
+            provenance.write_manifest(folder, source.source)
     return report
 
 
@@ -195,16 +194,17 @@ def load_models(faces: Faces, scoring: Scoring) -> Models:
 
 def _look(
     decoded: Iterator[Any],
-    sampled: int,
+    instants: Sequence[int],
     models: Models,
     settings: Settings,
     overlays: Any,
     clock: Clock,
     tell: Progress,
 ) -> tuple[Coverage, list[FrameEvidence]]:
-    """Judge every face of the sampled frames."""
-    follower = Follower()
+    """Judge every face of the sampled frames, whose display-order indices are `instants`."""
+    follower, scenes = Follower(), _Scenes()
     scored: list[FrameEvidence] = []
+    sampled = len(instants)
     good = with_face = too_small = seen = 0
     interlaced = False
     for chunk in chunks(decoded, CHUNK):
@@ -215,6 +215,8 @@ def _look(
             continue
         good += len(frames)
         interlaced = interlaced or any(frame.interlaced for frame in frames)
+        for frame in frames:
+            scenes.add(frame)
         crops: list[list[Crop]] = []
         with clock("faces"):
             for frame, found in zip(frames, models.finder.find(frames), strict=True):
@@ -237,7 +239,30 @@ def _look(
                 for frame, own, output in zip(frames, crops, outputs, strict=True):
                     overlays.add(frame, own, output)
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
-    return Coverage(counts, with_face, too_small, interlaced), scored
+    coverage = Coverage(
+        counts, with_face, too_small, interlaced, tuple(instants), timeline.cuts(*scenes.told())
+    )
+    return coverage, scored
+
+
+class _Scenes:
+    """Remembers how much the picture changed between sampled frames, and no picture but the last."""
+
+    def __init__(self) -> None:
+        self._times: list[Fraction] = []
+        self._changes: list[float] = []
+        self._last: timeline.Thumbnail | None = None
+
+    def add(self, frame: Frame) -> None:
+        thumbnail = timeline.thumbnail(frame.pixels)
+        if self._last is not None:
+            self._changes.append(timeline.change(self._last, thumbnail))
+        self._times.append(frame.time)
+        self._last = thumbnail
+
+    def told(self) -> tuple[list[Fraction], list[float]]:
+        """Times of the frames, and the changes between them."""
+        return self._times, self._changes
 
 
 def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> list[Output | None]:
@@ -287,39 +312,18 @@ def _precision(wanted: str, device: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-def versions() -> dict[str, str]:
-    """What computed the result: Python, the platform, and the packages that touch pixels or numbers."""
-    names = (
-        "deepscan-forensics",
-        "torch",
-        "open_clip_torch",
-        "facenet-pytorch",
-        "av",
-        "numpy",
-        "pillow",
-    )
-    import av
-
-    ffmpeg = " ".join(
-        f"{k} {'.'.join(map(str, v))}" for k, v in sorted(av.library_versions.items())
-    )
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **{name: metadata.version(name) for name in names},
-        "ffmpeg": ffmpeg,
-    }
-
-
 def _report(
     source: Any,
     evidence: Evidence,
     models: Models,
     settings: Settings,
+    request: Request | None,
     started: datetime,
     clock: Clock,
 ) -> Report:
     header = models.header
+    with clock("credentials"):
+        signed = credentials.check(source.path)
     with clock("hashing again"):
         after = sha256(source.path)
     if after != source.sha256:
@@ -327,8 +331,8 @@ def _report(
             f"{source.path}: changed while it was analysed (SHA-256 {source.sha256}, then {after});"
             " analyse a copy that nothing writes to"
         )
-    provenance = Provenance(
-        versions=versions(),
+    origin = Provenance(
+        versions=provenance.versions(),
         detector={
             "name": header.name,
             "sha256": models.sha256,
@@ -346,5 +350,7 @@ def _report(
         finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
         sha256_after=after,
         seconds={stage: round(spent, 4) for stage, spent in clock.seconds.items()},
+        request=request or Request(origins=settings.origins()),
+        credentials=signed,
     )
-    return Report(source, evidence, provenance)
+    return Report(source, evidence, origin)

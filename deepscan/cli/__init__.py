@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr. Heavy imports stay inside the c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -37,8 +38,10 @@ app.add_typer(weights.app, name="weights")
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Expected failures are one line on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = int(app(args=arguments, standalone_mode=False) or 0)
+        # As context.obj the arguments reach the commands whole: reports state them as typed.
+        code = int(app(args=given, obj=given, standalone_mode=False) or 0)
     except DeepscanError as error:
         say(f"error: {error}")
         return Exit.USAGE if isinstance(error, SettingsError) else Exit.NOTHING_USABLE

@@ -32,7 +32,22 @@ class FailOn(StrEnum):
     manipulation = "manipulation"
 
 
+# The settings an option stands for, as the report's list of origins names them.
+SETTING_OF = {
+    "heatmap": ("heatmaps.draw",),
+    "cls_map": ("heatmaps.cls",),
+    "frames": ("sampling.frames",),
+    "sampling": ("sampling.rule", "sampling.seconds"),
+    "weights": ("scoring.weights",),
+    "device": ("scoring.device",),
+    "precision": ("scoring.precision",),
+    "min_face": ("faces.min_size",),
+    "offline": ("scoring.offline",),
+}
+
+
 def detect(
+    context: typer.Context,
     paths: Annotated[list[Path], Argument(help="Videos, pictures, or with -r folders of them.")],
     heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
     cls_map: Annotated[
@@ -59,6 +74,10 @@ def detect(
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace earlier results.")] = False,
     offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    case: Annotated[str, Option(help="Case number, for the report.", metavar="TEXT")] = "",
+    exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
+    examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
+    notes: Annotated[str, Option(help="Anything else, for the report.", metavar="TEXT")] = "",
     fail_on: Annotated[
         FailOn | None, Option(help="Exit 10 when a manipulation is indicated.")
     ] = None,
@@ -76,6 +95,7 @@ def detect(
     from deepscan.config import Faces, Heatmaps, Sampling, Scoring, Settings
     from deepscan.flow import keep_memory_level
     from deepscan.pipeline import prepare_weights, scan
+    from deepscan.records import Case, Request
 
     settings = Settings(
         sampling=Sampling.parse(sampling, frames),
@@ -85,6 +105,11 @@ def detect(
     )
     if cls_map and not heatmap:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
+    request = Request(
+        argv=("deepscan", *context.obj),
+        origins=settings.origins(_flags(context)),
+        case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
+    )
     jobs = list(_jobs(paths, out, recursive))
     if not jobs:
         raise InputError(f"{', '.join(map(str, paths))}: no video or picture in there")
@@ -103,6 +128,7 @@ def detect(
                         settings,
                         out=folder,
                         force=force,
+                        request=request,
                         progress=bars.stages(of + path.name),
                     )
                 except (InputError, OutputError) as error:
@@ -116,6 +142,16 @@ def detect(
         if results and not json:
             _print_table(results)
     raise typer.Exit(_exit_code([result for _, result in results], fail_on))
+
+
+def _flags(context: typer.Context) -> set[str]:
+    """The settings that were given on the command line."""
+    given = (
+        names
+        for option, names in SETTING_OF.items()
+        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
+    )
+    return {name for names in given for name in names}
 
 
 # --- inputs and outputs ----------------------------------------------------------------------------
