@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from deepscan import credentials, provenance, timeline
 from deepscan.align import align
 from deepscan.config import Faces, Scoring, Settings
 from deepscan.errors import SettingsError, UnreadableInput
+from deepscan.explain import Score, Specimens
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
 from deepscan.records import (
@@ -110,13 +110,15 @@ def scan(
         with ahead(source.decode(indices), max(1, WAITING // frame_bytes), clock) as decoded:
             with clock("loading"):
                 models = load_models(settings.faces, settings.scoring)
+                specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
                 overlays = None
                 if folder is not None and settings.heatmaps.draw:
                     from deepscan.report.overlays import Overlays
 
                     overlays = Overlays(folder, source.source, settings.heatmaps.cls, len(indices))
             try:
-                coverage, scored = _look(decoded, indices, models, settings, overlays, clock, tell)
+                watchers = [w for w in (overlays, specimens) if w is not None]
+                coverage, scored = _look(decoded, indices, models, settings, watchers, clock, tell)
                 with clock("drawing"):
                     if overlays is not None:
                         overlays.close()
@@ -132,7 +134,14 @@ def scan(
             if source.declared_duration is None
             else float(source.declared_duration),
         )
-        report = _report(source.source, evidence, models, settings, request, started, clock)
+        faithfulness = None
+        if specimens is not None:
+            with clock("explaining"):
+                faithfulness = specimens.measure(_logits(models.detector, settings.scoring.batch))
+        report = replace(
+            _report(source.source, evidence, models, settings, request, started, clock),
+            faithfulness=faithfulness,
+        )
         if folder is not None:
             report = replace(report, folder=out, outputs=tuple(provenance.files(folder)))
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
@@ -197,12 +206,15 @@ def _look(
     instants: Sequence[int],
     models: Models,
     settings: Settings,
-    overlays: Any,
+    watchers: Sequence[Any],
     clock: Clock,
     tell: Progress,
 ) -> tuple[Coverage, list[FrameEvidence]]:
-    """Judge every face of the sampled frames, whose display-order indices are `instants`."""
-    follower, scenes = Follower(), _Scenes()
+    """Judge every face of the sampled frames, whose display-order indices are `instants`.
+
+    `watchers` have a method add(frame, crops, output) and are shown every frame with what was found.
+    """
+    follower, scenes = Follower(), timeline.Scenes()
     scored: list[FrameEvidence] = []
     sampled = len(instants)
     good = with_face = too_small = seen = 0
@@ -235,34 +247,19 @@ def _look(
                 for c, logit in zip(own, output.logit if output else (), strict=True)
             ]
         with clock("drawing"):
-            if overlays is not None:
+            for watcher in watchers:
                 for frame, own, output in zip(frames, crops, outputs, strict=True):
-                    overlays.add(frame, own, output)
+                    watcher.add(frame, own, output)
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
-    coverage = Coverage(
-        counts, with_face, too_small, interlaced, tuple(instants), timeline.cuts(*scenes.told())
-    )
+    coverage = Coverage(counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts())
     return coverage, scored
 
 
-class _Scenes:
-    """Remembers how much the picture changed between sampled frames, and no picture but the last."""
-
-    def __init__(self) -> None:
-        self._times: list[Fraction] = []
-        self._changes: list[float] = []
-        self._last: timeline.Thumbnail | None = None
-
-    def add(self, frame: Frame) -> None:
-        thumbnail = timeline.thumbnail(frame.pixels)
-        if self._last is not None:
-            self._changes.append(timeline.change(self._last, thumbnail))
-        self._times.append(frame.time)
-        self._last = thumbnail
-
-    def told(self) -> tuple[list[Fraction], list[float]]:
-        """Times of the frames, and the changes between them."""
-        return self._times, self._changes
+def _logits(detector: Detector, batch: int) -> Score:
+    """The detector as a function from crops to logits, `batch` of them at a time."""
+    return lambda crops: np.concatenate(
+        [detector.score(crops[at : at + batch]).logit for at in range(0, len(crops), batch)]
+    )
 
 
 def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> list[Output | None]:

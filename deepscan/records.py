@@ -379,10 +379,13 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Areas:
-    """How far logits fall, on average over a curve of more and more patches covered (or shown)."""
+    """How far |logit| falls, or comes back, on average over a curve of more and more patches.
 
-    deletion: float  # covering patches: larger is more faithful
-    insertion: float  # showing patches of a covered crop: larger is more faithful
+    Larger is more faithful. A logit that passes 0 goes on counting (see `explain`).
+    """
+
+    deletion: float  # what covering patches takes off
+    insertion: float  # what showing patches of a covered crop brings back
 
 
 @dataclass(frozen=True, slots=True)

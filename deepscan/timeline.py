@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from deepscan.records import FrameEvidence, Interval, Pixels, Stretch
+from deepscan.records import Frame, FrameEvidence, Interval, Pixels, Stretch
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -144,18 +144,35 @@ SUDDEN = 0.5
 TIMES_USUAL = 4.0
 
 
-def cuts(times: Sequence[Fraction], changes: Sequence[float]) -> tuple[Fraction, ...]:
-    """Times of the first instants after a scene cut; `changes[i]` lies between `times[i]` and `times[i + 1]`.
+class Scenes:
+    """Sees all sampled frames in order, and remembers how much the picture changed between them."""
 
-    A cut is a change that is large, and large against the changes right before and after it: where a
-    camera pans or a head fills the picture, every change is large, and none is a cut.
-    """
-    found = []
-    for i, value in enumerate(changes):
-        around = [*changes[max(0, i - 2) : i], *changes[i + 1 : i + 3]]
-        if value >= SUDDEN and (not around or value >= TIMES_USUAL * float(np.median(around))):
-            found.append(times[i + 1])
-    return tuple(found)
+    def __init__(self) -> None:
+        self._times: list[Fraction] = []
+        self._changes: list[float] = []
+        self._last: Thumbnail | None = None
+
+    def add(self, frame: Frame) -> None:
+        """See the next sampled frame."""
+        seen = thumbnail(frame.pixels)
+        if self._last is not None:
+            self._changes.append(change(self._last, seen))
+        self._times.append(frame.time)
+        self._last = seen
+
+    def cuts(self) -> tuple[Fraction, ...]:
+        """Times of the first sampled instants after a scene cut.
+
+        A cut is a change that is large, and large against the changes right before and after it: where a
+        camera pans or a head fills the picture, every change is large, and none is a cut.
+        """
+        found = []
+        for i, value in enumerate(self._changes):
+            around = [*self._changes[max(0, i - 2) : i], *self._changes[i + 1 : i + 3]]
+            usual = float(np.median(around)) if around else 0.0
+            if value >= SUDDEN and value >= TIMES_USUAL * usual:
+                found.append(self._times[i + 1])
+        return tuple(found)
 
 
 # --- words -----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from deepscan.cli.detect import detect
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
 from deepscan.cli.train import train
+from deepscan.cli.verify import verify
 from deepscan.errors import DeepscanError, SettingsError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(detect)
+app.command()(verify)
 app.command()(prepare)
 app.command()(train)
 app.command()(model)

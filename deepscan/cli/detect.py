@@ -36,6 +36,7 @@ class FailOn(StrEnum):
 SETTING_OF = {
     "heatmap": ("heatmaps.draw",),
     "cls_map": ("heatmaps.cls",),
+    "explain": ("heatmaps.explain",),
     "frames": ("sampling.frames",),
     "sampling": ("sampling.rule", "sampling.seconds"),
     "weights": ("scoring.weights",),
@@ -52,6 +53,9 @@ def detect(
     heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
     cls_map: Annotated[
         bool, Option("--cls-map", help="With --heatmap: [CLS]'s attention too.")
+    ] = False,
+    explain: Annotated[
+        bool, Option("--explain", help="Measure whether the heatmaps are faithful to the score.")
     ] = False,
     out: Annotated[Path, Option(help="Folder for the results, one folder per input.")] = Path(
         "deepscan-out"
@@ -101,7 +105,7 @@ def detect(
         sampling=Sampling.parse(sampling, frames),
         faces=Faces(min_size=min_face),
         scoring=Scoring(weights=weights, device=device, precision=precision, offline=offline),
-        heatmaps=Heatmaps(draw=heatmap, cls=cls_map),
+        heatmaps=Heatmaps(draw=heatmap, cls=cls_map, explain=explain),
     )
     if cls_map and not heatmap:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")

@@ -226,10 +226,10 @@ def faithfulness_sentence(found: Faithfulness) -> str:
     """What the measurement says of these heatmaps."""
     more = found.attention.deletion > found.random.deletion
     return (
-        f"Covering the most attended patches first lowers |logit| by {found.attention.deletion:.2f} on"
-        f" average, covering patches by lot by {found.random.deletion:.2f} ({found.crops} crops; more in"
+        f"Covering the most attended patches first takes {found.attention.deletion:.2f} off the logit's size"
+        f" on average, covering patches by lot {found.random.deletion:.2f} ({found.crops} crops; more in"
         f" {found.deletion_wins:.0%} of them): the heatmaps mark what the score "
-        + ("depends on." if more else "does NOT depend on more than on the rest.")
+        + ("depends on." if more else "does NOT depend on more than on other patches.")
     )
 
 
