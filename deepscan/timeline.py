@@ -140,7 +140,9 @@ def change(a: Thumbnail, b: Thumbnail) -> float:
     return 1 - float((a * b).sum()) / scale if scale > 0 else 0.0
 
 
-SUDDEN = 0.5
+# Of spliced clips (600 pairs drawn from 40 of our own) 98 % of the cuts reach both; of the 1,240 changes
+# within those clips none does, though fast heads and waved hands reach 0.59.
+SUDDEN = 0.45
 TIMES_USUAL = 4.0
 
 
