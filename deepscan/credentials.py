@@ -16,6 +16,8 @@ from deepscan.records import Credentials
 # list of trusted signers in deepscan: whom to trust is the reader's decision.
 SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": False}}
 
+LONGEST_NAME = 100  # characters of a signer's name, which is whatever the signer wrote
+
 
 def check(path: Path) -> Credentials:
     """The state of the credentials in `path`, as the optional package c2pa-python finds it."""
@@ -34,6 +36,8 @@ def check(path: Path) -> Credentials:
         return Credentials("absent", "The file carries no Content Credentials.")
     except c2pa.C2paError.NotSupported as error:
         return Credentials("not_checked", f"c2pa-python does not read this kind of file: {error}")
+    except (c2pa.C2paError.Io, c2pa.C2paError.RemoteManifest) as error:
+        return Credentials("not_checked", f"The Content Credentials are not in reach: {error}")
     except c2pa.C2paError as error:
         return Credentials("invalid", f"The Content Credentials cannot be read: {error}")
 
@@ -43,14 +47,14 @@ def read(state: str | None, store: dict[str, Any]) -> Credentials:
     manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
     signature = manifest.get("signature_info", {})
     signer = signature.get("common_name") or signature.get("issuer") or "an unnamed signer"
-    claimed = f"signed by {signer}" + (
-        f" at {signature['time']}" if signature.get("time") else ", without a time stamp"
+    claimed = f"signed by {str(signer)[:LONGEST_NAME]}" + (
+        f" at {signature['time']}" if signature.get("time") else ", without a time stamp,"
     )
     if state in ("Valid", "Trusted"):
         return Credentials(
             "present",
-            f"Content Credentials {claimed}; the file is as it was signed. Whether to trust the signer was"
-            " not checked.",
+            f"Content Credentials {claimed} hold: the file is as it was signed."
+            " Whether to trust the signer was not checked.",
         )
     codes = sorted(
         {

@@ -87,8 +87,8 @@ def scan(
     Args:
         path: a video or picture file; it is only read.
         settings: what to look at, and how; the defaults are the command line's.
-        out: a folder for report.json and, with settings.heatmaps.draw, the heatmaps. It appears when
-            all is written, or not at all. None: nothing is written.
+        out: a folder for report.html, report.json, with settings.heatmaps.draw the heatmaps, and
+            manifest.json. It appears when all is written, or not at all. None: nothing is written.
         force: replace `out` when it holds an earlier report.
         request: how the run was asked for, for the report; a call from Python needs none.
         progress: called from this thread as stages advance.
@@ -111,13 +111,17 @@ def scan(
             with clock("loading"):
                 models = load_models(settings.faces, settings.scoring)
                 specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
-                overlays = None
+                pictures = overlays = None
+                if folder is not None:
+                    from deepscan.report.pictures import Pictures
+
+                    pictures = Pictures(len(indices), settings.heatmaps.draw)
                 if folder is not None and settings.heatmaps.draw:
                     from deepscan.report.overlays import Overlays
 
                     overlays = Overlays(folder, source.source, settings.heatmaps.cls, len(indices))
             try:
-                watchers = [w for w in (overlays, specimens) if w is not None]
+                watchers = [w for w in (overlays, pictures, specimens) if w is not None]
                 coverage, scored = _look(decoded, indices, models, settings, watchers, clock, tell)
                 with clock("drawing"):
                     if overlays is not None:
@@ -142,8 +146,12 @@ def scan(
             _report(source.source, evidence, models, settings, request, started, clock),
             faithfulness=faithfulness,
         )
-        if folder is not None:
-            report = replace(report, folder=out, outputs=tuple(provenance.files(folder)))
+        if folder is not None and pictures is not None:
+            from deepscan.report import page
+
+            names = sorted([*provenance.files(folder), page.NAME])
+            report = replace(report, folder=out, outputs=tuple(names))
+            page.write(report_json.to_dict(report), folder, pictures.frames())
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
             provenance.write_manifest(folder, source.source)
     return report

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from typer import Option
+from typer.core import TyperCommand
 
 from deepscan.cli import weights
 from deepscan.cli.console import Exit, say
@@ -30,7 +31,15 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich would double what --help takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(detect)
+
+
+class WithContext(TyperCommand):
+    """A command that is handed a context of the type its signature names."""
+
+    context_class = typer.Context
+
+
+app.command(cls=WithContext)(detect)
 app.command()(verify)
 app.command()(prepare)
 app.command()(train)
