@@ -90,8 +90,9 @@ def detect(
 ) -> None:
     """Look for manipulated faces in videos and pictures.
 
-    Each input gets a folder with report.json and, with --heatmap, pictures, an overlay film and the raw
-    attention. A verdict never says that a video is authentic.
+    Each input gets a folder with report.html, report.json, manifest.json and, with --heatmap, pictures, an
+    overlay film and the raw attention; several inputs get an index.html above them. A verdict never says
+    that a video is authentic.
 
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
@@ -115,6 +116,7 @@ def detect(
         case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
     )
     jobs = list(_jobs(paths, out, recursive))
+    batch = len(jobs) > 1 or recursive
     if not jobs:
         raise InputError(f"{', '.join(map(str, paths))}: no video or picture in there")
     _check_outputs([folder for _, folder in jobs], force)
@@ -139,10 +141,12 @@ def detect(
                     result = error
                 results.append((path, result))
                 if json:
-                    _print_json(path, result, indent=None if len(jobs) > 1 or recursive else 2)
+                    _print_json(path, result, indent=None if batch else 2)
                 if not quiet:
                     _announce(path, result, verbose)
     finally:
+        if results and batch:
+            _write_index(out, results, quiet)
         if results and not json:
             _print_table(results)
     raise typer.Exit(_exit_code([result for _, result in results], fail_on))
@@ -163,7 +167,7 @@ def _flags(context: typer.Context) -> set[str]:
 
 def _jobs(paths: Sequence[Path], out: Path, recursive: bool) -> Iterator[tuple[Path, Path]]:
     """Each input with the folder for its results; names that meet are told apart by a number."""
-    taken: dict[Path, int] = {}
+    taken: dict[Path, int] = {out / "index.html": 1}  # a batch's own
     for given in paths:
         found = sorted(_media(given)) if recursive and given.is_dir() else [given]
         for path in found:
@@ -193,6 +197,21 @@ def _check_outputs(folders: Sequence[Path], force: bool) -> None:
             check_free(folder, force)
     except OutputError as error:
         raise SettingsError(str(error)) from error
+
+
+def _write_index(
+    out: Path, results: Sequence[tuple[Path, Report | DeepscanError]], quiet: bool
+) -> None:
+    """A batch's index.html. Results stand without it, so a failure is told and changes nothing else."""
+    from deepscan.report import index
+
+    try:
+        path = index.write(out, results)
+    except OutputError as error:
+        say(f"error: {error}")
+        return
+    if not quiet:
+        say(f"all results: {path}")
 
 
 def _exit_code(results: Sequence[Report | DeepscanError], fail_on: FailOn | None) -> int:
