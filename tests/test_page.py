@@ -73,7 +73,7 @@ def test_without_heatmaps_nothing_is_said_of_attention_but_its_limits() -> None:
     report, kept = reports.made(heat=False)
     html = page.html(report_json.to_dict(report), kept)
     assert 'id="attention"' not in html
-    assert "image/png" not in html
+    assert "image/webp" not in html
     assert 'class="strip"' in html
 
 
@@ -169,6 +169,10 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def test_a_layer_keeps_to_its_bytes_whatever_it_shows(rng: np.random.Generator) -> None:
+    assert len(pictures.heat(rng.gamma(0.5, 2, (24, 24)))) <= pictures.HEAT_BYTES
+
+
 def test_a_picture_keeps_to_its_bytes_whatever_it_shows() -> None:
     data = pictures.jpeg(noise(1080, 1920), pictures.FRAME_SIDE, pictures.FRAME_BYTES)
     assert len(data) <= pictures.FRAME_BYTES
@@ -209,12 +213,12 @@ def test_a_long_video_keeps_the_frames_that_matter() -> None:
 def test_the_layer_over_a_face_is_its_heat_and_clear_where_there_is_no_preference() -> None:
     values = np.ones((14, 14))
     values[3, 5] = SCALE_TOP
-    data = pictures.heat(values)
-    assert len(data) < pictures.HEAT_BYTES
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(pictures.heat(values))) as image:
         alpha = np.asarray(image)[..., 3]
-    assert alpha[3, 5] == round(255 * OPACITY)
-    assert alpha.sum() == alpha[3, 5]
+    assert alpha.shape == (56, 56)  # 4 x 4 a patch
+    assert np.unravel_index(alpha.argmax(), alpha.shape)[0] // 4 == 3
+    assert alpha[12:16, 20:24].max() == pytest.approx(255 * OPACITY, rel=0.3)
+    assert alpha[20:].sum() == alpha[:, 28:].sum() == 0
 
 
 # --- the timeline ----------------------------------------------------------------------------------

@@ -89,8 +89,8 @@ function show(place) {
   body.replaceChildren(kept.content.cloneNode(true));
   body.querySelectorAll("[data-compare]").forEach(compare);
   document.getElementById("viewer-title").textContent = kept.dataset.title;
-  document.getElementById("earlier").disabled = open === 0;
-  document.getElementById("later").disabled = open === data.frames.length - 1;
+  document.getElementById("earlier").setAttribute("aria-disabled", open === 0);
+  document.getElementById("later").setAttribute("aria-disabled", open === data.frames.length - 1);
   if (!viewer.open) viewer.showModal();
 }
 

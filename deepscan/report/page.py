@@ -269,7 +269,7 @@ def _frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Itera
                     frame["logit"],
                     (left, top, round(right - left, 1), round(bottom - top, 1)),
                     _uri("jpeg", face.jpeg) if face else None,
-                    _uri("png", face.heat) if face else None,
+                    _uri("webp", face.heat) if face else None,
                     " ".join(f"{v:.5g}" for v in np.asarray(face.to_frame).T.ravel())
                     if face
                     else "",

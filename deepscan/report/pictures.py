@@ -1,8 +1,8 @@
 """The pictures a report page shows, taken while a video is judged: few, small, and bounded in bytes.
 
 A frame is kept plain. Boxes are drawn over it by the page, from report.json's numbers, and attention
-is laid over it as a layer of its own (one pixel a patch, placed by the crop's alignment), so that the
-same bytes serve as poster, as overlay, and as whatever lies between the two on the page's slider.
+is laid over it as a small layer of its own, placed by the crop's alignment: the same bytes serve as
+poster, as overlay, and as whatever lies between the two on the page's slider.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FACES = 10  # largest faces of one frame that get a thumbnail
 # Longest side in pixels and most bytes of a JPEG. A thumbnail is shown at up to 88 CSS pixels.
 FRAME_SIDE, FRAME_BYTES = 640, 64 * 1024
 CROP_SIDE, CROP_BYTES = 120, 5 * 1024
-HEAT_BYTES = 2560  # 24 x 24 patches; the shipped detector has 14 x 14
+HEAT_BYTES = 2560
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class FacePicture:
 
     track: int
     jpeg: bytes
-    heat: bytes | None  # PNG with transparency, one pixel a patch
+    heat: bytes | None  # WebP with transparency, smooth between patches
     side: int
     to_frame: Float[np.ndarray, "2 3"]
 
@@ -119,11 +119,17 @@ def jpeg(pixels: Pixels, side: int, limit: int) -> bytes:
     return jpeg(pixels, side // 2, limit)
 
 
-def heat(values: Float[np.ndarray, "side side"]) -> bytes:
-    """A map in times uniform as a PNG of its own size, with `heatmap.blend`'s colours and opacity."""
-    above = np.clip((values - 1) / (heatmap.SCALE_TOP - 1), 0, 1)
-    alpha = (255 * heatmap.OPACITY * above).round().astype(np.uint8)
-    cells = np.dstack([heatmap.colours(values), alpha])
-    data = io.BytesIO()
-    Image.fromarray(cells).save(data, "PNG", optimize=True)
+def heat(values: Float[np.ndarray, "cells cells"]) -> bytes:
+    """A map in times uniform as a WebP of at most HEAT_BYTES, with `heatmap.blend`'s colours and opacity."""
+    for side in (56, 28, 14):
+        size = (side, side)
+        smooth = np.asarray(
+            Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+        )
+        above = np.clip((smooth - 1) / (heatmap.SCALE_TOP - 1), 0, 1)
+        alpha = (255 * heatmap.OPACITY * above).round().astype(np.uint8)
+        data = io.BytesIO()
+        Image.fromarray(np.dstack([heatmap.colours(smooth), alpha])).save(data, "WEBP", quality=70)
+        if data.tell() <= HEAT_BYTES:
+            break
     return data.getvalue()
