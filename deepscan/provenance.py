@@ -20,7 +20,7 @@ from typing import Any
 import av
 
 from deepscan.errors import DataError, UnreadableInput
-from deepscan.files import sha256
+from deepscan.files import check_readable, sha256
 from deepscan.records import Source
 
 NAME = "manifest.json"
@@ -106,10 +106,11 @@ def read_manifest(path: Path) -> Manifest:
         DataError: it is not, byte for byte, what deepscan wrote.
     """
     try:
+        check_readable(path)
         raw = path.read_bytes()
-    except OSError as error:
+    except (UnreadableInput, OSError) as error:
         raise UnreadableInput(
-            f"{path}: cannot be read: {error.strerror}; without it a folder of results cannot be checked"
+            f"{error}; without {NAME} a folder of results cannot be checked"
         ) from error
     try:
         plain = json.loads(raw)

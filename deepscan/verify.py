@@ -25,7 +25,7 @@ from deepscan.errors import (
     WeightsMismatch,
     WeightsMissing,
 )
-from deepscan.files import sha256
+from deepscan.files import check_readable, sha256
 from deepscan.model import weights
 from deepscan.pipeline import Progress, scan
 from deepscan.records import Report
@@ -163,6 +163,7 @@ def _report(
 
 def _input(path: Path, digest: str) -> Finding:
     try:
+        check_readable(path)
         found = sha256(path)
     except InputError as error:
         return Finding("input", State.NOT_CHECKED, f"{error}; where it lies now, --input FILE says")

@@ -11,6 +11,7 @@ from deepscan.records import Box, CropQuality, Face, Frame, FrameEvidence
 from deepscan.timeline import (
     FEWEST_FRAMES,
     MOST_RUNS,
+    SUDDEN,
     Scenes,
     change,
     interval,
@@ -170,11 +171,22 @@ def test_a_still_has_none() -> None:
     assert cuts([scene(1)]) == []
 
 
+def test_whoever_moves_before_a_background_that_stays_makes_no_cut() -> None:
+    """Half of the picture turns into something else, which a head leaning in does."""
+    near = scene(1)
+    near[:, :160] = scene(2)[:, :160]
+    assert cuts([scene(1)] * 4 + [near] * 4) == []
+
+
 def test_change_is_blind_to_brightness_and_contrast() -> None:
     picture = thumbnail(scene(1))
     assert change(picture, 0.5 * picture + 20) == pytest.approx(0, abs=1e-9)
-    assert change(picture, -picture) == pytest.approx(2)
-    assert change(picture, np.zeros_like(picture)) == 0  # a black frame has no pattern to compare
+    assert change(picture, -picture) > SUDDEN
+
+
+def test_two_plain_pictures_do_not_differ_by_their_noise(rng: np.random.Generator) -> None:
+    dark, darker = (rng.normal(level, 0.5, (18, 32)) for level in (10, 2))
+    assert change(dark, darker) < SUDDEN
 
 
 # --- words -----------------------------------------------------------------------------------------
