@@ -17,11 +17,11 @@ import reports
 from deepscan.errors import OutputError, UnreadableInput
 from deepscan.heatmap import CAVEAT, OPACITY, SCALE_TOP
 from deepscan.records import VerdictName
-from deepscan.report import index, lanes, page, pictures
+from deepscan.report import index, lanes, page, pictures, rendering
 from deepscan.report import json as report_json
 from deepscan.report.pictures import FacePicture, FramePicture
 
-STYLE = page._part("page.css")
+STYLE = rendering._part("page.css")
 
 
 def words(html: str) -> str:
@@ -34,8 +34,8 @@ def words(html: str) -> str:
 
 
 def test_every_verdict_has_a_headline_and_none_is_real() -> None:
-    assert set(page.HEADLINES) == set(VerdictName)
-    assert not any("real" in words.lower().split() for words in page.HEADLINES.values())
+    assert set(rendering.HEADLINES) == set(VerdictName)
+    assert not any("real" in words.lower().split() for words in rendering.HEADLINES.values())
 
 
 def test_the_verdict_comes_first_with_its_reason_and_its_uncertainty() -> None:
@@ -118,7 +118,7 @@ def test_nothing_can_be_loaded_and_only_what_the_policy_names_runs() -> None:
     (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     for text in (style, script):
-        assert page._digest(text) in policy
+        assert rendering._digest(text) in policy
     assert not re.search(r"""(?:src|href)="(?!data:|\#)""", html)
     assert " style=" not in html
 
@@ -150,11 +150,11 @@ def test_text_from_outside_stays_text() -> None:
     ],
 )
 def test_what_cannot_be_seen_is_shown_by_its_code(text: str, seen: str) -> None:
-    assert page.shown(text) == seen
+    assert rendering.shown(text) == seen
 
 
 def test_endless_text_is_told_by_its_length() -> None:
-    assert "and 8000 more characters" in page.shown("x" * 10_000)
+    assert "and 8000 more characters" in rendering.shown("x" * 10_000)
 
 
 def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from deepscan.errors import DeepscanError, OutputError
 from deepscan.files import part_file
 from deepscan.records import Report, VerdictName
-from deepscan.report import page
+from deepscan.report import page, rendering
 from deepscan.report.json import UNCALIBRATED
 
 NAME = "index.html"
@@ -55,14 +55,16 @@ def html(out: Path, results: Sequence[tuple[Path, Report | DeepscanError]]) -> s
     rows = [_row(out, path, result) for path, result in results]
     counts = Counter(row.verdict for row in rows)
     reports = [result for _, result in results if isinstance(result, Report)]
-    return page.render(
+    return rendering.render(
         "index.html.jinja",
         "index.js",
         rows=rows,
         counts=[
-            (page.HEADLINES[name], name.value, counts[name]) for name in VerdictName if counts[name]
+            (rendering.HEADLINES[name], name.value, counts[name])
+            for name in VerdictName
+            if counts[name]
         ],
-        headlines=page.HEADLINES,
+        headlines=rendering.HEADLINES,
         finished=max((report.provenance.finished for report in reports), default=None),
         uncalibrated=UNCALIBRATED
         if any(report.evidence.thresholds.provisional for report in reports)

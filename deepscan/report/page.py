@@ -6,27 +6,20 @@ run that is not named in it by hash, and whatever comes from the input is text, 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import shlex
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup, escape
 
 from deepscan import heatmap
 from deepscan.report import lanes
-from deepscan.report.lanes import timecode
 from deepscan.report.pictures import FramePicture
+from deepscan.report.rendering import HEADLINES, picture_uri, render
 
 NAME = "report.html"
 
@@ -34,17 +27,7 @@ NAME = "report.html"
 # pages of our test clips weigh 1 to 3 MB.
 MOST_BYTES = 16 * 2**20
 
-MOST_TEXT = 2_000  # characters shown of one tag or note; report.json keeps them all
-MOST_TAGS = 100
-
-HEADLINES = {
-    "manipulation_indicated": "Manipulation indicated",
-    "inconclusive": "Inconclusive",
-    "no_manipulation_indicated": "No manipulation indicated",
-    "no_face": "No face found",
-    "insufficient": "Not enough to judge",
-    "error": "Not analysed",
-}
+MOST_TAGS = 100  # shown; report.json keeps them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,108 +110,6 @@ def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str
     )
 
 
-# --- the engine ------------------------------------------------------------------------------------
-
-
-def render(template: str, script: str, **values: Any) -> str:
-    """A template of this package with the common style and its script, under a policy that names both."""
-    style, code = _part("page.css"), _part(script)
-    policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src '{_digest(style)}'; script-src '{_digest(code)}'"
-    )
-    trusted = {"style": Markup(style), "script": Markup(code)}  # noqa: S704, files of this package
-    return _environment().get_template(template).render(policy=policy, **trusted, **values)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_part),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        shown=shown,
-        logit=logit,
-        percent=percent,
-        number=number,
-        size=size,
-        timecode=timecode,
-    )
-    return environment
-
-
-def _part(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _uri(kind: str, data: bytes | None) -> str | None:
-    return None if data is None else f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-# --- words and numbers -----------------------------------------------------------------------------
-
-
-def shown(value: object) -> Markup:
-    """Text from outside, isolated from the direction of its surroundings, with nothing invisible in it.
-
-    Control, format and direction characters, and bytes that are no text, appear by their code.
-    """
-    text = str(value)
-    rest = len(text) - MOST_TEXT
-    pieces = []
-    for character in text[:MOST_TEXT]:
-        if character != "\n" and unicodedata.category(character) in (
-            "Cc",
-            "Cf",
-            "Cs",
-            "Co",
-            "Cn",
-            "Zl",
-            "Zp",
-        ):
-            pieces.append(Markup('<span class="code">U+{:04X}</span>').format(ord(character)))
-        else:
-            pieces.append(escape(character))
-    if rest > 0:
-        pieces.append(Markup(' <span class="code">and {} more characters</span>').format(rest))
-    return Markup("<bdi>{}</bdi>").format(Markup("").join(pieces))
-
-
-def logit(value: float | int | None, digits: int = 2) -> str:
-    """+2.31, with a minus sign that is one."""
-    return "\u2013" if value is None else f"{value:+.{digits}f}".replace("-", "\u2212")
-
-
-def percent(share: float | None) -> str:
-    """Whole per cent, and tenths where few of them are left."""
-    if share is None:
-        return "\u2013"
-    return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f}\u202f%"
-
-
-def number(value: float | int | None, digits: int = 0) -> str:
-    """Thousands apart by thin spaces."""
-    return "\u2013" if value is None else f"{value:,.{digits}f}".replace(",", "\u2009")
-
-
-def size(count: int | None) -> str:
-    """Bytes, in the unit that reads best."""
-    if count is None:
-        return "\u2013"
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} bytes"
-
-
 # --- what is shown ---------------------------------------------------------------------------------
 
 
@@ -268,15 +149,15 @@ def _frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Itera
                     frame["time"],
                     frame["logit"],
                     (left, top, round(right - left, 1), round(bottom - top, 1)),
-                    _uri("jpeg", face.jpeg) if face else None,
-                    _uri("webp", face.heat) if face else None,
+                    picture_uri("jpeg", face.jpeg) if face else None,
+                    picture_uri("webp", face.heat) if face else None,
                     " ".join(f"{v:.5g}" for v in np.asarray(face.to_frame).T.ravel())
                     if face
                     else "",
                     face.side if face else 0,
                 )
             )
-        jpeg = _uri("jpeg", picture.jpeg)
+        jpeg = picture_uri("jpeg", picture.jpeg)
         assert jpeg is not None
         yield FrameView(
             picture.index, picture.time, picture.width, picture.height, jpeg, tuple(faces)
