@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench bench-training compare base wheel clean
+.PHONY: demo test test-browser chromium check format bench bench-training compare base wheel clean
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -15,6 +15,18 @@ demo: base
 
 test: base
 	$(BIN)/python -m pytest
+
+# The pages in a real browser alone; `make test` runs these too where there is one.
+test-browser: base chromium
+	$(BIN)/python -m pytest tests/test_browser.py
+
+# Debian's Chromium. Where it cannot be installed (no root, no network) the tests that want it skip themselves.
+chromium:
+	@command -v chromium || { \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20 \
+	  && apt-get install -y -qq --no-install-recommends chromium > /dev/null; \
+	} || echo "Chromium cannot be installed here; the browser tests will be skipped."
 
 check: $(READY)
 	$(BIN)/ruff format --check deepscan tests

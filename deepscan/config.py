@@ -95,6 +95,7 @@ class Heatmaps:
 
     draw: bool = False
     cls: bool = False  # the [CLS] attention beside the queries'
+    explain: bool = False  # measure whether the patches they mark matter to the score
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,41 @@ class Settings:
             return float(value) if isinstance(value, Fraction) else value
 
         return plain(asdict(self))
+
+    def origins(self, flags: Collection[str] = ()) -> dict[str, str]:
+        """Where each setting ("sampling.frames") comes from: "flag" for `flags`, else "default" or "call".
+
+        A value other than the default that no flag gave was given in a call from Python.
+        """
+        usual = Settings().to_dict()
+        return {
+            f"{stage}.{name}": "flag"
+            if f"{stage}.{name}" in flags
+            else "default"
+            if value == usual[stage][name]
+            else "call"
+            for stage, values in self.to_dict().items()
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Settings:
+        """The settings that `to_dict` told.
+
+        Raises:
+            SettingsError: a stage or key is missing or unknown, or a value has no meaning.
+        """
+        try:
+            sampling = dict(plain["sampling"])
+            if sampling["seconds"] is not None:
+                sampling["seconds"] = Fraction(str(sampling["seconds"]))
+            stages = {"faces": Faces, "scoring": Scoring, "heatmaps": Heatmaps}
+            rest = {name: stage(**plain[name]) for name, stage in stages.items()}
+            return cls(Sampling(**sampling), **rest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SettingsError(
+                f"settings of another version of deepscan, or changed ones: {error}"
+            ) from error
 
 
 # --- deepscan.toml ---------------------------------------------------------------------------------

@@ -10,20 +10,20 @@ interpreter free, which is spent on loading the models and then on running them.
 from __future__ import annotations
 
 import functools
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepscan import credentials, provenance, timeline
 from deepscan.align import align
 from deepscan.config import Faces, Scoring, Settings
 from deepscan.errors import SettingsError, UnreadableInput
+from deepscan.explain import Score, Specimens
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
 from deepscan.records import (
@@ -35,6 +35,7 @@ from deepscan.records import (
     Output,
     Provenance,
     Report,
+    Request,
 )
 from deepscan.report import json as report_json
 from deepscan.stills import StillSource, is_still
@@ -77,6 +78,7 @@ def scan(
     *,
     out: Path | None = None,
     force: bool = False,
+    request: Request | None = None,
     progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> Report:
@@ -85,9 +87,10 @@ def scan(
     Args:
         path: a video or picture file; it is only read.
         settings: what to look at, and how; the defaults are the command line's.
-        out: a folder for report.json and, with settings.heatmaps.draw, the heatmaps. It appears when
-            all is written, or not at all. None: nothing is written.
+        out: a folder for report.html, report.json, with settings.heatmaps.draw the heatmaps, and
+            manifest.json. It appears when all is written, or not at all. None: nothing is written.
         force: replace `out` when it holds an earlier report.
+        request: how the run was asked for, for the report; a call from Python needs none.
         progress: called from this thread as stages advance.
         clock: where time and memory are written down; a new one if none is given.
 
@@ -107,15 +110,19 @@ def scan(
         with ahead(source.decode(indices), max(1, WAITING // frame_bytes), clock) as decoded:
             with clock("loading"):
                 models = load_models(settings.faces, settings.scoring)
-                overlays = None
+                specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
+                pictures = overlays = None
+                if folder is not None:
+                    from deepscan.report.pictures import Pictures
+
+                    pictures = Pictures(len(indices), settings.heatmaps.draw)
                 if folder is not None and settings.heatmaps.draw:
                     from deepscan.report.overlays import Overlays
 
                     overlays = Overlays(folder, source.source, settings.heatmaps.cls, len(indices))
             try:
-                coverage, scored = _look(
-                    decoded, len(indices), models, settings, overlays, clock, tell
-                )
+                watchers = [w for w in (overlays, pictures, specimens) if w is not None]
+                coverage, scored = _look(decoded, indices, models, settings, watchers, clock, tell)
                 with clock("drawing"):
                     if overlays is not None:
                         overlays.close()
@@ -131,13 +138,22 @@ def scan(
             if source.declared_duration is None
             else float(source.declared_duration),
         )
-        report = _report(source.source, evidence, models, settings, started, clock)
-        if folder is not None:
-            names = sorted(
-                p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
-            )
+        faithfulness = None
+        if specimens is not None:
+            with clock("explaining"):
+                faithfulness = specimens.measure(_logits(models.detector, settings.scoring.batch))
+        report = replace(
+            _report(source.source, evidence, models, settings, request, started, clock),
+            faithfulness=faithfulness,
+        )
+        if folder is not None and pictures is not None:
+            from deepscan.report import page
+
+            names = sorted([*provenance.files(folder), page.NAME])
             report = replace(report, folder=out, outputs=tuple(names))
+            page.write(report_json.to_dict(report), folder, pictures.frames())
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
+            provenance.write_manifest(folder, source.source)
     return report
 
 
@@ -195,16 +211,20 @@ def load_models(faces: Faces, scoring: Scoring) -> Models:
 
 def _look(
     decoded: Iterator[Any],
-    sampled: int,
+    instants: Sequence[int],
     models: Models,
     settings: Settings,
-    overlays: Any,
+    watchers: Sequence[Any],
     clock: Clock,
     tell: Progress,
 ) -> tuple[Coverage, list[FrameEvidence]]:
-    """Judge every face of the sampled frames."""
-    follower = Follower()
+    """Judge every face of the sampled frames, whose display-order indices are `instants`.
+
+    `watchers` have a method add(frame, crops, output) and are shown every frame with what was found.
+    """
+    follower, scenes = Follower(), timeline.Scenes()
     scored: list[FrameEvidence] = []
+    sampled = len(instants)
     good = with_face = too_small = seen = 0
     interlaced = False
     for chunk in chunks(decoded, CHUNK):
@@ -215,6 +235,8 @@ def _look(
             continue
         good += len(frames)
         interlaced = interlaced or any(frame.interlaced for frame in frames)
+        for frame in frames:
+            scenes.add(frame)
         crops: list[list[Crop]] = []
         with clock("faces"):
             for frame, found in zip(frames, models.finder.find(frames), strict=True):
@@ -233,11 +255,19 @@ def _look(
                 for c, logit in zip(own, output.logit if output else (), strict=True)
             ]
         with clock("drawing"):
-            if overlays is not None:
+            for watcher in watchers:
                 for frame, own, output in zip(frames, crops, outputs, strict=True):
-                    overlays.add(frame, own, output)
+                    watcher.add(frame, own, output)
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
-    return Coverage(counts, with_face, too_small, interlaced), scored
+    coverage = Coverage(counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts())
+    return coverage, scored
+
+
+def _logits(detector: Detector, batch: int) -> Score:
+    """The detector as a function from crops to logits, `batch` of them at a time."""
+    return lambda crops: np.concatenate(
+        [detector.score(crops[at : at + batch]).logit for at in range(0, len(crops), batch)]
+    )
 
 
 def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> list[Output | None]:
@@ -287,39 +317,18 @@ def _precision(wanted: str, device: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-def versions() -> dict[str, str]:
-    """What computed the result: Python, the platform, and the packages that touch pixels or numbers."""
-    names = (
-        "deepscan-forensics",
-        "torch",
-        "open_clip_torch",
-        "facenet-pytorch",
-        "av",
-        "numpy",
-        "pillow",
-    )
-    import av
-
-    ffmpeg = " ".join(
-        f"{k} {'.'.join(map(str, v))}" for k, v in sorted(av.library_versions.items())
-    )
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **{name: metadata.version(name) for name in names},
-        "ffmpeg": ffmpeg,
-    }
-
-
 def _report(
     source: Any,
     evidence: Evidence,
     models: Models,
     settings: Settings,
+    request: Request | None,
     started: datetime,
     clock: Clock,
 ) -> Report:
     header = models.header
+    with clock("credentials"):
+        signed = credentials.check(source.path)
     with clock("hashing again"):
         after = sha256(source.path)
     if after != source.sha256:
@@ -327,8 +336,8 @@ def _report(
             f"{source.path}: changed while it was analysed (SHA-256 {source.sha256}, then {after});"
             " analyse a copy that nothing writes to"
         )
-    provenance = Provenance(
-        versions=versions(),
+    origin = Provenance(
+        versions=provenance.versions(),
         detector={
             "name": header.name,
             "sha256": models.sha256,
@@ -346,5 +355,7 @@ def _report(
         finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
         sha256_after=after,
         seconds={stage: round(spent, 4) for stage, spent in clock.seconds.items()},
+        request=request or Request(origins=settings.origins()),
+        credentials=signed,
     )
-    return Report(source, evidence, provenance)
+    return Report(source, evidence, origin)

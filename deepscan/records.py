@@ -243,6 +243,37 @@ class FrameEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """Where a mean would fall, most of the time, had other instants been sampled; logits."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"inside-out interval: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Successive sampled instants of one face that belong together, the first's and the last's time.
+
+    Where in the video the stretch ends is known no better than that: somewhere between `end` and the
+    next sampled instant; likewise it begins after the instant sampled before `start`.
+    """
+
+    track: int
+    start: Fraction
+    end: Fraction
+    frames: int
+    mean: float  # of the frame logits
+
+    def __post_init__(self) -> None:
+        if self.end < self.start or self.frames < 1:
+            raise ValueError(f"inside-out stretch: {self}")
+
+
+@dataclass(frozen=True, slots=True)
 class TrackEvidence:
     """One face followed over the sampled instants; `score` is the mean of its frame logits."""
 
@@ -252,11 +283,20 @@ class TrackEvidence:
     maximum: float
     top10_mean: float
     enough: bool  # seen often enough to carry the video's score
+    share_above: float  # share of `frames` at or above the high threshold
+    runs: tuple[Stretch, ...]  # unbroken at or above it, in order of time; the longest ones if many
+    interval: Interval | None  # of `score`; None with too few frames
+    cuts: tuple[Fraction, ...]  # first sampled instants after a scene cut that this track outlives
 
     @property
     def face_size(self) -> float:
         """Median face size in frame pixels."""
         return float(np.median([f.quality.face_size for f in self.frames]))
+
+    @property
+    def longest_run(self) -> Stretch | None:
+        """The run with the most frames, the earliest of equals."""
+        return max(self.runs, key=lambda run: run.frames, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +308,10 @@ class Scores:
     largest_face: float  # mean over each frame's largest face: the paper's and the benchmark's rule
     maximum: float  # highest frame logit among tracks with enough evidence
     top10_mean: float  # mean of their highest tenth
+    interval: Interval | None  # of `video`; None with too few frames
+    share_above: float  # of the deciding track, as is the run
+    longest_run: Stretch | None
+    stretch: Stretch | None  # what stands out although no track's mean reaches the threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +341,68 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Case:
+    """What an examiner notes beside a run, as typed; empty where nothing was."""
+
+    case: str = ""
+    exhibit: str = ""
+    examiner: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a run was asked for.
+
+    `origins` says of each setting ("sampling.frames") where its value comes from: "default" or "flag".
+    """
+
+    argv: tuple[str, ...] = ()  # the command line; empty for a call from Python
+    origins: dict[str, str] = field(default_factory=dict)
+    case: Case | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """C2PA Content Credentials of an input.
+
+    `status`: "not_checked", "absent", "present" (what they sign is unchanged) or "invalid".
+    """
+
+    status: str
+    detail: str
+
+    def __post_init__(self) -> None:
+        if self.status not in ("not_checked", "absent", "present", "invalid"):
+            raise ValueError(f"unknown status of content credentials: {self.status!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """How far |logit| falls, or comes back, on average over a curve of more and more patches.
+
+    Larger is more faithful. A logit that passes 0 goes on counting (see `explain`).
+    """
+
+    deletion: float  # what covering patches takes off
+    insertion: float  # what showing patches of a covered crop brings back
+
+
+@dataclass(frozen=True, slots=True)
+class Faithfulness:
+    """Whether the patches a heatmap marks matter to the logit, against patches drawn by lot."""
+
+    crops: int
+    seed: int
+    attention: Areas
+    random: Areas
+    deletion_wins: (
+        float  # share of crops whose attention's deletion area is above their random one's
+    )
+    insertion_wins: float
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """Who judged, with what, how and when."""
 
@@ -310,6 +416,12 @@ class Provenance:
     finished: str
     sha256_after: str
     seconds: dict[str, float]  # wall time by stage
+    request: Request = field(default_factory=Request)
+    credentials: Credentials = field(
+        default_factory=lambda: Credentials(
+            "not_checked", "Content Credentials were not looked for."
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +431,9 @@ class Report:
     source: Source
     evidence: Evidence
     provenance: Provenance
+    faithfulness: Faithfulness | None = None  # measured with --explain only
     folder: Path | None = None  # where outputs were written
-    outputs: tuple[str, ...] = ()  # their names within it, report.json aside
+    outputs: tuple[str, ...] = ()  # their names within it, report.json and manifest.json aside
 
     @property
     def verdict(self) -> Verdict:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
+from deepscan import timeline
+from deepscan.cautions import about_faces, about_input, about_scores
 from deepscan.records import (
     DecodeCount,
     Evidence,
     FrameEvidence,
     Scores,
     Source,
+    Stretch,
     Thresholds,
     TrackEvidence,
     Verdict,
@@ -28,10 +32,6 @@ PROVISIONAL = Thresholds(low=-1.0, high=1.0, provisional=True)
 # (folded hands in one of our test clips reached 0.988): such a track carries no score.
 CLEARLY_A_FACE = 0.99
 
-# Faces smaller than this are enlarged more than twice for the detector's 224 pixels, of which the
-# face itself takes about half.
-SMALL_FACE = 64.0
-
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
@@ -41,6 +41,8 @@ class Coverage:
     frames_with_face: int
     faces_too_small: int
     interlaced: bool
+    instants: tuple[int, ...]  # display-order indices of the sampled frames, damaged ones included
+    cuts: tuple[Fraction, ...] = ()  # times of the first sampled instants after a scene cut
 
 
 def judge(
@@ -55,8 +57,8 @@ def judge(
     The video's score is the highest track score (mean of frame logits) among tracks with enough
     evidence; the mean over each frame's largest face, the paper's rule, stands beside it.
     """
-    tracks = build_tracks(frames, coverage.decoding.sampled)
-    scores = score(tracks)
+    tracks = build_tracks(frames, coverage.instants, thresholds, coverage.cuts)
+    scores = score(tracks, coverage.instants, thresholds)
     verdict = decide(scores, coverage, tracks, thresholds)
     return Evidence(
         decoding=coverage.decoding,
@@ -66,7 +68,11 @@ def judge(
         scores=scores,
         thresholds=thresholds,
         verdict=verdict,
-        warnings=tuple(_warnings(source, coverage, tracks, scores, thresholds, declared_duration)),
+        warnings=(
+            *about_input(source, coverage.decoding, declared_duration, coverage.interlaced),
+            *about_faces(tracks, scores, coverage.decoding.sampled, coverage.faces_too_small),
+            *about_scores(tracks, scores, thresholds),
+        ),
     )
 
 
@@ -75,8 +81,16 @@ def enough_instants(sampled: int) -> int:
     return min(4, math.ceil(sampled / 10))
 
 
-def build_tracks(frames: Sequence[FrameEvidence], sampled: int) -> tuple[TrackEvidence, ...]:
-    """Group scored faces by track; ids ascending, times ascending within a track."""
+def build_tracks(
+    frames: Sequence[FrameEvidence],
+    instants: Sequence[int],
+    thresholds: Thresholds = PROVISIONAL,
+    cuts: Sequence[Fraction] = (),
+) -> tuple[TrackEvidence, ...]:
+    """Group scored faces by track; ids ascending, times ascending within a track.
+
+    `instants` are the display-order indices of all sampled frames, `cuts` the scene cuts among them.
+    """
     tracks = []
     for track in sorted({f.track for f in frames}):
         own = tuple(sorted((f for f in frames if f.track == track), key=lambda f: f.frame_index))
@@ -88,7 +102,11 @@ def build_tracks(frames: Sequence[FrameEvidence], sampled: int) -> tuple[TrackEv
                 score=float(np.mean(logits)),
                 maximum=max(logits),
                 top10_mean=top10_mean(logits),
-                enough=len(own) >= enough_instants(sampled) and _clear(own),
+                enough=len(own) >= enough_instants(len(instants)) and _clear(own),
+                share_above=float(np.mean([logit >= thresholds.high for logit in logits])),
+                runs=timeline.runs(own, instants, thresholds.high),
+                interval=timeline.interval(logits),
+                cuts=tuple(cut for cut in cuts if own[0].time < cut <= own[-1].time),
             )
         )
     return tuple(tracks)
@@ -104,7 +122,11 @@ def top10_mean(logits: Sequence[float]) -> float:
     return float(np.mean(sorted(logits, reverse=True)[:count]))
 
 
-def score(tracks: Sequence[TrackEvidence]) -> Scores | None:
+def score(
+    tracks: Sequence[TrackEvidence],
+    instants: Sequence[int],
+    thresholds: Thresholds = PROVISIONAL,
+) -> Scores | None:
     """Video scores, or None when no track has enough evidence."""
     able = [track for track in tracks if track.enough]
     if not able:
@@ -122,6 +144,24 @@ def score(tracks: Sequence[TrackEvidence]) -> Scores | None:
         largest_face=float(np.mean([f.logit for f in largest.values()])),
         maximum=max(logits),
         top10_mean=top10_mean(logits),
+        interval=highest.interval,
+        share_above=highest.share_above,
+        longest_run=highest.longest_run,
+        stretch=_outstanding(able, instants, thresholds.high)
+        if highest.score < thresholds.high
+        else None,
+    )
+
+
+def _outstanding(
+    tracks: Sequence[TrackEvidence], instants: Sequence[int], high: float
+) -> Stretch | None:
+    """The stretch of any of these tracks that exceeds the threshold by the most in total."""
+    found = [timeline.outstanding(track.frames, instants, high) for track in tracks]
+    return max(
+        (stretch for stretch in found if stretch),
+        key=lambda stretch: stretch.frames * (stretch.mean - high),
+        default=None,
     )
 
 
@@ -183,39 +223,3 @@ def decide(
         "score_between",
         f"{what}, between the thresholds of {thresholds.low:+.2f} and {thresholds.high:+.2f}.",
     )
-
-
-def _warnings(
-    source: Source,
-    coverage: Coverage,
-    tracks: Sequence[TrackEvidence],
-    scores: Scores | None,
-    thresholds: Thresholds,
-    declared: float | None,
-) -> Iterable[str]:
-    """Sentences about whatever weakens the evidence."""
-    decoding, found = coverage.decoding, float(source.duration)
-    if decoding.damaged:
-        yield f"{decoding.damaged} of {decoding.sampled} sampled frames are damaged and were not judged."
-    if declared is not None and found < 0.9 * declared - 0.5:
-        yield f"The file announces {declared:.1f} s but ends after {found:.1f} s: it may be cut."
-    if not source.exact_times:
-        yield "The container keeps no usable time stamps; times follow the order of the frames."
-    if source.variable_rate:
-        yield "The frame rate varies, as after screen recording, editing or phone capture."
-    if coverage.interlaced:
-        yield "The video is interlaced; one field of each frame was judged."
-    if coverage.faces_too_small:
-        yield f"{coverage.faces_too_small} faces too small to judge were passed over."
-    if scores is None:
-        return
-    if source.kind == "video" and decoding.sampled < 8:
-        yield f"Only {decoding.sampled} frames were looked at."
-    (track,) = (t for t in tracks if t.id == scores.track)
-    if track.face_size < SMALL_FACE:
-        yield f"The face that decides is small ({track.face_size:.0f} px): little detail to judge by."
-    if scores.video < thresholds.high <= scores.top10_mean:
-        yield (
-            f"The mean is {scores.video:+.2f} but the highest tenth of frames averages"
-            f" {scores.top10_mean:+.2f}: a short manipulation would look like this."
-        )

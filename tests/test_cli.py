@@ -98,7 +98,51 @@ def test_inputs_of_one_name_get_folders_of_their_own(wall: Path, tmp_path: Path)
     twin.parent.mkdir()
     twin.write_bytes(wall.read_bytes())
     run(["detect", str(wall), str(twin), *QUICK, "--out", str(tmp_path / "out")])
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["wall.png", "wall.png-2"]
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["index.html", "wall.png", "wall.png-2"]
+
+
+def test_an_input_may_be_called_as_the_index(wall: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "index.html"
+    twin.write_bytes(wall.read_bytes())
+    run(["detect", str(wall), str(twin), *QUICK, "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "index.html").is_file()
+    assert (tmp_path / "out" / "index.html-2" / "report.html").is_file()
+
+
+def test_somebody_elses_index_is_left_alone(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "out" / "index.html"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    assert run(["detect", "-r", str(wall), *QUICK, "--out", str(tmp_path / "out")]) == 4
+    assert theirs.read_text() == "mine"
+    assert "not deepscan's to replace" in capsys.readouterr().err
+
+
+def test_case_and_origins_are_the_command_lines(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["detect", str(wall), *QUICK, "--json", "--out", str(tmp_path / "out")]
+    assert run([*arguments, "--case", "K-7", "--examiner", "A. Person"]) == 4
+    stated = json.loads(capsys.readouterr().out)["run"]
+    assert stated["argv"] == ["deepscan", *arguments, "--case", "K-7", "--examiner", "A. Person"]
+    assert stated["case"]["examiner"] == "A. Person"
+    given = {name for name, origin in stated["origins"].items() if origin == "flag"}
+    assert given == {"sampling.frames", "scoring.offline"}
+
+
+def test_every_setting_has_a_flag_that_is_known_as_its_origin() -> None:
+    """A new option that changes a setting must be listed, or its origin would be called a call's."""
+    from inspect import signature
+
+    from deepscan.cli.detect import SETTING_OF, detect
+    from deepscan.config import Settings
+
+    assert set(SETTING_OF) <= set(signature(detect).parameters)
+    named = {name for names in SETTING_OF.values() for name in names}
+    assert named <= set(Settings().origins())
 
 
 def test_a_folder_is_taken_with_r_only(
@@ -225,7 +269,7 @@ def test_a_good_file_among_twenty_bad_ones(
             assert str(path) in verdict["sentence"]
             assert "scores" not in row
     assert "Traceback" not in captured.err
-    assert [p.name for p in out.iterdir()] == ["sample.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == ["index.html", "sample.mp4"]
 
 
 def test_ctrl_c_keeps_what_is_finished(
@@ -247,7 +291,7 @@ def test_ctrl_c_keeps_what_is_finished(
     captured = capsys.readouterr()
     assert len(lines(captured.out)) == 1
     assert "interrupted" in captured.err
-    assert [p.name for p in out.iterdir()] == ["wall.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["index.html", "wall.png"]
 
 
 def test_names_that_would_drive_a_terminal_are_shown_as_text(

@@ -20,8 +20,10 @@ from deepscan import Faces, Heatmaps, Sampling, Scoring, Settings, demo
 from deepscan.errors import OutputError, SettingsError, UnreadableInput
 from deepscan.files import sha256
 from deepscan.pipeline import scan
-from deepscan.records import VerdictName
+from deepscan.records import Case, Request, VerdictName
 from deepscan.report import json as report_json
+from deepscan.timeline import time_code
+from deepscan.verify import TOLERANCE
 
 QUICK = Settings(sampling=Sampling(frames=8), scoring=Scoring(offline=True))
 
@@ -73,7 +75,7 @@ def test_every_announced_output_is_there_and_no_other(scanned: deepscan.Report) 
     there = {
         p.relative_to(scanned.folder).as_posix() for p in scanned.folder.rglob("*") if p.is_file()
     }
-    assert there == {*scanned.outputs, "report.json"}
+    assert there == {*scanned.outputs, "report.json", "manifest.json"}
     pictures = [
         name for name in there if re.fullmatch(r"heatmaps/track01_\d{6}\.\d{3}s(_cls)?\.png", name)
     ]
@@ -107,6 +109,16 @@ def test_the_same_scan_gives_the_same_scores(scanned: deepscan.Report, sample: P
     assert [f.logit for f in again.evidence.crops()] == [f.logit for f in scanned.evidence.crops()]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_another_batch_size_agrees_to_the_stated_tolerance(sample: Path, precision: str) -> None:
+    few, logits = Sampling(frames=3), []
+    for batch in (1, 16):
+        scoring = Scoring(precision=precision, batch=batch, offline=True)
+        report = scan(sample, replace(QUICK, sampling=few, scoring=scoring))
+        logits.append([f.logit for f in report.evidence.crops()])
+    assert np.ptp(np.array(logits), axis=0).max() < TOLERANCE[precision]
+
+
 @pytest.mark.slow
 def test_precision_and_batch_change_no_verdict(sample: Path) -> None:
     """float32 one by one against bfloat16 in batches; the logits differ by bfloat16's rounding."""
@@ -119,6 +131,88 @@ def test_precision_and_batch_change_no_verdict(sample: Path) -> None:
     assert (plain.provenance.precision, fast.provenance.precision) == ("float32", "bfloat16")
     assert plain.verdict.name == fast.verdict.name
     assert plain.score == pytest.approx(fast.score, abs=0.2)
+
+
+def test_the_report_says_how_it_was_asked_for(sample: Path, tmp_path: Path) -> None:
+    case = Case("K-7", notes="<b>as typed</b>")
+    request = Request(("deepscan", "detect"), QUICK.origins({"sampling.frames"}), case)
+    run = report_json.to_dict(scan(sample, QUICK, out=tmp_path / "out", request=request))["run"]
+    assert run["argv"] == ["deepscan", "detect"]
+    assert run["case"] == {
+        "case": "K-7",
+        "exhibit": "",
+        "examiner": "",
+        "notes": "<b>as typed</b>",
+    }
+    origins = run["origins"]
+    assert origins.keys() == {f"{s}.{k}" for s, keys in run["settings"].items() for k in keys}
+    assert (origins["sampling.frames"], origins["sampling.rule"]) == ("flag", "default")
+    assert origins["scoring.offline"] == "call"  # neither the default nor a flag's
+
+
+def test_a_call_from_python_has_no_command_line_and_no_case(scanned: deepscan.Report) -> None:
+    run = report_json.to_dict(scanned)["run"]
+    assert (run["argv"], run["case"]) == ([], None)
+    assert run["origins"]["heatmaps.draw"] == "call"
+
+
+def test_the_detectors_own_test_stands_in_the_report(scanned: deepscan.Report) -> None:
+    found = report_json.to_dict(scanned)["performance"]
+    assert found["data"] == "ffpp-crops"
+    assert found["videos"] == {"real": 140, "manipulated": 140}
+    assert f"{found['video_auc']['value']:.0%} of all pairs" in found["sentence"]
+
+
+@pytest.mark.parametrize(
+    "training", [{}, {"results": None}, {"results": {"test": {"videos": 3}}, "test": "x"}]
+)
+def test_a_detector_that_states_no_test_has_no_performance(training: dict[str, object]) -> None:
+    assert report_json.performance(training) is None
+
+
+@pytest.mark.slow
+def test_heatmaps_are_faithful_on_the_sample(sample: Path, tmp_path: Path) -> None:
+    """Covering what the heatmaps mark costs more of the logit than covering patches by lot."""
+    settings = replace(QUICK, sampling=Sampling(frames=2), heatmaps=Heatmaps(explain=True))
+    report = scan(sample, settings, out=tmp_path / "out")
+    found = report.faithfulness
+    assert found is not None
+    assert found.crops == 2
+    assert found.attention.deletion > found.random.deletion
+    document = report_json.to_dict(report)
+    jsonschema.validate(document, report_json.schema())
+    assert "depends on" in document["faithfulness"]["sentence"]
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_manipulated_tenth_is_pointed_at_with_its_time_codes(
+    shared: Path, tmp_path: Path
+) -> None:
+    """A man as the camera saw him, and as a face-swap model made him from 60 % to 70 % of the clip."""
+    with av.open(str(shared / "pairs" / "Ewon_Spice_1.mp4")) as film:
+        rate = film.streams.video[0].average_rate
+        both = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert rate is not None
+    half, count = both[0].shape[1] // 2, len(both)
+    begin, end = count * 6 // 10, count * 7 // 10
+    mixed = [
+        frame[:, half:] if begin <= i < end else frame[:, :half] for i, frame in enumerate(both)
+    ]
+    clip = clips.write(tmp_path / "tenth.mp4", mixed, rate=int(rate), options={"crf": "18"})
+    report = scan(clip, Settings(scoring=Scoring(offline=True)))
+    scores = report.evidence.scores
+    assert scores is not None
+    assert report.verdict.name is VerdictName.NO_MANIPULATION_INDICATED  # the mean is the headline
+    assert scores.stretch is not None
+    assert scores.longest_run is not None
+    step = count / rate / 31  # between two sampled instants
+    for found in (scores.stretch, scores.longest_run):
+        assert begin / rate <= found.start < begin / rate + step
+        assert end / rate - step <= found.end < end / rate
+    assert f"From {time_code(scores.stretch.start)} to {time_code(scores.stretch.end)}" in " ".join(
+        report.evidence.warnings
+    )
 
 
 def test_a_clip_without_a_face_has_a_verdict_and_no_score(tmp_path: Path) -> None:

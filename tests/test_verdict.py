@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from deepscan.records import Box, CropQuality, DecodeCount, Face, FrameEvidence, Source, VerdictName
 from deepscan.verdict import Coverage, build_tracks, enough_instants, judge, score, top10_mean
+
+INSTANTS = range(32)  # every sampled frame's index
 
 
 def seen(
@@ -26,7 +29,7 @@ def source(**changes: object) -> Source:
         "path": Path("a.mp4"),
         "kind": "video",
         "sha256": "0" * 64,
-        "bytes": 1,
+        "bytes": 100_000,
         "container": "mp4",
         "codec": "h264",
         "pixel_format": "yuv420p",
@@ -46,7 +49,8 @@ def source(**changes: object) -> Source:
 
 
 def coverage(sampled: int = 32, damaged: int = 0, too_small: int = 0) -> Coverage:
-    return Coverage(DecodeCount(sampled, sampled - damaged, damaged), 0, too_small, False)
+    decoding = DecodeCount(sampled, sampled - damaged, damaged)
+    return Coverage(decoding, 0, too_small, False, tuple(range(sampled)))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,7 @@ def test_the_video_score_is_the_highest_track_mean() -> None:
     frames = [seen(1, i, -2.0) for i in range(8)] + [
         seen(2, i, logit) for i, logit in enumerate((1, 2, 3, 4))
     ]
-    scores = score(build_tracks(frames, 32))
+    scores = score(build_tracks(frames, INSTANTS), INSTANTS)
     assert scores is not None
     assert (scores.video, scores.track) == (2.5, 2)
     assert scores.maximum == 4
@@ -70,21 +74,21 @@ def test_the_video_score_is_the_highest_track_mean() -> None:
 def test_the_papers_rule_takes_each_frames_largest_face() -> None:
     frames = [seen(1, i, -1.0, size=50) for i in range(4)]
     frames += [seen(2, i, 1.0, size=60 if i < 3 else 40) for i in range(4)]
-    scores = score(build_tracks(frames, 32))
+    scores = score(build_tracks(frames, INSTANTS), INSTANTS)
     assert scores is not None
     assert scores.largest_face == pytest.approx((1 + 1 + 1 - 1) / 4)
 
 
 def test_with_one_face_the_rules_agree() -> None:
     frames = [seen(1, i, logit) for i, logit in enumerate((0.5, -1.5, 2.0, 3.0, 1.0))]
-    scores = score(build_tracks(frames, 32))
+    scores = score(build_tracks(frames, INSTANTS), INSTANTS)
     assert scores is not None
     assert scores.video == scores.largest_face == pytest.approx(1.0)
 
 
 def test_a_face_seen_too_rarely_carries_no_score() -> None:
     frames = [seen(1, i, 9.0) for i in range(3)] + [seen(2, i, -2.0) for i in range(4)]
-    scores = score(build_tracks(frames, 32))
+    scores = score(build_tracks(frames, INSTANTS), INSTANTS)
     assert scores is not None
     assert (scores.track, scores.maximum) == (2, -2.0)
 
@@ -93,7 +97,7 @@ def test_what_is_nowhere_clearly_a_face_carries_no_score() -> None:
     """Folded hands, followed for ten instants: the finder was never sure of them."""
     hands = [seen(2, i, 9.0, size=300, confidence=0.95) for i in range(10)]
     face = [seen(1, i, -2.0, confidence=0.92 if i else 0.999) for i in range(10)]
-    scores = score(build_tracks(hands + face, 32))
+    scores = score(build_tracks(hands + face, INSTANTS), INSTANTS)
     assert scores is not None
     assert (scores.track, scores.video, scores.largest_face) == (1, -2.0, -2.0)
     verdict = judge(source(), coverage(), hands).verdict
@@ -153,7 +157,7 @@ def test_a_low_score_is_never_called_authentic() -> None:
         ({}, coverage(damaged=2), None, "2 of 32 sampled frames are damaged"),
         ({}, coverage(too_small=3), None, "3 faces too small"),
         ({}, coverage(), 20.0, "announces 20.0 s but ends after 10.0 s"),
-        ({}, Coverage(DecodeCount(32, 32, 0), 0, 0, True), None, "interlaced"),
+        ({}, replace(coverage(), interlaced=True), None, "interlaced"),
     ],
 )
 def test_what_weakens_the_evidence_is_said(

@@ -6,11 +6,13 @@ Results go to stdout, everything else to stderr. Heavy imports stay inside the c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from typer import Option
+from typer.core import TyperCommand
 
 from deepscan.cli import weights
 from deepscan.cli.console import Exit, say
@@ -18,6 +20,7 @@ from deepscan.cli.detect import detect
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
 from deepscan.cli.train import train
+from deepscan.cli.verify import verify
 from deepscan.errors import DeepscanError, SettingsError
 
 app = typer.Typer(
@@ -28,7 +31,16 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich would double what --help takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(detect)
+
+
+class WithContext(TyperCommand):
+    """A command that is handed a context of the type its signature names."""
+
+    context_class = typer.Context
+
+
+app.command(cls=WithContext)(detect)
+app.command()(verify)
 app.command()(prepare)
 app.command()(train)
 app.command()(model)
@@ -37,8 +49,10 @@ app.add_typer(weights.app, name="weights")
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Expected failures are one line on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = int(app(args=arguments, standalone_mode=False) or 0)
+        # As context.obj the arguments reach the commands whole: reports state them as typed.
+        code = int(app(args=given, obj=given, standalone_mode=False) or 0)
     except DeepscanError as error:
         say(f"error: {error}")
         return Exit.USAGE if isinstance(error, SettingsError) else Exit.NOTHING_USABLE

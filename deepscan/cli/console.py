@@ -23,7 +23,12 @@ class Exit:
 
 def say(message: str) -> None:
     """A message on stderr; bytes of a file name that are no text appear as escapes."""
-    typer.echo("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message), err=True)
+    typer.echo(printable(message), err=True)
+
+
+def printable(text: str) -> str:
+    """Control characters, and bytes that are no text, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class Bars:

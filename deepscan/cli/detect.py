@@ -32,11 +32,30 @@ class FailOn(StrEnum):
     manipulation = "manipulation"
 
 
+# The settings an option stands for, as the report's list of origins names them.
+SETTING_OF = {
+    "heatmap": ("heatmaps.draw",),
+    "cls_map": ("heatmaps.cls",),
+    "explain": ("heatmaps.explain",),
+    "frames": ("sampling.frames",),
+    "sampling": ("sampling.rule", "sampling.seconds"),
+    "weights": ("scoring.weights",),
+    "device": ("scoring.device",),
+    "precision": ("scoring.precision",),
+    "min_face": ("faces.min_size",),
+    "offline": ("scoring.offline",),
+}
+
+
 def detect(
+    context: typer.Context,
     paths: Annotated[list[Path], Argument(help="Videos, pictures, or with -r folders of them.")],
     heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
     cls_map: Annotated[
         bool, Option("--cls-map", help="With --heatmap: [CLS]'s attention too.")
+    ] = False,
+    explain: Annotated[
+        bool, Option("--explain", help="Measure whether the heatmaps are faithful to the score.")
     ] = False,
     out: Annotated[Path, Option(help="Folder for the results, one folder per input.")] = Path(
         "deepscan-out"
@@ -59,6 +78,10 @@ def detect(
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace earlier results.")] = False,
     offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    case: Annotated[str, Option(help="Case number, for the report.", metavar="TEXT")] = "",
+    exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
+    examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
+    notes: Annotated[str, Option(help="Anything else, for the report.", metavar="TEXT")] = "",
     fail_on: Annotated[
         FailOn | None, Option(help="Exit 10 when a manipulation is indicated.")
     ] = None,
@@ -67,8 +90,9 @@ def detect(
 ) -> None:
     """Look for manipulated faces in videos and pictures.
 
-    Each input gets a folder with report.json and, with --heatmap, pictures, an overlay film and the raw
-    attention. A verdict never says that a video is authentic.
+    Each input gets a folder with report.html, report.json, manifest.json and, with --heatmap, pictures, an
+    overlay film and the raw attention; several inputs get an index.html above them. A verdict never says
+    that a video is authentic.
 
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
@@ -76,16 +100,23 @@ def detect(
     from deepscan.config import Faces, Heatmaps, Sampling, Scoring, Settings
     from deepscan.flow import keep_memory_level
     from deepscan.pipeline import prepare_weights, scan
+    from deepscan.records import Case, Request
 
     settings = Settings(
         sampling=Sampling.parse(sampling, frames),
         faces=Faces(min_size=min_face),
         scoring=Scoring(weights=weights, device=device, precision=precision, offline=offline),
-        heatmaps=Heatmaps(draw=heatmap, cls=cls_map),
+        heatmaps=Heatmaps(draw=heatmap, cls=cls_map, explain=explain),
     )
     if cls_map and not heatmap:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
+    request = Request(
+        argv=("deepscan", *context.obj),
+        origins=settings.origins(_flags(context)),
+        case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
+    )
     jobs = list(_jobs(paths, out, recursive))
+    batch = len(jobs) > 1 or recursive
     if not jobs:
         raise InputError(f"{', '.join(map(str, paths))}: no video or picture in there")
     _check_outputs([folder for _, folder in jobs], force)
@@ -103,19 +134,32 @@ def detect(
                         settings,
                         out=folder,
                         force=force,
+                        request=request,
                         progress=bars.stages(of + path.name),
                     )
                 except (InputError, OutputError) as error:
                     result = error
                 results.append((path, result))
                 if json:
-                    _print_json(path, result, indent=None if len(jobs) > 1 or recursive else 2)
+                    _print_json(path, result, indent=None if batch else 2)
                 if not quiet:
                     _announce(path, result, verbose)
     finally:
+        if results and batch:
+            _write_index(out, results, quiet)
         if results and not json:
             _print_table(results)
     raise typer.Exit(_exit_code([result for _, result in results], fail_on))
+
+
+def _flags(context: typer.Context) -> set[str]:
+    """The settings that were given on the command line."""
+    given = (
+        names
+        for option, names in SETTING_OF.items()
+        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
+    )
+    return {name for names in given for name in names}
 
 
 # --- inputs and outputs ----------------------------------------------------------------------------
@@ -123,7 +167,7 @@ def detect(
 
 def _jobs(paths: Sequence[Path], out: Path, recursive: bool) -> Iterator[tuple[Path, Path]]:
     """Each input with the folder for its results; names that meet are told apart by a number."""
-    taken: dict[Path, int] = {}
+    taken: dict[Path, int] = {out / "index.html": 1}  # a batch's own
     for given in paths:
         found = sorted(_media(given)) if recursive and given.is_dir() else [given]
         for path in found:
@@ -153,6 +197,21 @@ def _check_outputs(folders: Sequence[Path], force: bool) -> None:
             check_free(folder, force)
     except OutputError as error:
         raise SettingsError(str(error)) from error
+
+
+def _write_index(
+    out: Path, results: Sequence[tuple[Path, Report | DeepscanError]], quiet: bool
+) -> None:
+    """A batch's index.html. Results stand without it, so a failure is told and changes nothing else."""
+    from deepscan.report import index
+
+    try:
+        path = index.write(out, results)
+    except OutputError as error:
+        say(f"error: {error}")
+        return
+    if not quiet:
+        say(f"all results: {path}")
 
 
 def _exit_code(results: Sequence[Report | DeepscanError], fail_on: FailOn | None) -> int:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from deepscan.errors import DeepscanError
 from deepscan.heatmap import CAVEAT, SCALE_TOP
-from deepscan.records import FrameEvidence, Report, TrackEvidence, VerdictName
+from deepscan.records import (
+    Faithfulness,
+    FrameEvidence,
+    Interval,
+    Report,
+    Stretch,
+    TrackEvidence,
+    VerdictName,
+)
+from deepscan.timeline import LEVEL
 
 SCHEMA = "deepscan.report/1"
 
 DIRECTION = "logit > 0 leans to manipulated"
 RULE = "highest mean of frame logits among tracks with enough evidence"
 UNCALIBRATED = "uncalibrated, provisional"
+INTERVAL_METHOD = "moving-block bootstrap over time"
+INTERVAL_NOTE = "sampling variation only"
 LIMITATIONS = (
     "Generators the detector was not trained on may go unnoticed.",
     "A low score does not show that the video is authentic.",
@@ -64,6 +76,16 @@ def to_dict(report: Report) -> dict[str, Any]:
             "largest_face": _number(scores.largest_face),
             "maximum": _number(scores.maximum),
             "top10_mean": _number(scores.top10_mean),
+            "interval": _interval(scores.interval),
+            "share_above": _number(scores.share_above),
+            "longest_run": None if scores.longest_run is None else _run(scores.longest_run),
+            "stretch": None
+            if scores.stretch is None
+            else {
+                "track": scores.stretch.track,
+                **_run(scores.stretch),
+                "mean": _number(scores.stretch.mean),
+            },
             "rule": RULE,
             "direction": DIRECTION,
         },
@@ -72,6 +94,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "low": evidence.thresholds.low,
             "high": evidence.thresholds.high,
         },
+        "performance": performance(provenance.detector["training"]),
         "coverage": {
             "sampled": decoding.sampled,
             "decoded": decoding.decoded,
@@ -89,6 +112,11 @@ def to_dict(report: Report) -> dict[str, Any]:
         }
         if any(name.startswith("heatmaps/") for name in report.outputs)
         else None,
+        "faithfulness": _faithfulness(report.faithfulness),
+        "c2pa": {
+            "status": provenance.credentials.status,
+            "detail": provenance.credentials.detail,
+        },
         "limitations": list(LIMITATIONS),
         "tool": {
             "versions": provenance.versions,
@@ -98,7 +126,10 @@ def to_dict(report: Report) -> dict[str, Any]:
             "threads": provenance.threads,
         },
         "run": {
+            "argv": list(provenance.request.argv),
+            "case": None if provenance.request.case is None else asdict(provenance.request.case),
             "settings": provenance.settings,
+            "origins": provenance.request.origins,
             "started": provenance.started,
             "finished": provenance.finished,
             "seconds": provenance.seconds,
@@ -132,6 +163,76 @@ def schema() -> dict[str, Any]:
     )
 
 
+def performance(training: dict[str, Any]) -> dict[str, Any] | None:
+    """How the detector fared on test videos it was not chosen on, as its checkpoint states; or None.
+
+    Checkpoints are made in many places: one that states no such results, or in another form, has none.
+    """
+    try:
+        results, data = training["results"]["test"], training["test"]
+        videos = {kind: int(results["videos"][kind]) for kind in ("real", "manipulated")}
+        stated = {
+            name: {part: float(results[name][part]) for part in ("value", "low", "high")}
+            for name in ("video_auc", "eer", "tpr_at_fpr_5")
+        }
+    except (KeyError, TypeError, ValueError):
+        return None
+    auc, caught = stated["video_auc"], stated["tpr_at_fpr_5"]
+    return {
+        "data": str(data),
+        "videos": videos,
+        **stated,
+        "sentence": (
+            f"On {data} ({videos['real']} real and {videos['manipulated']} manipulated videos) a"
+            f" manipulated video scored above a real one in {auc['value']:.0%} of all pairs (95 % interval"
+            f" {auc['low']:.0%} to {auc['high']:.0%}; 50 % is chance); a threshold passed by 5 % of the real"
+            f" videos caught {caught['value']:.0%} of the manipulated ones."
+        ),
+    }
+
+
+def _interval(interval: Interval | None) -> dict[str, Any] | None:
+    """None: too few frames (see timeline.FEWEST_FRAMES)."""
+    if interval is None:
+        return None
+    return {
+        "low": _number(interval.low),
+        "high": _number(interval.high),
+        "level": LEVEL,
+        "method": INTERVAL_METHOD,
+        "note": INTERVAL_NOTE,
+    }
+
+
+def _run(run: Stretch) -> dict[str, Any]:
+    return {"start": _number(run.start), "end": _number(run.end), "frames": run.frames}
+
+
+def _faithfulness(found: Faithfulness | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "crops": found.crops,
+        "seed": found.seed,
+        "attention": {k: _number(v) for k, v in asdict(found.attention).items()},
+        "random": {k: _number(v) for k, v in asdict(found.random).items()},
+        "deletion_wins": _number(found.deletion_wins),
+        "insertion_wins": _number(found.insertion_wins),
+        "sentence": faithfulness_sentence(found),
+    }
+
+
+def faithfulness_sentence(found: Faithfulness) -> str:
+    """What the measurement says of these heatmaps."""
+    more = found.attention.deletion > found.random.deletion
+    return (
+        f"Covering the most attended patches first takes {found.attention.deletion:.2f} off the logit's size"
+        f" on average, covering patches by lot {found.random.deletion:.2f} ({found.crops} crops; more in"
+        f" {found.deletion_wins:.0%} of them): the heatmaps mark what the score "
+        + ("depends on." if more else "does NOT depend on more than on other patches.")
+    )
+
+
 def _track(track: TrackEvidence) -> dict[str, Any]:
     return {
         "id": track.id,
@@ -140,6 +241,11 @@ def _track(track: TrackEvidence) -> dict[str, Any]:
         "maximum": _number(track.maximum),
         "top10_mean": _number(track.top10_mean),
         "face_size": _number(track.face_size, 1),
+        "share_above": _number(track.share_above),
+        "longest_run": None if track.longest_run is None else _run(track.longest_run),
+        "runs": [_run(run) for run in track.runs],
+        "interval": _interval(track.interval),
+        "cuts": [_number(cut) for cut in track.cuts],
         "frames": [_frame(frame) for frame in track.frames],
     }
 

@@ -1,0 +1,69 @@
+"""C2PA Content Credentials of an input: what its maker signed, if anything. Offline, and optional.
+
+An intact credential says who signed which claims about the file, not that they are true; most genuine
+videos have none. So its status stands beside the verdict and never enters it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deepscan.records import Credentials
+
+# A report must not depend on a network, and must not tell one which file is looked at. Nor is there a
+# list of trusted signers in deepscan: whom to trust is the reader's decision.
+SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": False}}
+
+LONGEST_NAME = 100  # characters of a signer's name, which is whatever the signer wrote
+
+
+def check(path: Path) -> Credentials:
+    """The state of the credentials in `path`, as the optional package c2pa-python finds it."""
+    try:
+        import c2pa
+    except ImportError:
+        return Credentials(
+            "not_checked", "c2pa-python is not installed: pip install deepscan-forensics[c2pa]"
+        )
+    try:
+        with c2pa.Context.from_dict(SETTINGS) as context, path.open("rb") as file:
+            reader = c2pa.Reader(file, context=context)
+            with reader:
+                return read(reader.get_validation_state(), json.loads(reader.json()))
+    except c2pa.C2paError.ManifestNotFound:
+        return Credentials("absent", "The file carries no Content Credentials.")
+    except c2pa.C2paError.NotSupported as error:
+        return Credentials("not_checked", f"c2pa-python does not read this kind of file: {error}")
+    except (c2pa.C2paError.Io, c2pa.C2paError.RemoteManifest) as error:
+        return Credentials("not_checked", f"The Content Credentials are not in reach: {error}")
+    except c2pa.C2paError as error:
+        return Credentials("invalid", f"The Content Credentials cannot be read: {error}")
+
+
+def read(state: str | None, store: dict[str, Any]) -> Credentials:
+    """c2pa's validation state and manifest store in deepscan's words."""
+    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
+    signature = manifest.get("signature_info", {})
+    signer = signature.get("common_name") or signature.get("issuer") or "an unnamed signer"
+    claimed = f"signed by {str(signer)[:LONGEST_NAME]}" + (
+        f" at {signature['time']}" if signature.get("time") else ", without a time stamp,"
+    )
+    if state in ("Valid", "Trusted"):
+        return Credentials(
+            "present",
+            f"Content Credentials {claimed} hold: the file is as it was signed."
+            " Whether to trust the signer was not checked.",
+        )
+    codes = sorted(
+        {
+            str(entry.get("code"))
+            for entry in store.get("validation_status", [])
+            if isinstance(entry, dict)
+        }
+    )
+    return Credentials(
+        "invalid",
+        f"Content Credentials {claimed} do not hold: {', '.join(codes) or state or 'no reason given'}.",
+    )

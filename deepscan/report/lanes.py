@@ -1,0 +1,222 @@
+"""The timeline's geometry: one lane a face, all on one scale of logits and one of time.
+
+Positions are percentages of a lane's width and height, so that the page draws it at any size and
+its text stays text. Curves live on a sheet of 1000 x 100 that the page stretches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+MOST_LANES = 24  # faces drawn; of more, the ones judged and seen longest
+MOST_POINTS = 600  # instants drawn of one face; of more, the lowest and highest of each stretch
+MOST_DOTS = 80  # with more instants than these the curve alone is clearer
+MOST_LABELS = 3  # runs of one face that get their time codes beside them
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One scored instant: its place in percent, and what is there."""
+
+    x: float
+    y: float
+    time: float
+    logit: float
+    index: int  # of the frame
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An unbroken run above the threshold; `label` is empty where there is no room for one."""
+
+    x1: float
+    x2: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One face over time. `curves` are SVG point lists, one for each stretch without a gap."""
+
+    track: int
+    points: tuple[Point, ...]
+    curves: tuple[str, ...]
+    runs: tuple[Run, ...]
+    cuts: tuple[float, ...]
+
+    @property
+    def dotted(self) -> bool:
+        return len(self.points) <= MOST_DOTS
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All lanes, the thresholds' and zero's heights, and the ticks (place, label) under them."""
+
+    lanes: tuple[Lane, ...]
+    left_out: int  # faces not drawn
+    high: float
+    low: float
+    zero: float
+    top: float  # logits at the edges of every lane
+    bottom: float
+    ticks: tuple[tuple[float, str], ...]
+
+
+def draw(document: dict[str, Any]) -> Timeline | None:
+    """The timeline of a report; None where there is no time, or nobody in it."""
+    source, tracks = document["input"], document["tracks"]
+    if source["kind"] != "video" or not tracks:
+        return None
+    start = source["start"] or 0.0
+    length = source["duration"] or 0.0
+    frames = [frame for track in tracks for frame in track["frames"]]
+    length = max(length, max(f["time"] for f in frames) - start, 1e-3)
+    low, high = document["calibration"]["low"], document["calibration"]["high"]
+    bottom = min([low, *(f["logit"] for f in frames)])
+    top = max([high, *(f["logit"] for f in frames)])
+    room = 0.08 * (top - bottom)
+    bottom, top = bottom - room, top + room
+
+    def across(time: float) -> float:
+        return round(100 * min(max((time - start) / length, 0.0), 1.0), 2)
+
+    def down(logit: float) -> float:
+        return round(100 * (top - logit) / (top - bottom), 2)
+
+    instants = sorted({f["index"]: f["time"] for f in frames}.items())
+    shown = sorted(tracks, key=lambda t: (not t["enough"], -len(t["frames"])))[:MOST_LANES]
+    lanes = []
+    for track in sorted(shown, key=lambda t: (not t["enough"], -t["score"])):
+        pieces = [
+            [
+                Point(across(f["time"]), down(f["logit"]), f["time"], f["logit"], f["index"])
+                for f in piece
+            ]
+            for piece in _unbroken(track["frames"], instants)
+        ]
+        share = MOST_POINTS / max(MOST_POINTS, len(track["frames"]))
+        pieces = [thin(piece, max(2, int(len(piece) * share))) for piece in pieces]
+        lanes.append(
+            Lane(
+                track["id"],
+                tuple(itertools.chain.from_iterable(pieces)),
+                tuple(_curve(piece) for piece in pieces),
+                tuple(_runs(track["runs"] or (), across)),
+                tuple(across(cut) for cut in track["cuts"] or ()),
+            )
+        )
+    step = _step(length / 6)
+    first = math.ceil(start / step - 1e-6)
+    last = math.floor((start + length) / step + 1e-6)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    ticks = tuple((across(n * step), timecode(n * step, digits)) for n in range(first, last + 1))
+    return Timeline(
+        tuple(lanes), len(tracks) - len(shown), down(high), down(low), down(0.0), top, bottom, ticks
+    )
+
+
+def timecode(seconds: float, digits: int = 2) -> str:
+    """m:ss.ss, or h:mm:ss.ss from an hour on; rounded first, so that 59.999 is 1:00.00."""
+    ticks = round(abs(seconds) * 10**digits)
+    whole, part = divmod(ticks, 10**digits)
+    minutes, secs = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    sign = "\u2212" if seconds < 0 and ticks else ""
+    clock = f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+    return sign + clock + (f".{part:0{digits}d}" if digits else "")
+
+
+def thin(points: Sequence[Point], most: int) -> list[Point]:
+    """At most `most` points: of each of most / 2 successive stretches, the lowest and the highest logit."""
+    if len(points) <= most:
+        return list(points)
+    stretches = most // 2
+    kept: list[Point] = []
+    for i in range(stretches):
+        part = points[i * len(points) // stretches : (i + 1) * len(points) // stretches]
+        ends = {min(part, key=lambda p: p.logit), max(part, key=lambda p: p.logit)}
+        kept += sorted(ends, key=lambda p: p.index)
+    return kept
+
+
+def _unbroken(
+    frames: Sequence[dict[str, Any]], instants: Sequence[tuple[int, float]]
+) -> list[list[dict[str, Any]]]:
+    """A face's frames, split where an instant with other faces lacks it, or where time jumps."""
+    place = {index: n for n, (index, _) in enumerate(instants)}
+    usual = median([b - a for (_, a), (_, b) in itertools.pairwise(instants)] or [0.0])
+    pieces: list[list[dict[str, Any]]] = []
+    for frame in frames:
+        if (
+            pieces
+            and place[frame["index"]] == place[pieces[-1][-1]["index"]] + 1
+            and frame["time"] - pieces[-1][-1]["time"] <= 3 * usual
+        ):
+            pieces[-1].append(frame)
+        else:
+            pieces.append([frame])
+    return pieces
+
+
+def _curve(points: Sequence[Point]) -> str:
+    """An SVG point list; a lone point is written twice, which round line ends make a dot."""
+    twice = points if len(points) > 1 else [*points, *points]
+    return " ".join(f"{10 * p.x:.1f},{p.y:.1f}" for p in twice)
+
+
+def _runs(runs: Sequence[dict[str, Any]], across: Callable[[float], float]) -> list[Run]:
+    """Marks for all runs, and time codes for the longest that don't run into one another."""
+    labelled: list[dict[str, Any]] = []
+    for run in sorted(runs, key=lambda r: -r["frames"]):
+        middle = (run["start"] + run["end"]) / 2
+        others = ((other["start"] + other["end"]) / 2 for other in labelled)
+        if len(labelled) < MOST_LABELS and all(
+            abs(across(middle) - across(other)) > 30 for other in others
+        ):
+            labelled.append(run)
+    return [
+        Run(across(r["start"]), across(r["end"]), span(r) if r in labelled else "") for r in runs
+    ]
+
+
+def span(run: dict[str, Any]) -> str:
+    """A run's time codes."""
+    start, end = timecode(run["start"]), timecode(run["end"])
+    return start if start == end else f"{start}\u2013{end}"
+
+
+# Seconds between ticks: what a clock or a ruler would show.
+STEPS = (
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    15.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+    900.0,
+    1800.0,
+)
+
+
+def _step(least: float) -> float:
+    """The smallest round number of seconds from `least` on."""
+    for step in STEPS:
+        if step >= least:
+            return step
+    return 3600.0 * math.ceil(least / 3600)

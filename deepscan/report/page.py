@@ -1,0 +1,314 @@
+"""report.html: one file for people, made from report.json's document and the pictures kept beside it.
+
+Everything is inside: style, script, pictures. The page's own policy lets nothing be loaded and nothing
+run that is not named in it by hash, and whatever comes from the input is text, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from deepscan import heatmap
+from deepscan.report import lanes
+from deepscan.report.pictures import FramePicture
+from deepscan.report.rendering import HEADLINES, picture_uri, render
+
+NAME = "report.html"
+
+# What a page can weigh with as many pictures as pictures.py keeps, each as heavy as it lets them be; the
+# pages of our test clips weigh 1 to 3 MB.
+MOST_BYTES = 16 * 2**20
+
+MOST_TAGS = 100  # shown; report.json keeps them all
+
+
+@dataclass(frozen=True, slots=True)
+class FaceView:
+    """One face of one frame as the page shows it; pictures are data URIs, None where not kept."""
+
+    track: int
+    index: int
+    time: float
+    logit: float
+    box: tuple[float, ...]  # x, y, width, height
+    jpeg: str | None
+    heat: str | None
+    place: str  # SVG matrix that lays the crop over the frame
+    side: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameView:
+    """One kept frame; `faces` are all scored in it, pictured or not."""
+
+    index: int
+    time: float
+    width: int
+    height: int
+    jpeg: str
+    faces: tuple[FaceView, ...]
+
+    @property
+    def heated(self) -> bool:
+        return any(face.heat for face in self.faces)
+
+
+def write(document: dict[str, Any], folder: Path, pictures: Sequence[FramePicture] = ()) -> Path:
+    """Write report.html into `folder`."""
+    path = folder / NAME
+    path.write_text(html(document, pictures), "utf-8", newline="\n")
+    return path
+
+
+def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str:
+    """The page.
+
+    Args:
+        document: as report.json holds it; fields of later versions may be absent.
+        pictures: frames with their faces, in order of time.
+    """
+    document = _whole(document)
+    frames = list(_frames(document, pictures))
+    by_index = {frame.index: frame for frame in frames}
+    scores = document["scores"]
+    deciding = None if scores is None else scores["track"]
+    best = _strongest(document, frames)
+    return render(
+        "page.html.jinja",
+        "page.js",
+        doc=document,
+        training=_training(document["tool"]["detector"]["training"]),
+        caveat=heatmap.CAVEAT,
+        top=int(heatmap.SCALE_TOP),
+        name=PurePath(document["input"]["path"]).name,
+        headline=HEADLINES[document["verdict"]["name"]],
+        deciding=deciding,
+        rule=_rule(document),
+        frames=frames,
+        posters=_posters(document, frames),
+        best=best,
+        start_at=_start_at(best, deciding),
+        timeline=(timeline := lanes.draw(document)),
+        tracks=sorted(document["tracks"], key=lambda t: (not t["enough"], -t["score"])),
+        strips=_strips(frames),
+        bar=_bar(),
+        heated=any(frame.heated for frame in frames),
+        settings=list(_settings(document["run"])),
+        outputs=_outputs(document["outputs"]),
+        command=shlex.join(document["run"]["argv"] or ()),
+        data=_data(document, timeline, by_index),
+        most_tags=MOST_TAGS,
+        span=lanes.span,
+    )
+
+
+# --- what is shown ---------------------------------------------------------------------------------
+
+
+def _whole(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with None for every field that reports of earlier versions lack."""
+    later = dict.fromkeys(("performance", "faithfulness", "c2pa", "heatmaps"))
+    score = dict.fromkeys(("interval", "share_above", "longest_run", "stretch"))
+    track = dict.fromkeys(("interval", "share_above", "longest_run", "runs", "cuts"))
+    case = dict.fromkeys(("case", "exhibit", "examiner", "notes"), "")
+    run = {**dict.fromkeys(("argv", "case", "origins")), **document["run"]}
+    scores = document["scores"]
+    return {
+        **later,
+        **document,
+        "scores": None if scores is None else {**score, **scores},
+        "tracks": [{**track, **told} for told in document["tracks"]],
+        "run": {**run, "case": {**case, **(run["case"] or {})}},
+    }
+
+
+def _frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Iterator[FrameView]:
+    """The kept frames with what report.json says of the faces in them."""
+    found: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+    for track in document["tracks"]:
+        for frame in track["frames"]:
+            found.setdefault(frame["index"], []).append((track["id"], frame))
+    for picture in pictures:
+        kept = {face.track: face for face in picture.faces}
+        faces = []
+        for track, frame in found.get(picture.index, ()):
+            face = kept.get(track)
+            left, top, right, bottom = frame["box"]
+            faces.append(
+                FaceView(
+                    track,
+                    picture.index,
+                    frame["time"],
+                    frame["logit"],
+                    (left, top, round(right - left, 1), round(bottom - top, 1)),
+                    picture_uri("jpeg", face.jpeg) if face else None,
+                    picture_uri("webp", face.heat) if face else None,
+                    " ".join(f"{v:.5g}" for v in np.asarray(face.to_frame).T.ravel())
+                    if face
+                    else "",
+                    face.side if face else 0,
+                )
+            )
+        jpeg = picture_uri("jpeg", picture.jpeg)
+        assert jpeg is not None
+        yield FrameView(
+            picture.index, picture.time, picture.width, picture.height, jpeg, tuple(faces)
+        )
+
+
+def _strongest(document: dict[str, Any], frames: Sequence[FrameView]) -> FrameView | None:
+    """The frame with attention in which the deciding face, or lacking one any face, has its highest logit."""
+    scores = document["scores"]
+    heated = [(face, frame) for frame in frames for face in frame.faces if face.heat]
+    own = [pair for pair in heated if scores is not None and pair[0].track == scores["track"]]
+    return max(own or heated, key=lambda pair: pair[0].logit)[1] if heated else None
+
+
+def _start_at(frame: FrameView | None, deciding: int | None) -> int:
+    """Where the slider begins, in percent: half way through the face, so that both its sides are seen."""
+    if frame is None:
+        return 0
+    face = max(frame.faces, key=lambda f: (f.track == deciding, f.heat is not None, f.logit))
+    return round(min(max(100 * (face.box[0] + face.box[2] / 2) / frame.width, 0), 100))
+
+
+def _posters(document: dict[str, Any], frames: Sequence[FrameView]) -> list[tuple[str, FrameView]]:
+    """Up to three frames with why they are shown: the deciding face's extremes and its middle."""
+    if not frames:
+        return []
+    scores = document["scores"]
+    if scores is not None:
+        own = sorted(
+            (face.logit, frame.index, frame)
+            for frame in frames
+            for face in frame.faces
+            if face.track == scores["track"]
+        )
+        if len(own) >= 3:
+            middle = own[len(own) // 2][2]
+            words = f"of face {scores['track']} among the frames kept"
+            return [
+                (f"Highest logit {words}", own[-1][2]),
+                (f"Median logit {words}", middle),
+                (f"Lowest logit {words}", own[0][2]),
+            ]
+    places = sorted({0, len(frames) // 2, len(frames) - 1})
+    return [("Sampled frame", frames[i]) for i in places]
+
+
+def _strips(frames: Sequence[FrameView]) -> dict[int, list[FaceView]]:
+    """The pictured faces of each track, in order of time."""
+    strips: dict[int, list[FaceView]] = {}
+    for frame in frames:
+        for face in frame.faces:
+            if face.jpeg:
+                strips.setdefault(face.track, []).append(face)
+    return strips
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The number line of the verdict: places in percent."""
+
+    bottom: float
+    top: float
+    low: float
+    high: float
+    zero: float
+    score: float
+    interval: tuple[float, float] | None
+    tracks: tuple[float, ...]  # scores of the other judged faces
+
+
+def _rule(document: dict[str, Any]) -> Rule | None:
+    scores, bounds = document["scores"], document["calibration"]
+    if scores is None:
+        return None
+    span = scores["interval"]
+    ends = (span["low"], span["high"]) if span else ()
+    others = [t["score"] for t in document["tracks"] if t["enough"] and t["id"] != scores["track"]]
+    # Symmetric about 0, and of one size for most reports, so that they can be laid side by side.
+    reach = max(10.0, *(float(math.ceil(1.1 * abs(v))) for v in (scores["video"], *ends, *others)))
+
+    def place(value: float) -> float:
+        return round(50 + 50 * value / reach, 2)
+
+    return Rule(
+        -reach,
+        reach,
+        place(bounds["low"]),
+        place(bounds["high"]),
+        place(0),
+        place(scores["video"]),
+        (place(ends[0]), place(ends[1])) if ends else None,
+        tuple(place(v) for v in others),
+    )
+
+
+def _bar() -> list[str]:
+    """The colour bar from 0 to the scale's top as it looks over mid grey, in even steps."""
+    values = np.linspace(0, heatmap.SCALE_TOP, 25)
+    grey = np.full((1, len(values), 3), 128, np.uint8)
+    return ["#" + bytes(colour).hex() for colour in heatmap.blend(grey, values[None])[0]]
+
+
+def _settings(run: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Every resolved setting with its value and where it came from."""
+    origins = run["origins"] or {}
+    for stage, values in run["settings"].items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            key = f"{stage}.{name}"
+            yield key, _plain(value), origins.get(key, "")
+
+
+def _plain(value: object) -> str:
+    """A setting as its file or flag would say it."""
+    if value is None:
+        return "none"
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
+def _training(told: object) -> str:
+    """What the detector's file says it was trained on; all it says, when it names no data."""
+    return str(told.get("data", told) if isinstance(told, dict) else told) if told else "not stated"
+
+
+def _outputs(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Output files, many of one kind told as one line with their count."""
+    kinds = Counter(_kind(name) for name in names)
+    return [
+        *((name, 1) for name in names if kinds[_kind(name)] <= 4),
+        *((kind, count) for kind, count in kinds.items() if count > 4),
+    ]
+
+
+def _kind(name: str) -> str:
+    path = PurePath(name)
+    return f"{path.parent}/*{path.suffix}"
+
+
+def _data(
+    document: dict[str, Any], timeline: lanes.Timeline | None, frames: dict[int, FrameView]
+) -> dict[str, Any]:
+    """What the page's script needs: the points of the timeline, and which frames can be opened."""
+    return {
+        "high": document["calibration"]["high"],
+        "low": document["calibration"]["low"],
+        "frames": sorted(frames),
+        "lanes": {}
+        if timeline is None
+        else {
+            str(lane.track): [
+                [p.x, p.y, round(p.time, 3), round(p.logit, 2), p.index] for p in lane.points
+            ]
+            for lane in timeline.lanes
+        },
+    }

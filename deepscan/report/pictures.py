@@ -1,0 +1,135 @@
+"""The pictures a report page shows, taken while a video is judged: few, small, and bounded in bytes.
+
+A frame is kept plain. Boxes are drawn over it by the page, from report.json's numbers, and attention
+is laid over it as a small layer of its own, placed by the crop's alignment: the same bytes serve as
+poster, as overlay, and as whatever lies between the two on the page's slider.
+"""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from deepscan import heatmap
+from deepscan.records import Crop, Frame, Output, Pixels
+
+# Frames spread evenly over the sampled ones, which keep the default's 32 all; and, from anywhere else,
+# the ones with the highest logits: what a reader wants to see first must not fall between.
+EVEN, PEAKS = 48, 16
+FACES = 10  # largest faces of one frame that get a thumbnail
+
+# Longest side in pixels and most bytes of a JPEG. A thumbnail is shown at up to 88 CSS pixels.
+FRAME_SIDE, FRAME_BYTES = 640, 64 * 1024
+CROP_SIDE, CROP_BYTES = 120, 5 * 1024
+HEAT_BYTES = 2560
+
+
+@dataclass(frozen=True, slots=True)
+class FacePicture:
+    """One face: its aligned crop, and where attention was drawn, the layer that goes over it.
+
+    `to_frame` (2, 3) maps pixels of the crop, `side` wide, to the frame's.
+    """
+
+    track: int
+    jpeg: bytes
+    heat: bytes | None  # WebP with transparency, smooth between patches
+    side: int
+    to_frame: Float[np.ndarray, "2 3"]
+
+
+@dataclass(frozen=True, slots=True)
+class FramePicture:
+    """One sampled frame; `width` and `height` are the frame's own, the JPEG may be smaller."""
+
+    index: int
+    time: float
+    width: int
+    height: int
+    jpeg: bytes
+    faces: tuple[FacePicture, ...]
+
+
+class Pictures:
+    """Takes every sampled frame and keeps a bounded choice.
+
+    Args:
+        instants: how many frames will come; the evenly spread ones are chosen by it.
+        heat: also keep the attention over each face.
+    """
+
+    def __init__(self, instants: int, heat: bool) -> None:
+        self._stride, self._heat = max(1, -(-instants // EVEN)), heat
+        self._even: list[FramePicture] = []
+        self._peaks: list[tuple[float, int, FramePicture]] = []  # a heap, lowest logit first
+        self._seen = 0
+
+    def add(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> None:
+        """Consider one frame and its scored faces; `output` goes with `crops`, None with none."""
+        number, self._seen = self._seen, self._seen + 1
+        if number % self._stride == 0:
+            self._even.append(self._take(frame, crops, output))
+        elif output is not None:
+            highest = float(output.logit.max())
+            if len(self._peaks) < PEAKS:
+                heapq.heappush(self._peaks, (highest, number, self._take(frame, crops, output)))
+            elif highest > self._peaks[0][0]:
+                heapq.heapreplace(self._peaks, (highest, number, self._take(frame, crops, output)))
+
+    def frames(self) -> list[FramePicture]:
+        """What was kept, in order of time."""
+        peaks = [picture for _, _, picture in self._peaks]
+        return sorted([*self._even, *peaks], key=lambda picture: picture.index)
+
+    def _take(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> FramePicture:
+        height, width = frame.pixels.shape[:2]
+        order = sorted(range(len(crops)), key=lambda i: -crops[i].face.box.area)[:FACES]
+        faces = []
+        for i in sorted(order):
+            crop, layer = crops[i], None
+            if self._heat and output is not None:
+                layer = heat(heatmap.relative(output.query_attention[i].mean(0)))
+            faces.append(
+                FacePicture(
+                    crop.track,
+                    jpeg(crop.pixels, CROP_SIDE, CROP_BYTES),
+                    layer,
+                    crop.pixels.shape[0],
+                    crop.to_frame,
+                )
+            )
+        picture = jpeg(frame.pixels, FRAME_SIDE, FRAME_BYTES)
+        return FramePicture(frame.index, float(frame.time), width, height, picture, tuple(faces))
+
+
+def jpeg(pixels: Pixels, side: int, limit: int) -> bytes:
+    """A JPEG of at most `limit` bytes and `side` pixels: coarser, then smaller, if need be."""
+    image = Image.fromarray(heatmap.resize(pixels, side))
+    for quality in (80, 65, 45, 25):
+        data = io.BytesIO()
+        image.save(data, "JPEG", quality=quality)
+        if data.tell() <= limit:
+            return data.getvalue()
+    return jpeg(pixels, side // 2, limit)
+
+
+def heat(values: Float[np.ndarray, "cells cells"]) -> bytes:
+    """A map in times uniform as a WebP of at most HEAT_BYTES, with `heatmap.blend`'s colours and opacity."""
+    for side in (56, 28, 14):
+        size = (side, side)
+        smooth = np.asarray(
+            Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+        )
+        above = np.clip((smooth - 1) / (heatmap.SCALE_TOP - 1), 0, 1)
+        alpha = (255 * heatmap.OPACITY * above).round().astype(np.uint8)
+        data = io.BytesIO()
+        Image.fromarray(np.dstack([heatmap.colours(smooth), alpha])).save(data, "WEBP", quality=70)
+        if data.tell() <= HEAT_BYTES:
+            break
+    return data.getvalue()
