@@ -11,7 +11,7 @@ demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
 	$(BIN)/deepscan detect demo/sample.mp4 --heatmap --force --out demo/results
 	@echo "The clip is demo/sample.mp4; its face is manipulated from 2 s to 4 s."
-	@echo "The results lie in demo/results/sample.mp4: report.json and heatmaps/ (open overlay.mp4 first)."
+	@echo "The results lie in demo/results/sample.mp4: open report.html, or heatmaps/overlay.mp4."
 
 test: base
 	$(BIN)/python -m pytest

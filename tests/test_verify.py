@@ -120,7 +120,9 @@ def test_other_weights_are_found(case: Path, results: Path) -> None:
         mine.write_bytes(whole)
 
 
-def test_a_base_that_is_not_here_leaves_the_check_open(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_is_not_here_leaves_the_check_open(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (entry,) = weights.manifest().bases.values()
     known = replace(
         weights.manifest(), bases={entry.name: replace(entry, file=f"{entry.name}.elsewhere")}
