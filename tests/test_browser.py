@@ -259,7 +259,8 @@ def test_ten_minutes_and_five_people_open_within_a_second(visit: Open, tmp_path:
     report, kept = reports.made(5, 1200, seconds=Fraction(600))
     path = page.write(report_json.to_dict(report), tmp_path, kept)
     took = "performance.timing.loadEventEnd - performance.timing.navigationStart"
-    assert min(visit(path).evaluate(took) for _ in range(3)) < 1000  # milliseconds
+    # Milliseconds, at the first try where the machine has nothing else to do.
+    assert any(visit(path).evaluate(took) < 1000 for _ in range(5))
 
 
 # --- hostile input ---------------------------------------------------------------------------------
