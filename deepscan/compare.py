@@ -38,7 +38,7 @@ from deepscan.training.losses import fake_likelihood
 from deepscan.training.run import resume, train
 from deepscan.training.settings import TrainSettings
 
-# Full fine-tuning at the method's 2e-4 leaves nothing of CLIP; a twentieth is what it is usually given.
+# The method's, but a twentieth of it for full fine-tuning, an order usual for that.
 RATES = {"effort": 2e-4, "lora": 2e-4, "full": 1e-5}
 
 STUDIES: dict[str, dict[str, Any]] = {
