@@ -76,7 +76,7 @@ def test_every_option_typed_in_the_readme_is_its_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     typed = re.findall(
-        r"deepscan ((?:weights )?[a-z]+)(.*?)(?:#|$)", "".join(blocks("sh")), re.MULTILINE
+        r"^deepscan ((?:weights )?[a-z]+)(.*?)(?:#|$)", "".join(blocks("sh")), re.MULTILINE
     )
     assert {command for command, _ in typed} >= {"detect", "prepare", "train", "model"}
     for command, rest in typed:

@@ -275,8 +275,11 @@ def test_a_compiled_detector_learns_the_same(base: Path, tmp_path: Path) -> None
     plain = settings(tmp_path, steps=2)
     train(plain, DATE)
     train(replace(plain, compile=True, out=tmp_path / "compiled"), DATE)
-    one, two = (load_file(tmp_path / n / "state.safetensors") for n in ("run", "compiled"))
-    assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
+    one, two = (read_log(tmp_path / name) for name in ("run", "compiled"))
+    # Not its weights: Adam's first steps make a whole rate of any gradient, however near to zero.
+    for name in ("loss", "classification", "contrast", "alignment", "gradient"):
+        told = [[float(row[name]) for row in rows] for rows in (one, two)]
+        assert told[1] == pytest.approx(told[0], rel=1e-3)
 
 
 def test_the_rate_follows_its_schedule(tmp_path: Path) -> None:
