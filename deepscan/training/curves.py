@@ -196,11 +196,11 @@ def _draw_snr(axis: Axes, log: Log) -> None:
     axis.annotate(
         "below 1 the weights mean nothing",
         (0.99, 1),
-        (0, -4),
+        (0, 4),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
         ha="right",
-        va="top",
+        va="bottom",
         color=ORANGE,
         fontsize=9,
     )
