@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from deepscan.records import CropQuality, DecodeCount, Scores, Source, Thresholds, TrackEvidence
-from deepscan.timeline import time_code
+from deepscan.timeline import FEWEST_FRAMES, time_code
 
 # Faces smaller than this are enlarged more than twice for the detector's 224 pixels, of which the
 # face itself takes about half.
@@ -30,8 +30,6 @@ OUTSIDE = 0.9
 # came to 0.008 to 0.017 at 32, to 0.027 to 0.046 at the customary 23. None of the 40 lies below.
 HEAVY = 0.015
 THRIFTY = ("hevc", "av1", "vp9", "vvc")  # need about half as many for the same picture
-
-FEW_FRAMES = 8  # no interval can be given below it (timeline.FEWEST_FRAMES)
 
 # Times and tracks listed in one sentence.
 MOST_NAMED = 5
@@ -52,7 +50,7 @@ def about_input(
         yield "The frame rate varies, as after screen recording, editing or phone capture."
     if interlaced:
         yield "The video is interlaced; one field of each frame was judged."
-    if source.kind == "video" and decoding.sampled < FEW_FRAMES:
+    if source.kind == "video" and decoding.sampled < FEWEST_FRAMES:
         yield f"Only {decoding.sampled} frames were looked at."
     if source.kind == "video" and (bits := bits_per_pixel(source)) < heavy(source.codec):
         yield (
@@ -80,7 +78,7 @@ def about_faces(
     if scores is None:
         return
     (track,) = (t for t in tracks if t.id == scores.track)
-    if len(track.frames) < FEW_FRAMES <= sampled:
+    if len(track.frames) < FEWEST_FRAMES <= sampled:
         yield f"The face that decides was seen in only {len(track.frames)} of {sampled} instants."
     size, sharpness, brightness, turn, inside = (
         float(np.median([getattr(frame.quality, name) for frame in track.frames]))

@@ -99,6 +99,16 @@ def test_the_datas_own_splits_are_kept() -> None:
     assert {r.split for r in val} == {"val"}
 
 
+def test_a_video_that_is_tested_on_is_neither_learnt_nor_selected_by() -> None:
+    """As DeepfakeBench lists Celeb-DF: val equals test, and train holds everything."""
+    everything = [row(str(i), label, split="train") for i in range(8) for label in (0, 1)]
+    shown_again = [replace(r, split=s) for r in everything[:4] for s in ("val", "test")]
+    learn, val = split(everything + shown_again, 0.34, seed=0)
+    assert not {r.video for r in everything[:4]} & {r.video for r in learn + val}
+    assert {r.group for r in learn} | {r.group for r in val} == set("234567")
+    assert not {r.group for r in learn} & {r.group for r in val}
+
+
 def test_without_splits_whole_groups_are_held_out_by_seed() -> None:
     rows = [row(str(i % 10), label, i) for i in range(40) for label in (0, 1)]
     learn, val = split(rows, 0.2, seed=0)

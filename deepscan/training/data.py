@@ -49,16 +49,20 @@ def thin(rows: Iterable[CropRow], frames: int) -> list[CropRow]:
 def split(
     rows: Sequence[CropRow], share: float, seed: int, blend: bool = False
 ) -> tuple[list[CropRow], list[CropRow]]:
-    """Rows to learn from and to validate on; "test" rows are left out of both.
+    """Rows to learn from and to validate on; videos that stand in a "test" split are left out of both.
 
-    The data's own "train" and "val" where it has both; otherwise `share` of the groups, drawn by `seed`, are
-    held out of all that is not "test". With `blend`, a validation side without manipulated crops gets a
-    self-blended one of each real crop.
+    Wherever else they stand: in DeepfakeBench's listings Celeb-DF's and DFDCP's val equal their test, and
+    Celeb-DF's train holds everything.
+
+    The data's own "train" and "val" where it has both; otherwise `share` of the groups, drawn by `seed`,
+    are held out. With `blend`, a validation side without manipulated crops gets a self-blended one of each
+    real crop.
 
     Raises:
         DataError: a side is empty or holds one class only, or there are too few groups to draw from.
     """
-    usable = [row for row in rows if row.split != "test"]
+    tested = {row.video for row in rows if row.split == "test"}
+    usable = [row for row in rows if row.video not in tested]
     train = [row for row in usable if row.split == "train"]
     val = [row for row in usable if row.split == "val"]
     if not (train and val):
@@ -116,7 +120,8 @@ class Order:
 
     Manipulated crops come in passes, each of all of them in an order of its own; with every one comes the
     same frame of its original, or any of its original's, or where there is none any real crop. A `pseudo`
-    share of the units is real crops alone, in passes of their own.
+    share of the units is real crops alone, drawn by lot; in that pass the manipulated crops whose places
+    they take are not shown.
     """
 
     def __init__(self, rows: Sequence[CropRow], pseudo: float, seed: int) -> None:
