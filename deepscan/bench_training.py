@@ -35,6 +35,7 @@ class Stepper:
         self._optimizer = torch.optim.AdamW(self._trained, lr=settings.lr, weight_decay=0.0)
         grid = self._detector.tower.size.image_size // self._detector.tower.size.patch_size
         self._forged = torch.zeros(settings.batch, grid * grid, dtype=torch.bool)
+        self._known = torch.ones(settings.batch, dtype=torch.bool)
 
     def step(self, crops: torch.Tensor) -> float:
         """One optimizer step; its seconds."""
@@ -45,7 +46,9 @@ class Stepper:
         bf16 = self._settings.precision == "bfloat16"
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             answer = self._model(crops)
-        loss, _ = objective(self._detector, answer, self._forged, self._settings, self._us)
+        loss, _ = objective(
+            self._detector, answer, self._forged, self._known, self._settings, self._us
+        )
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self._trained, self._settings.max_norm)
         self._optimizer.step()
@@ -71,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     rng = np.random.default_rng(0)
     for adapter in asked.adapters.split(","):
         common = TrainSettings(
-            Path(), Path(), adapter=adapter, batch=asked.batch, device=asked.device, token="cls"
+            (Path(),), Path(), adapter=adapter, batch=asked.batch, device=asked.device, token="cls"
         )
         ways = [
             Stepper(settings, asked.tower, asked.compile)

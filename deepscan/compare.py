@@ -73,7 +73,7 @@ def run_all(data: Path, test: Path, out: Path, seeds: list[int], epochs: int, de
                 resume(folder, say=_tell)
                 continue
             settings = TrainSettings(
-                data=data,
+                data=(data,),
                 out=folder,
                 test=test,
                 name=folder.name,
@@ -300,7 +300,7 @@ def tell(data: Path, test: Path, out: Path, seeds: Sequence[int]) -> str:
     runs = finished(out, seeds)
     parts = [table(runs)]
     first = [run for run in runs if run.seed == seeds[0]]
-    _, val = split(thin(read_crops(data), 8), 0.2, seeds[0])
+    _, val = split([thin(read_crops(data), 8)], 0.2, seeds[0])
     rows = ["| method | fake likelihood | queries | [CLS] |", "|---|---|---|---|"]
     for run in first:
         found = localisation(run, val)

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from deepscan import demo
 from deepscan.errors import SettingsError
-from deepscan.training.augment import AugmentSettings, augment, augmentation
+from deepscan.training.augment import AugmentSettings, augment, augmentation, h264
 
 NEVER: dict[str, Any] = dict.fromkeys(("flip", "zoom", "colour", "blur", "resize", "jpeg"), 0.0)
 SIDE = 96
@@ -157,7 +157,7 @@ def test_zoom_keeps_proportions_and_size() -> None:
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (25, 25)
 
 
-@pytest.mark.parametrize("change", ["colour", "blur", "resize", "jpeg"])
+@pytest.mark.parametrize("change", ["colour", "blur", "resize", "noise", "h264", "jpeg"])
 def test_appearance_leaves_the_mask(face: np.ndarray, change: str) -> None:
     image, mask = augment(face, square(), only(**{change: 1.0}, jpeg_quality=(50, 50)), 1)
     assert not np.array_equal(image, face)
@@ -194,9 +194,26 @@ def test_jpeg_loses_more_at_lower_quality(face: np.ndarray) -> None:
     assert 0 < loss(95) < loss(60) < loss(30) < 12
 
 
+def test_noise_has_the_deviation_asked_for() -> None:
+    grey = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    image = augment(grey, None, only(noise=1.0, noise_sigma=(5.0, 5.0)), 0)[0].astype(float)
+    assert image.std() == pytest.approx(5, rel=0.05)
+    assert image.mean() == pytest.approx(100, abs=0.2)
+
+
+def test_h264_loses_more_at_a_higher_rate_factor(face: np.ndarray) -> None:
+    def loss(crf: int) -> float:
+        image = augment(face, None, only(h264=1.0, h264_crf=(crf, crf)), 0)[0]
+        assert np.array_equal(image, h264(face, crf))
+        return float(np.abs(image.astype(float) - face).mean())
+
+    assert 0 < loss(18) < loss(30) < loss(42) < 25
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"h264_crf": (20, 52)},
         {"flip": 1.5},
         {"jpeg": -0.1},
         {"zoom_keeps": (0.0, 1.0)},

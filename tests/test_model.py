@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
 from deepscan.files import sha256
-from deepscan.model import checkpoint, weights
+from deepscan.model import adapters, checkpoint, weights
 from deepscan.model.detector import Detector, QueryAggregation
 from deepscan.model.header import FORMAT, PREPROCESSING, DetectorSettings, Header, read_header
 from deepscan.model.tower import Tower, TowerSize
@@ -80,6 +80,34 @@ def test_cls_attention_is_the_last_blocks_first_row(tiny_tower: str, images: tor
     _, whole = block.attn(normed, normed, normed, need_weights=True)
     row = whole[:, 0, 1:]
     torch.testing.assert_close(found, row / row.sum(-1, keepdim=True))
+
+
+def test_a_shallow_tower_is_the_deep_ones_first_layers(
+    tiny_tower: str, images: torch.Tensor
+) -> None:
+    deep, shallow = Tower(tiny_tower).eval(), Tower(tiny_tower, depth=1).eval()
+    adapters.load_base(shallow, deep.visual.state_dict())
+    entering: list[torch.Tensor] = []
+    deep.visual.blocks()[1].register_forward_pre_hook(lambda _, args: entering.append(args[0]))
+    deep(images)
+    found = shallow(images)
+    torch.testing.assert_close(found.cls, deep.visual.ln_post(entering[0][:, 0]))
+    torch.testing.assert_close(found.patches, deep.visual.ln_post(entering[0][:, 1:]))
+    with pytest.raises(SettingsError, match="depth: 3 is more than the 2 layers"):
+        Tower(tiny_tower, depth=3)
+
+
+def test_patches_that_are_not_kept_are_not_looked_at(tiny_tower: str, images: torch.Tensor) -> None:
+    tower = Tower(tiny_tower).eval()
+    whole, every = tower(images), tower(images, torch.arange(16))
+    torch.testing.assert_close(every.patches, whole.patches)
+    keep = torch.tensor([0, 3, 9])
+    found = tower(images, keep)
+    assert found.patches.shape[1] == found.cls_attention.shape[1] == 3
+    changed = images.clone()
+    changed[:, :, :8, 8:16] += 1  # patch 1 of 4 x 4
+    torch.testing.assert_close(tower(changed, keep).patches, found.patches)
+    assert not torch.allclose(tower(changed).cls, whole.cls)
 
 
 @pytest.mark.parametrize("name", ["no-such-tower", "RN50", "coca_ViT-B-32"])

@@ -200,6 +200,26 @@ def test_useless_landmarks_are_refused(
         self_blend(face, landmarks, np.random.default_rng(0), DEFAULT)
 
 
+def test_another_persons_face_takes_this_ones_place_and_colours(face: np.ndarray) -> None:
+    """The donor is the same portrait mirrored, tinted and elsewhere: laid on, it has this one's colours."""
+    right, down = 20, -10
+    tinted = np.clip(face[:, ::-1] * 0.6 + (30, 0, 0), 0, 255).astype(np.uint8)
+    donor = np.roll(tinted, (down, right), (0, 1)), TEMPLATE + np.array([right, down])
+    unchanged = dict.fromkeys(
+        ("colour", "resize", "sharpen", "jpeg", "shift", "scale", "bend"), 0.0
+    )
+    asked = one_region("inner", **unchanged, partial=0.0)
+    blended, mask = self_blend(face, TEMPLATE, np.random.default_rng(0), asked, donor)
+    assert np.array_equal(blended[mask == 0], face[mask == 0])
+    inside = mask > 0.99
+    assert np.abs(blended[inside].mean(0) - face[inside].mean(0)).max() < 5
+    mirrored = face[:, ::-1][inside].astype(float)
+    assert (
+        np.abs(blended[inside] - mirrored).mean()
+        < np.abs(blended[inside] - donor[0][inside].astype(float)).mean() / 2
+    )
+
+
 def test_nothing_to_be_seen_is_no_pseudo_fake(face: np.ndarray) -> None:
     never = dict.fromkeys(("colour", "resize", "sharpen", "jpeg", "shift", "scale", "bend"), 0.0)
     with pytest.raises(DataError, match="no visible self-blend in 20 draws"):

@@ -60,7 +60,7 @@ def settings(tmp_path: Path, **changes: Any) -> TrainSettings:
         "validation": 0.34,
         "augment": PLAIN,
     }
-    return TrainSettings(tmp_path / "data", tmp_path / "run", **plain | changes)
+    return TrainSettings((tmp_path / "data",), tmp_path / "run", **plain | changes)
 
 
 def row(name: str, label: int, frame: int = 0, **more: Any) -> CropRow:
@@ -94,7 +94,7 @@ def test_videos_are_thinned_evenly() -> None:
 
 def test_the_datas_own_splits_are_kept() -> None:
     rows = [row(s, label, split=s) for s in ("train", "val", "test") for label in (0, 1)]
-    learn, val = split(rows, 0.5, seed=0)
+    learn, val = split([rows], 0.5, seed=0)
     assert {r.split for r in learn} == {"train"}
     assert {r.split for r in val} == {"val"}
 
@@ -103,7 +103,7 @@ def test_a_video_that_is_tested_on_is_neither_learnt_nor_selected_by() -> None:
     """As DeepfakeBench lists Celeb-DF: val equals test, and train holds everything."""
     everything = [row(str(i), label, split="train") for i in range(8) for label in (0, 1)]
     shown_again = [replace(r, split=s) for r in everything[:4] for s in ("val", "test")]
-    learn, val = split(everything + shown_again, 0.34, seed=0)
+    learn, val = split([everything + shown_again], 0.34, seed=0)
     assert not {r.video for r in everything[:4]} & {r.video for r in learn + val}
     assert {r.group for r in learn} | {r.group for r in val} == set("234567")
     assert not {r.group for r in learn} & {r.group for r in val}
@@ -111,15 +111,15 @@ def test_a_video_that_is_tested_on_is_neither_learnt_nor_selected_by() -> None:
 
 def test_without_splits_whole_groups_are_held_out_by_seed() -> None:
     rows = [row(str(i % 10), label, i) for i in range(40) for label in (0, 1)]
-    learn, val = split(rows, 0.2, seed=0)
+    learn, val = split([rows], 0.2, seed=0)
     assert len({r.group for r in val}) == 2
     assert not {r.group for r in val} & {r.group for r in learn}
-    assert split(rows[::-1], 0.2, seed=0)[1][::-1] == val
-    assert len({frozenset(r.group for r in split(rows, 0.2, s)[1]) for s in range(10)}) > 1
+    assert split([rows[::-1]], 0.2, seed=0)[1][::-1] == val
+    assert len({frozenset(r.group for r in split([rows], 0.2, s)[1]) for s in range(10)}) > 1
     with pytest.raises(DataError, match=r"1 group\(s\) of people cannot be split"):
-        split([row("a", 0), row("a", 1)], 0.2, seed=0)
+        split([[row("a", 0), row("a", 1)]], 0.2, seed=0)
     with pytest.raises(DataError, match="both classes are needed"):
-        split([row(str(i), 0) for i in range(5)], 0.2, seed=0)
+        split([[row(str(i), 0) for i in range(5)]], 0.2, seed=0)
 
 
 def test_each_manipulation_comes_once_a_pass_beside_its_own_original() -> None:
@@ -174,7 +174,7 @@ def test_batches_are_the_same_for_all_who_share_them(tmp_path: Path) -> None:
     whole = list(batches(twins, 0, 3, units=4, rank=0, world=1, workers=0))
     left, right = (list(batches(twins, 0, 3, 4, rank, 2, workers=0)) for rank in (0, 1))
     late = list(batches(twins, 2, 3, units=4, rank=0, world=1, workers=1))
-    for (crops, forged), (a, fa), (b, fb) in zip(whole, left, right, strict=True):
+    for (crops, forged, _), (a, fa, _), (b, fb, _) in zip(whole, left, right, strict=True):
         assert crops.shape == (8, 256, 256, 3)
         assert torch.equal(crops, torch.cat([a, b]))
         assert torch.equal(forged, torch.cat([fa, fb]))
@@ -190,7 +190,8 @@ def test_a_mask_is_told_patch_by_patch(tmp_path: Path) -> None:
     Image.fromarray(mask).save(tmp_path / "mask.png")
     real = replace(row("a", 0), path=tmp_path / "crop.png")
     fake = replace(row("a", 1), path=tmp_path / "crop.png", mask=tmp_path / "mask.png")
-    _, forged = Twins(Order([real, fake], 0.0, 0), PLAIN, toy.SIZE)[0]
+    _, forged, known = Twins(Order([real, fake], 0.0, 0), PLAIN, toy.SIZE)[0]
+    assert known.tolist() == [True, True]
     assert forged.nonzero().tolist() == [[1, 4], [1, 5]]
 
 
@@ -211,7 +212,58 @@ def test_an_unreadable_crop_is_named(tmp_path: Path) -> None:
             list(batches(twins, 0, 1, 1, 0, 1, workers))
 
 
+def test_each_folder_is_divided_by_itself(base: Path, tmp_path: Path) -> None:
+    """Two folders that name their people alike stay apart; each gives some to validation."""
+    folders = (toy.crops(tmp_path / "one"), toy.crops(tmp_path / "two"))
+    done = train(settings(tmp_path, data=folders, epochs=1), DATE)
+    with (done.folder / "predictions-validation.csv").open(encoding="utf-8", newline="") as file:
+        videos = {line["video"] for line in csv.DictReader(file)}
+    assert len(videos) == 2 * 2 * 2  # 2 groups... of 3 pairs of people, both classes
+    assert {video.split("/")[0] for video in videos} == {"one", "two"}
+    stated = json.loads((done.folder / "settings.json").read_text("utf-8"))
+    assert set(stated["digests"]) == {"data/one", "data/two"}
+    with pytest.raises(SettingsError, match="all named differently"):
+        settings(tmp_path, data=(tmp_path / "a" / "x", tmp_path / "b" / "x"))
+
+
 # --- what is learnt --------------------------------------------------------------------------------
+
+
+def test_a_step_looks_at_a_share_of_the_patches_named_by_seed_and_step(tmp_path: Path) -> None:
+    asked = settings(tmp_path, patches=0.5)
+    one, two = (loop._kept_patches(16, asked, step) for step in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert len(set(one.tolist())) == 8
+    assert torch.equal(one, loop._kept_patches(16, asked, 1))
+    assert not torch.equal(one, two)
+    assert loop._kept_patches(16, settings(tmp_path), 1) is None
+
+
+def test_the_average_follows_the_weights(base: Path, tmp_path: Path) -> None:
+    """By hand: its first value is the weights', then it moves by 1 - min(decay, step / (step + 9))."""
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = torch.optim.AdamW([weight])
+    for step, value in ((1, 1.0), (2, 3.0), (3, 5.0)):
+        with torch.no_grad():
+            weight.fill_(value)
+        loop._average(optimizer, [weight], 0.2, step)
+    first = 1.0 + (1 - 2 / 11) * (3.0 - 1.0)  # 2 / 11 < 0.2
+    expected = first + (1 - 0.2) * (5.0 - first)
+    assert float(optimizer.state[weight]["average"]) == pytest.approx(expected)
+    with loop._averaged(optimizer, [weight]):
+        assert float(weight) == pytest.approx(expected)
+    assert float(weight) == 5
+
+
+def test_what_is_stored_is_the_average(base: Path, tmp_path: Path) -> None:
+    toy.crops(tmp_path / "data")
+    done = train(settings(tmp_path, average=0.9, epochs=1), DATE)
+    state = load_file(done.folder / "state.safetensors")
+    stored = load_file(done.checkpoint)
+    for name, value in stored.items():
+        torch.testing.assert_close(value.float(), state[f"average.{name}"], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(state["average.head.weight"], state["model.head.weight"])
 
 
 @pytest.mark.parametrize("adapter", ["effort", "lora", "full", "norm", "none"])
@@ -307,7 +359,8 @@ def test_the_objective_is_the_sum_it_says(base: Path, tmp_path: Path) -> None:
     crops = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     forged = torch.zeros(4, 16, dtype=torch.bool)
     us = loop.Ranks(0, 1, "cpu")
-    total, terms = loop.objective(detector, detector(crops), forged, asked, us)
+    known = torch.ones(4, dtype=torch.bool)
+    total, terms = loop.objective(detector, detector(crops), forged, known, asked, us)
     expected = terms["classification"] + 0.5 * terms["contrast"] + 2.0 * terms["alignment"]
     torch.testing.assert_close(total, expected)
 
@@ -421,7 +474,9 @@ def test_a_run_killed_at_any_step_ends_as_if_it_had_not_been(
 def arguments(tmp_path: Path, out: str, **more: Any) -> list[str]:
     config = tmp_path / "toy.toml"
     config.write_text(
-        'base = "toy"\nheads = 4\nlr = 3e-3\nvalidation = 0.34\nsave_every = 3\n', "utf-8"
+        'base = "toy"\nheads = 4\nlr = 3e-3\nvalidation = 0.34\nsave_every = 3\n'
+        "average = 0.9\npatches = 0.75\n",
+        "utf-8",
     )
     plain = {
         "config": config, "data": tmp_path / "data", "out": tmp_path / out, "precision": "float32",

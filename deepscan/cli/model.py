@@ -20,6 +20,7 @@ def model(
     ] = False,
     tower: Annotated[str, Option(help="open_clip's name of a plain ViT.")] = "ViT-B-16-quickgelu",
     queries: Annotated[int, Option(help="Query tokens K.")] = 4,
+    depth: Annotated[int | None, Option(help="Layers of the tower that run. [all]")] = None,
     json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False,
 ) -> None:
     """Count a detector's trainable parameters and operations, beside the paper's figures.
@@ -34,10 +35,11 @@ def model(
         adapter=adapter.value,
         token="cls" if no_query else token.value,
         queries=queries,
+        depth=depth,
     )
     counted = size(settings)
     key = (settings.adapter, settings.with_queries)
-    published = PUBLISHED.get(key) if tower == PUBLISHED_TOWER else None
+    published = PUBLISHED.get(key) if tower == PUBLISHED_TOWER and depth is None else None
     if json:
         told = asdict(settings) | asdict(counted) | {"trained": counted.trained}
         if published is not None:
@@ -65,7 +67,8 @@ def model(
             else "",
         ),
     ]
-    typer.echo(f"{tower}, token {settings.token}")
+    layers = "" if depth is None else f", first {depth} layers"
+    typer.echo(f"{tower}{layers}, token {settings.token}")
     for name, value, beside in rows:
         typer.echo(f"{name:<22}{value:>14}  {beside}".rstrip())
     if published and abs(counted.trained / 1e6 - published[0]) > 0.01 and adapter in EXPLAINED:

@@ -74,7 +74,8 @@ def train(
     ] = None,
     raal: Annotated[float | None, Option(help="Weight of the alignment. [1.0]")] = None,
     data: Annotated[
-        Path | None, Option(help="Prepared crops (deepscan prepare, DeepfakeBench). [FF++ c23]")
+        list[Path] | None,
+        Option(help="Prepared crops (deepscan prepare, DeepfakeBench); more than once. [FF++ c23]"),
     ] = None,
     root: Annotated[
         Path | None,
@@ -176,5 +177,5 @@ def _settings(given: dict[str, Any], config: Path | None, root: Path | None) -> 
         from deepscan.manifest import locate
 
         values["dataset"] = values.get("dataset", "FaceForensics++")
-        values["data"] = locate(data_root(root), values["dataset"])
+        values["data"] = (locate(data_root(root), values["dataset"]),)
     return from_plain(values, "train")

@@ -10,6 +10,7 @@ The base fuses q, k and v in one matrix; its three row blocks are adapted apart,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol, cast
 
@@ -20,6 +21,8 @@ from torch.nn.utils import parametrize
 
 from deepscan.model.header import DetectorSettings
 from deepscan.model.tower import Block, Tower
+
+LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.")
 
 
 class Change(Protocol):
@@ -122,17 +125,19 @@ def _departure(x: Float[Tensor, "b d r"], start: Float[Tensor, "b d r"]) -> Floa
 def adapt(tower: Tower, settings: DetectorSettings) -> None:
     """Lay `settings.adapter` over the tower; afterwards just what it trains requires gradients.
 
-    Of the matrices, effort changes q, k, v and out of all layers, lora fc1 and fc2 too. What was added
-    holds no values yet: `start` it, or load them.
+    With `settings.adapted` that is in the last layers alone, and the norm after them. Of the matrices, effort
+    changes q, k, v and out, lora fc1 and fc2 too. What was added holds no values yet: `start` it, or
+    load them.
     """
     tower.requires_grad_(False)
-    if settings.adapter == "full":
-        tower.requires_grad_(True)
-    if settings.adapter == "norm":
-        for module in tower.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.requires_grad_(True)
-    for block in tower.visual.blocks():
+    layers = tower.visual.blocks()[-(settings.adapted or 0) :]
+    changed = [tower] if settings.adapted is None else [*layers, tower.visual.ln_post]
+    for module in (m for part in changed for m in part.modules()):
+        if settings.adapter == "full" or (
+            settings.adapter == "norm" and isinstance(module, nn.LayerNorm)
+        ):
+            module.requires_grad_(True)
+    for block in layers:
         for module, name, blocks in _matrices(block, settings.adapter):
             weight = getattr(module, name)
             change: nn.Module
@@ -157,12 +162,16 @@ def _matrices(block: Block, adapter: str) -> Iterator[tuple[nn.Module, str, int]
 def load_base(tower: Tower, state: Mapping[str, Tensor]) -> None:
     """Give the tower its base's weights, by open_clip's names, whatever is laid over them.
 
+    Layers of the base beyond the tower's depth are left out.
+
     Raises:
         RuntimeError: names or shapes differ; a base's hash vouches for both.
     """
     own = tower.visual.state_dict().keys()
     named = {}
     for name, value in state.items():
+        if (layer := LAYER.match(name)) and int(layer[1]) >= tower.size.layers:
+            continue
         module, _, leaf = name.rpartition(".")
         adapted = f"{module}.parametrizations.{leaf}.original"
         named[adapted if adapted in own else name] = value

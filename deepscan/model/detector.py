@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,7 +76,7 @@ class Detector(nn.Module):
     def __init__(self, settings: DetectorSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.tower = Tower(settings.tower, settings.patch_norm)
+        self.tower = Tower(settings.tower, settings.patch_norm, settings.depth)
         width = self.tower.width
         if settings.with_queries:
             self.aggregation = QueryAggregation(width, settings.queries, settings.heads)
@@ -88,17 +88,21 @@ class Detector(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         adapters.adapt(self.tower, settings)
 
-    def tokens(self, crops: UInt8[Tensor, "b height width 3"]) -> Tokens:
-        """The tower's tokens of aligned RGB crops of any one size."""
+    def tokens(
+        self, crops: UInt8[Tensor, "b height width 3"], keep: Int[Tensor, " p"] | None = None
+    ) -> Tokens:
+        """The tower's tokens of aligned RGB crops of any one size; of all patches, or of those to `keep`."""
         images = crops.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
         side = self.tower.input_side
         if images.shape[-2:] != (side, side):
             images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
-        return self.tower(((images - self.mean) / self.std).to(self.tower.dtype))
+        return self.tower(((images - self.mean) / self.std).to(self.tower.dtype), keep)
 
-    def forward(self, crops: UInt8[Tensor, "b height width 3"]) -> Answer:
-        """Score aligned RGB crops of any one size."""
-        tokens = self.tokens(crops)
+    def forward(
+        self, crops: UInt8[Tensor, "b height width 3"], keep: Int[Tensor, " p"] | None = None
+    ) -> Answer:
+        """Score aligned RGB crops of any one size, by all patches or by those to `keep`."""
+        tokens = self.tokens(crops, keep)
         with torch.autocast(self.mean.device.type, enabled=False):
             cls, patches = tokens.cls.float(), tokens.patches.float()
             token, query_attention = None, None

@@ -26,7 +26,10 @@ class DetectorSettings:
     """What a checkpoint must state for its detector to be rebuilt.
 
     `token` is what the head classifies: the queries' global token, [CLS] ("cls": no queries at all, the
-    paper's baselines), or both. `adapter` is what trains in the tower (see model/adapters.py).
+    paper's baselines), or both. `adapter` is what trains in the tower (see model/adapters.py). `depth` is
+    how many of the tower's layers run, from the first; None runs all. The traces of a manipulation are
+    low-level, and a shallow tower is faster. `adapted`: over how many of these layers, the last ones, the
+    adapter is laid; None: all. The layers before stay the base's, and training does not go back to them.
     """
 
     tower: str = "ViT-B-16-quickgelu"
@@ -38,6 +41,8 @@ class DetectorSettings:
     lora_rank: int = 4
     lora_alpha: float = 8.0
     effort_rank: int = 1
+    depth: int | None = None
+    adapted: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("token", TOKENS), ("adapter", ADAPTERS)):
@@ -48,6 +53,9 @@ class DetectorSettings:
         for count in ("queries", "heads", "lora_rank", "effort_rank"):
             if getattr(self, count) < 1:
                 raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")
+        for count in ("depth", "adapted"):
+            if (given := getattr(self, count)) is not None and given < 1:
+                raise SettingsError(f"{count}: {given} is not a positive count")
         if not self.lora_alpha > 0:
             raise SettingsError(f"lora_alpha: {self.lora_alpha} is not above 0")
 

@@ -59,7 +59,7 @@ def size(settings: DetectorSettings) -> Size:
         if parameter.requires_grad:
             part = name.split(".")[0]
             parts[part if part in parts else "queries"] += parameter.numel()
-    shape = detector.tower.size
+    shape = detector.tower.size  # of as many layers as run
     linear, norms, products = _tower(shape)
     linear += detector.head.in_features
     attention, written = _queries(shape, settings) if settings.with_queries else (0, 0)

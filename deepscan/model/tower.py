@@ -1,4 +1,4 @@
-"""CLIP's image tower, opened up: all tokens of the last layer, and where [CLS] looked.
+"""CLIP's image tower, opened up: all tokens of the last layer that runs, and where [CLS] looked.
 
 The architecture is the plain ViT of open_clip, with its parameter names, built from its own size tables,
 so that any open_clip checkpoint of such a tower fits. It is written out here because importing
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +26,7 @@ from deepscan.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The last layer of a tower for a batch of crops."""
+    """The last layer of a tower for a batch of crops; of its p patches all, or those that were kept."""
 
     cls: Float[Tensor, "b d"]
     patches: Float[Tensor, "b p d"]
@@ -58,11 +58,18 @@ class Tower(nn.Module):
     Args:
         name: an open_clip model name of a plain ViT, as "ViT-B-16-quickgelu".
         patch_norm: whether patches, like [CLS], pass the tower's final LayerNorm.
+        depth: how many of its layers there are, from the first; None: all.
+
+    Raises:
+        SettingsError: no such tower, or it has fewer layers.
     """
 
-    def __init__(self, name: str, patch_norm: bool = True) -> None:
+    def __init__(self, name: str, patch_norm: bool = True, depth: int | None = None) -> None:
         super().__init__()
-        self.size = tower_size(name)
+        whole = tower_size(name)
+        if depth is not None and depth > whole.layers:
+            raise SettingsError(f"depth: {depth} is more than the {whole.layers} layers of {name}")
+        self.size = whole if depth is None else replace(whole, layers=depth)
         self.visual = Visual(self.size)
         self.patch_norm = patch_norm
         self.recompute = (
@@ -84,12 +91,22 @@ class Tower(nn.Module):
         """Of the weights, hence of the arithmetic."""
         return self.visual.conv1.weight.dtype
 
-    def forward(self, images: Float[Tensor, "b 3 side side"]) -> Tokens:
-        """Tokens of normalised images."""
+    def forward(
+        self, images: Float[Tensor, "b 3 side side"], keep: Int[Tensor, " p"] | None = None
+    ) -> Tokens:
+        """Tokens of normalised images.
+
+        Args:
+            keep: the patches that go through the layers, by number; None: all. Each knows its place, so
+                what is left of a crop is still read, in less time.
+        """
         visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
-        x = visual.ln_pre(x + visual.positional_embedding)
+        x = x + visual.positional_embedding
+        if keep is not None:
+            x = torch.cat([x[:, :1], x[:, 1:][:, keep]], dim=1)
+        x = visual.ln_pre(x)
         *earlier, last = visual.blocks()
         for block in earlier:
             x = self._run(block, x)

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
@@ -38,11 +39,15 @@ class AugmentSettings:
     blur_sigma: tuple[float, float] = (0.5, 2.0)  # pixels of the crop
     resize: float = 0.2
     resize_to: tuple[float, float] = (0.3, 0.9)  # share of the side, before it is brought back
+    noise: float = 0.0
+    noise_sigma: tuple[float, float] = (1.0, 8.0)  # grey levels
+    h264: float = 0.0
+    h264_crf: tuple[int, int] = (20, 42)  # a key frame's, from hardly to heavily compressed
     jpeg: float = 0.5
     jpeg_quality: tuple[int, int] = (40, 100)
 
     def __post_init__(self) -> None:
-        highest = {"zoom_keeps": 1, "resize_to": 1, "jpeg_quality": 100}
+        highest = {"zoom_keeps": 1, "resize_to": 1, "h264_crf": 51, "jpeg_quality": 100}
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, tuple):
@@ -55,7 +60,9 @@ class AugmentSettings:
 
 
 def augmentation(settings: AugmentSettings) -> v2.Transform:
-    """The changes in the order a picture meets them: framing, light, lens, scaling, compression.
+    """The changes in the order a picture meets them: framing, light, lens, scaling, sensor, compression.
+
+    A film compressed, and a still of it compressed again, is what social media hand on.
 
     Takes a uint8 tv_tensors.Image (3, h, w), alone or with a tv_tensors.Mask (1, h, w), and returns
     the same of the same size.
@@ -70,6 +77,8 @@ def augmentation(settings: AugmentSettings) -> v2.Transform:
             v2.RandomApply([v2.ColorJitter(factor, factor, factor)], s.colour),
             v2.RandomApply([v2.GaussianBlur(kernel, s.blur_sigma)], s.blur),
             v2.RandomApply([_Resample(s.resize_to)], s.resize),
+            v2.RandomApply([_Noise(s.noise_sigma)], s.noise),
+            v2.RandomApply([_H264(s.h264_crf)], s.h264),
             v2.RandomApply([_Jpeg(s.jpeg_quality)], s.jpeg),
         ]
     )
@@ -150,6 +159,60 @@ class _Resample(v2.Transform):  # type: ignore[misc] # torchvision is untyped
         if isinstance(inpt, tv_tensors.Mask):
             return inpt
         return F.resize(F.resize(inpt, params["small"]), params["size"])
+
+
+class _Noise(v2.Transform):  # type: ignore[misc] # torchvision is untyped
+    """Add normal noise, apart for each pixel and channel; v2.GaussianNoise takes floats and one deviation."""
+
+    def __init__(self, sigma: tuple[float, float]) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        low, high = self.sigma
+        return {"sigma": low + float(torch.rand(())) * (high - low)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        noise = torch.randn(inpt.shape) * params["sigma"]
+        return tv_tensors.Image((inpt + noise).round().clamp(0, 255).to(torch.uint8))
+
+
+class _H264(v2.Transform):  # type: ignore[misc] # torchvision is untyped
+    """Compress the picture as a film's key frame."""
+
+    def __init__(self, crf: tuple[int, int]) -> None:
+        super().__init__()
+        self.crf = crf
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"crf": int(torch.randint(self.crf[0], self.crf[1] + 1, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        return _picture(h264(_pixels(inpt), params["crf"]))
+
+
+def h264(pixels: UInt8[np.ndarray, "h w 3"], crf: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture after H.264 at a constant rate factor, 0 (best) to 51; odd sides lose their last pixel line.
+
+    4:2:0 as in films, one thread, so that the same picture always gives the same.
+    """
+    height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="h264") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+        frame = av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
+        )
+        film.mux([*stream.encode(frame), *stream.encode(None)])
+    buffer.seek(0)
+    with av.open(buffer, "r", format="h264") as film:
+        return next(film.decode(video=0)).to_ndarray(format="rgb24")
 
 
 class _Jpeg(v2.Transform):  # type: ignore[misc] # torchvision is untyped

@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -47,20 +48,39 @@ def thin(rows: Iterable[CropRow], frames: int) -> list[CropRow]:
 
 
 def split(
-    rows: Sequence[CropRow], share: float, seed: int, blend: bool = False
+    sets: Sequence[Sequence[CropRow]], share: float, seed: int, blend: bool = False
 ) -> tuple[list[CropRow], list[CropRow]]:
     """Rows to learn from and to validate on; videos that stand in a "test" split are left out of both.
+
+    Each of `sets` is divided by itself, so that every kind of material is on both sides.
 
     Wherever else they stand: in DeepfakeBench's listings Celeb-DF's and DFDCP's val equal their test, and
     Celeb-DF's train holds everything.
 
-    The data's own "train" and "val" where it has both; otherwise `share` of the groups, drawn by `seed`,
-    are held out. With `blend`, a validation side without manipulated crops gets a self-blended one of each
-    real crop.
+    A set's own "train" and "val" where it has both; otherwise `share` of its groups, drawn by `seed`, are
+    held out. With `blend`, what is held out of a set without manipulated crops gets a self-blended one
+    of each real crop.
 
     Raises:
         DataError: a side is empty or holds one class only, or there are too few groups to draw from.
     """
+    train: list[CropRow] = []
+    val: list[CropRow] = []
+    for rows in sets:
+        learn, held = _divided(rows, share, seed)
+        if blend and not any(row.label for row in held):
+            held += [blended(row) for row in held]
+        train += learn
+        val += held
+    if not blend:
+        check_classes("training", train)
+    check_classes("validation", val)
+    return train, val
+
+
+def _divided(
+    rows: Sequence[CropRow], share: float, seed: int
+) -> tuple[list[CropRow], list[CropRow]]:
     tested = {row.video for row in rows if row.split == "test"}
     usable = [row for row in rows if row.video not in tested]
     train = [row for row in usable if row.split == "train"]
@@ -69,11 +89,6 @@ def split(
         held = _held_out([row.group for row in usable], share, seed)
         train = [row for row in usable if row.group not in held]
         val = [row for row in usable if row.group in held]
-    if blend and not any(row.label for row in val):
-        val += [blended(row) for row in val]
-    if not blend:
-        check_classes("training", train)
-    check_classes("validation", val)
     return train, val
 
 
@@ -113,6 +128,7 @@ class Unit:
     real: CropRow
     fake: CropRow
     seed: int  # of the views
+    donor: CropRow | None = None  # of another person's face, where that is what is blended in
 
 
 class Order:
@@ -121,15 +137,19 @@ class Order:
     Manipulated crops come in passes, each of all of them in an order of its own; with every one comes the
     same frame of its original, or any of its original's, or where there is none any real crop. A `pseudo`
     share of the units is real crops alone, drawn by lot; in that pass the manipulated crops whose places
-    they take are not shown.
+    they take are not shown. Where some real crops come with landmarks, those without are not blended. A
+    `swap` share of the blended ones gets the face of any other real crop instead of its own.
     """
 
-    def __init__(self, rows: Sequence[CropRow], pseudo: float, seed: int) -> None:
+    def __init__(
+        self, rows: Sequence[CropRow], pseudo: float, seed: int, swap: float = 0.0
+    ) -> None:
         self.reals = [row for row in rows if row.label == 0]
         self.fakes = [row for row in rows if row.label == 1]
         if not self.reals or (not self.fakes and pseudo < 1):
             check_classes("training", rows)
-        self._pseudo, self._seed = pseudo, seed
+        self._blendable = [row for row in self.reals if row.landmarks] or self.reals
+        self._pseudo, self._swap, self._seed = pseudo, swap, seed
         self._of_source: dict[str, list[CropRow]] = defaultdict(list)
         for row in self.reals:
             if row.source:
@@ -142,8 +162,11 @@ class Order:
         rng = np.random.default_rng([self._seed, 1, n])
         views = int(rng.integers(2**31))
         if rng.random() < self._pseudo:
-            real = self._turn(self.reals, n, 2)
-            return Unit(real, blended(real), views)
+            real = self._turn(self._blendable, n, 2)
+            donor = None
+            if rng.random() < self._swap:
+                donor = self._blendable[int(rng.integers(len(self._blendable)))]
+            return Unit(real, blended(real), views, donor)
         fake = self._turn(self.fakes, n, 3)
         same = self._frames.get((fake.source, fake.frame))
         if same is not None:
@@ -159,30 +182,43 @@ class Order:
         return np.random.default_rng([self._seed, stream, passed]).permutation(count).tolist()
 
 
-class Twins(Dataset[tuple[Tensor, Tensor]]):
-    """Unit n -> both crops (2, side, side, 3) and which of their patches are manipulated (2, p).
+class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Unit n -> both crops (2, side, side, 3), which of their patches are manipulated (2, p), and known (2,).
+
+    Of a manipulated crop without a mask it is not known which are; none is said to be.
 
     Args:
         size: the tower's, which says what its patches are.
         share: of a patch that must be manipulated for it to count as such.
+        blend: how pseudo-fakes are made.
     """
 
     def __init__(
-        self, order: Order, changes: AugmentSettings, size: TowerSize, share: float = 0.5
+        self,
+        order: Order,
+        changes: AugmentSettings,
+        size: TowerSize,
+        share: float = 0.5,
+        blend: PseudoSettings | None = None,
     ) -> None:
         self._order, self._transform = order, augmentation(changes)
+        self._blend = blend or PseudoSettings()
         self._size, self._share = size, share
 
-    def __getitem__(self, n: int) -> tuple[UInt8[Tensor, "2 side side 3"], Bool[Tensor, "2 p"]]:
+    def __getitem__(
+        self, n: int
+    ) -> tuple[UInt8[Tensor, "2 side side 3"], Bool[Tensor, "2 p"], Bool[Tensor, 2]]:
         unit = self._order.unit(n)
         shown = [
-            augment(*picture(row, unit.seed), self._transform, unit.seed)
+            augment(*picture(row, unit.seed, self._blend, unit.donor), self._transform, unit.seed)
             for row in (unit.real, unit.fake)
         ]
         crops = np.stack([pixels for pixels, _ in shown])
         masks = np.stack([self._as_input(mask) for _, mask in shown])
         grid = self._size.image_size // self._size.patch_size
-        return torch.from_numpy(crops), forged_patches(torch.from_numpy(masks), grid, self._share)
+        forged = forged_patches(torch.from_numpy(masks), grid, self._share)
+        known = torch.tensor([True, unit.fake.mask is not None or unit.fake.method == BLENDED])
+        return torch.from_numpy(crops), forged, known
 
     def _as_input(self, mask: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, "side side"]:
         """A mask at the tower's input size."""
@@ -194,8 +230,8 @@ class Twins(Dataset[tuple[Tensor, Tensor]]):
 
 def batches(
     twins: Twins, start: int, stop: int, units: int, rank: int, world: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """What steps `start` to `stop` show this process: crops (2u, side, side, 3), forged patches (2u, p).
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What steps `start` to `stop` show this process, as `Twins` of u units, (2u, ...).
 
     A step shows `units` units; this process gets its share of them, real and manipulated in turn.
     """
@@ -212,8 +248,8 @@ def batches(
         # Workers draw nothing from it; given, so that torch's global generator is not drawn from.
         generator=torch.Generator(),
     )
-    for crops, forged in _named(loader):
-        yield crops.flatten(0, 1), forged.flatten(0, 1)
+    for crops, forged, known in _named(loader):
+        yield crops.flatten(0, 1), forged.flatten(0, 1), known.flatten()
 
 
 def _one_thread(worker: int) -> None:
@@ -224,26 +260,30 @@ def _one_thread(worker: int) -> None:
 
 
 def picture(
-    row: CropRow, seed: int | None = None
+    row: CropRow,
+    seed: int | None = None,
+    blend: PseudoSettings | None = None,
+    donor: CropRow | None = None,
 ) -> tuple[UInt8[np.ndarray, "side side 3"], Bool[np.ndarray, "side side"]]:
     """A crop's pixels, brought to the side all crops have, and where it is manipulated, so far as is known.
 
     Args:
-        seed: of a self-blended crop; by default its video and frame give one.
+        seed: of a blended crop; by default its video and frame give one.
+        blend: how it is blended, if it is.
+        donor: whose face is blended in; None: its own.
 
     Raises:
         DataError: a file cannot be decoded.
     """
     side = (CROP_SIDE, CROP_SIDE)
-    with _opened(row.path) as image:
-        rgb = image.convert("RGB")
-        pixels = np.array(rgb if rgb.size == side else rgb.resize(side, Image.Resampling.BICUBIC))
+    pixels = _read(row.path)
     if row.method == BLENDED:
-        points = None if row.landmarks is None else np.load(row.landmarks).astype(float)
+        points = _landmarks(row)
+        face = None if donor is None else (_read(donor.path), _landmarks(donor))
         own = zlib.crc32(f"{row.video}/{row.frame}".encode())
         rng = np.random.default_rng(own if seed is None else seed)
         try:
-            pixels, share = self_blend(pixels, points, rng, PseudoSettings())
+            pixels, share = self_blend(pixels, points, rng, blend or PseudoSettings(), face)
         except DataError as error:
             raise DataError(f"{row.path}: {error}; take it out of the listing") from error
         return pixels, share > 0.5
@@ -251,6 +291,17 @@ def picture(
         return pixels, np.zeros(side, bool)
     with _opened(row.mask) as image:
         return pixels, np.asarray(image.convert("L").resize(side, Image.Resampling.BILINEAR)) > 127
+
+
+def _read(path: Path) -> UInt8[np.ndarray, "side side 3"]:
+    side = (CROP_SIDE, CROP_SIDE)
+    with _opened(path) as image:
+        rgb = image.convert("RGB")
+        return np.array(rgb if rgb.size == side else rgb.resize(side, Image.Resampling.BICUBIC))
+
+
+def _landmarks(row: CropRow) -> Float[np.ndarray, "_points 2"] | None:
+    return None if row.landmarks is None else np.load(row.landmarks).astype(float)
 
 
 def _opened(path: Any) -> Image.Image:
@@ -265,22 +316,24 @@ def _opened(path: Any) -> Image.Image:
 
 
 class Pictures(Dataset[Tensor]):
-    """Row i's pixels, as they are."""
+    """Row i's pixels, as they are; pseudo-fakes as `blend` makes them."""
 
-    def __init__(self, rows: Sequence[CropRow]) -> None:
-        self._rows = rows
+    def __init__(self, rows: Sequence[CropRow], blend: PseudoSettings) -> None:
+        self._rows, self._blend = rows, blend
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, i: int) -> UInt8[Tensor, "side side 3"]:
-        return torch.from_numpy(picture(self._rows[i])[0])
+        return torch.from_numpy(picture(self._rows[i], blend=self._blend)[0])
 
 
-def pictures(rows: Sequence[CropRow], batch: int, workers: int) -> Iterator[Tensor]:
+def pictures(
+    rows: Sequence[CropRow], batch: int, workers: int, blend: PseudoSettings
+) -> Iterator[Tensor]:
     """All rows' crops in their order, (batch, side, side, 3) at a time."""
     loader = DataLoader(
-        Pictures(rows),
+        Pictures(rows, blend),
         batch,
         num_workers=workers,
         worker_init_fn=_one_thread,

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, distributed, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
@@ -91,11 +91,14 @@ def fit(
     settings: TrainSettings,
     folder: RunFolder,
     us: Ranks,
-    keep: Callable[[Best], None],
+    store: Callable[[Best], None],
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Best:
-    """Train in place, from the newest state in `folder` on; `keep` is called when validation finds a best.
+    """Train in place, from the newest state in `folder` on; `store` is called when validation finds a best.
+
+    With a running average of the weights, that is what stands in `detector` while it is validated and
+    stored.
 
     Raises:
         DataError: a loss is not finite; the last good state and the best checkpoint stay.
@@ -106,7 +109,7 @@ def fit(
             f"batch: {settings.batch} crops are not to be shared by {us.world} processes in"
             f" {settings.accumulate} part(s) of whole pairs"
         )
-    order = Order(sides.train, settings.pseudo, settings.seed)
+    order = Order(sides.train, settings.pseudo, settings.seed, settings.blend.swap)
     per_epoch = max(1, len(sides.train) // settings.batch)
     steps = min(settings.steps or settings.epochs * per_epoch, settings.epochs * per_epoch)
     trained = [p for p in detector.parameters() if p.requires_grad]
@@ -115,26 +118,33 @@ def fit(
     if us.leads:
         folder.open_log(start)
     model = _wrapped(detector, settings, us)
-    twins = Twins(order, settings.augment, detector.tower.size, settings.forged_share)
+    size = detector.tower.size
+    patches = (size.image_size // size.patch_size) ** 2
+    twins = Twins(order, settings.augment, size, settings.forged_share, settings.blend)
     meter, epoch = Meter(settings.batch, start), list[Row]()
     shown = batches(twins, start, steps, units, us.rank, us.world, settings.workers)
-    for step, (crops, forged) in enumerate(shown, start + 1):
+    for step, (crops, forged, known) in enumerate(shown, start + 1):
         detector.train()
         optimizer.param_groups[0]["lr"] = settings.rate(step - 1, steps)
         optimizer.zero_grad(set_to_none=True)
+        keep = _kept_patches(patches, settings, step)
+        if keep is not None:
+            forged, keep = forged[:, keep], keep.to(us.device)
         parts = list(
-            zip(crops.chunk(settings.accumulate), forged.chunk(settings.accumulate), strict=True)
+            zip(*(x.chunk(settings.accumulate) for x in (crops, forged, known)), strict=True)
         )
-        for i, (part, places) in enumerate(parts, 1):
+        for i, (part, places, told) in enumerate(parts, 1):
             waits = us.world > 1 and i < len(parts)
             with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
                 with _autocast(settings, us):
-                    answer = model(part.to(us.device))
-                loss, terms = objective(detector, answer, places.to(us.device), settings, us)
+                    answer = model(part.to(us.device), keep)
+                loss, terms = objective(detector, answer, places.to(us.device), told, settings, us)
                 torch.autograd.backward(loss / len(parts))
             meter.add(terms)
         norm = nn.utils.clip_grad_norm_(trained, settings.max_norm)
         optimizer.step()
+        if settings.average:
+            _average(optimizer, trained, settings.average, step)
 
         ends = step % per_epoch == 0 or step == steps
         saves = ends or step % settings.save_every == 0
@@ -142,18 +152,19 @@ def fit(
             continue
         row = meter.read(step, -(-step // per_epoch), optimizer.param_groups[0]["lr"], norm, us)
         if ends:
-            video_auc, frame_auc, loss_there = validate(detector, sides.val, settings, us)
-            row = replace(
-                row,
-                validation_video_auc=video_auc,
-                validation_frame_auc=frame_auc,
-                validation_loss=loss_there,
-            )
-            here = Best(row.epoch, video_auc, loss_there)
-            if best is None or here.rank > best.rank:
-                best = here
-                if us.leads:
-                    keep(best)
+            with _averaged(optimizer, trained) if settings.average else nullcontext():
+                video_auc, frame_auc, loss_there = validate(detector, sides.val, settings, us)
+                row = replace(
+                    row,
+                    validation_video_auc=video_auc,
+                    validation_frame_auc=frame_auc,
+                    validation_loss=loss_there,
+                )
+                here = Best(row.epoch, video_auc, loss_there)
+                if best is None or here.rank > best.rank:
+                    best = here
+                    if us.leads:
+                        store(best)
         epoch.append(row)
         if us.leads:
             folder.add(row)
@@ -172,10 +183,56 @@ def fit(
     return best
 
 
+def _kept_patches(count: int, settings: TrainSettings, step: int) -> Int[Tensor, " p"] | None:
+    """Which of `count` patches a step looks at, a pure function of seed and step; None: all.
+
+    One choice for the whole batch, so that the losses compare like with like.
+    Source: Y. Li et al., "Scaling Language-Image Pre-training via Masking", CVPR 2023.
+    """
+    if settings.patches == 1:
+        return None
+    kept = max(1, round(settings.patches * count))
+    rng = np.random.default_rng([settings.seed, 4, step])
+    return torch.from_numpy(np.sort(rng.permutation(count)[:kept]))
+
+
+@torch.no_grad()
+def _average(
+    optimizer: torch.optim.Optimizer, trained: Sequence[Tensor], decay: float, step: int
+) -> None:
+    """Move the running average of the weights towards them; it stands with the optimizer's own state.
+
+    Early on it moves faster, so that the start, which nothing has learnt, is soon forgotten.
+    """
+    share = 1 - min(decay, step / (step + 9))
+    for weight in trained:
+        state = optimizer.state[weight]
+        if "average" in state:
+            state["average"].lerp_(weight, share)
+        else:
+            state["average"] = weight.detach().clone()
+
+
+@contextmanager
+def _averaged(optimizer: torch.optim.Optimizer, trained: Sequence[Tensor]) -> Iterator[None]:
+    """The running average in the weights' place, for a while."""
+    current = [weight.detach().clone() for weight in trained]
+    with torch.no_grad():
+        for weight in trained:
+            weight.copy_(optimizer.state[weight]["average"])
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(trained, current, strict=True):
+                weight.copy_(value)
+
+
 def objective(
     detector: Detector,
     answer: Answer,
     forged: Bool[Tensor, "b p"],
+    known: Bool[Tensor, " b"],
     settings: TrainSettings,
     us: Ranks,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -183,7 +240,7 @@ def objective(
 
     Real and manipulated crops come in turn. Terms that need the whole batch gather it from all ranks,
     and each rank answers for its own crops' share; DDP divides gradients by their number, hence the
-    factor.
+    factor. Crops whose forged patches are not `known` take no part in MACL.
     """
     chosen, b = settings.losses(), len(answer.logit)
     labels = torch.tensor([0.0, 1.0]).repeat(b // 2)
@@ -199,7 +256,10 @@ def objective(
             told["snr"] = likely.snr
             value = losses.flcl(patches, whole, likely.weights, chosen.tau, own)
         else:
-            value = losses.macl(patches, losses.gather(forged), chosen.tau, own)
+            told_of = losses.gather(known.to(us.device))
+            before, until = int(told_of[: own.start].sum()), int(told_of[: own.stop].sum())
+            forged = losses.gather(forged)[told_of]
+            value = losses.macl(patches[told_of], forged, chosen.tau, slice(before, until))
         weighted["contrast"] = chosen.flcl, us.world * value
     if chosen.alignment == "token-l2":
         assert answer.global_token is not None
@@ -250,7 +310,7 @@ def score(
     detector.eval()
     device = detector.mean.device.type
     found: list[Tensor] = []
-    for crops in pictures(rows, settings.batch, settings.workers):
+    for crops in pictures(rows, settings.batch, settings.workers, settings.blend):
         with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             found.append(detector(crops).logit.float().cpu())
         _tell(progress, stage, sum(map(len, found)), len(rows))

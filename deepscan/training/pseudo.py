@@ -6,7 +6,8 @@ over the target through a soft mask of a face region. What a detector can learn 
 manipulations share, a seam and statistics that disagree, and not one generator's handwriting.
 
 Ours: the region is not always the whole face, as not every manipulation changes all of it, and the
-source is bent a little besides, as an expression bends a face.
+source is bent a little besides, as an expression bends a face. Where asked for, the source is another
+person's face, laid on by its landmarks and given the target's colours: a face swap, made by hand.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class PseudoSettings:
     sharpen_by: tuple[float, float] = (0.4, 1.5)  # share of the detail that is added
     jpeg: float = 0.4
     jpeg_quality: tuple[int, int] = (40, 95)
+    swap: float = 0.0  # share whose source is another person's face
     shift: float = 2.0  # deviation, of the source as a whole
     scale: float = 0.015  # deviation, likewise, as a share
     bend: float = 1.5  # deviation, of its parts
@@ -104,6 +106,7 @@ def self_blend(
     landmarks: Points | None,
     rng: np.random.Generator,
     settings: PseudoSettings,
+    donor: tuple[Pixels, Points | None] | None = None,
 ) -> tuple[Pixels, Float[np.ndarray, "_height _width"]]:
     """One pseudo-fake of a real, aligned crop.
 
@@ -111,6 +114,7 @@ def self_blend(
         pixels: (h, w, 3), aligned to deepscan.align's template.
         landmarks: in the crop's pixels, 5 in the template's order, or 68 or 81 in dlib's, whose hull
             is then the outline of the whole face; None takes the template's own 5.
+        donor: another crop and its landmarks, whose face becomes the source.
 
     Returns:
         The picture, and the blend weight (h, w) in [0, 1] before it is scaled by the blend ratio, its
@@ -124,9 +128,10 @@ def self_blend(
             seen, as the crop is blank or the settings allow nothing.
     """
     outlines = _outlines(landmarks, pixels.shape[:2])
+    other = pixels if donor is None else _laid_on(*donor, pixels, landmarks)
     for _ in range(DRAWS):
         weight = _soft_region(outlines, pixels.shape[:2], rng, settings)
-        source, target = _two_statistics(pixels, rng, settings)
+        source, target = _two_statistics(other, pixels, rng, settings)
         source = _moved(source, rng, settings)
         ratio = _uniform(rng, settings.partial_ratio) if rng.random() < settings.partial else 1.0
         share = (ratio * weight)[:, :, None]
@@ -145,21 +150,12 @@ def self_blend(
 
 def _outlines(landmarks: Points | None, size: tuple[int, int]) -> dict[str, Points]:
     """The regions' outlines fitted to a face, closed polygons in the crop's pixels."""
-    five = TEMPLATE * (size[1] / CROP_SIDE, size[0] / CROP_SIDE)
-    hull = None
-    if landmarks is not None:
-        if len(landmarks) not in (5, 68, 81) or not np.isfinite(landmarks).all():
-            raise DataError(
-                f"landmarks: {len(landmarks)} points; 5, 68 or 81 are wanted, all of them finite"
-            )
-        five = landmarks
-        if len(landmarks) > 5:
-            left_eye, right_eye = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
-            five = np.stack([left_eye, right_eye, *landmarks[[30, 48, 54]]])
-            try:
-                hull = landmarks[ConvexHull(landmarks).vertices].astype(np.float64)
-            except QhullError as error:
-                raise DataError("landmarks: all on one line; find them again") from error
+    five, hull = _five(landmarks, size), None
+    if landmarks is not None and len(landmarks) > 5:
+        try:
+            hull = landmarks[ConvexHull(landmarks).vertices].astype(np.float64)
+        except QhullError as error:
+            raise DataError("landmarks: all on one line; find them again") from error
     # Least squares, affine: a turned face is narrower, a long one longer than the template.
     fit = np.linalg.lstsq(_with_ones(TEMPLATE), five, rcond=None)[0]
     polygons = {}
@@ -169,6 +165,51 @@ def _outlines(landmarks: Points | None, size: tuple[int, int]) -> dict[str, Poin
         whole[:, 0] += AXIS
         polygons[kind] = _with_ones(whole) @ fit
     return polygons if hull is None else polygons | {"face": hull}
+
+
+def _five(landmarks: Points | None, size: tuple[int, int]) -> Points:
+    """The template's five points of a face, of whatever landmarks there are."""
+    if landmarks is None:
+        return TEMPLATE * (size[1] / CROP_SIDE, size[0] / CROP_SIDE)
+    if len(landmarks) not in (5, 68, 81) or not np.isfinite(landmarks).all():
+        raise DataError(
+            f"landmarks: {len(landmarks)} points; 5, 68 or 81 are wanted, all of them finite"
+        )
+    if len(landmarks) == 5:
+        return landmarks
+    left_eye, right_eye = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
+    return np.stack([left_eye, right_eye, *landmarks[[30, 48, 54]]])
+
+
+def _laid_on(
+    donor: Pixels, points: Points | None, pixels: Pixels, landmarks: Points | None
+) -> Pixels:
+    """Another face moved to where this one is, with this one's mean and deviation of each channel.
+
+    The colours are those between the outermost landmarks, where it is all face.
+    Source: E. Reinhard et al., "Color Transfer between Images", 2001, in RGB.
+    """
+    height, width = pixels.shape[:2]
+    place = _five(landmarks, (height, width))
+    back = np.linalg.lstsq(_with_ones(place), _five(points, donor.shape[:2]), rcond=None)[0]
+    moved = Image.fromarray(donor).transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        tuple(back.T.ravel().tolist()),
+        Image.Resampling.BICUBIC,
+    )
+    (left, top), (right, bottom) = (
+        np.clip(edge(place, axis=0), 0, (width - 2, height - 2)).astype(int)
+        for edge in (np.min, np.max)
+    )
+    inside = slice(top, max(bottom, top + 2)), slice(left, max(right, left + 2))
+    source = np.asarray(moved, np.float32)
+    mean, deviation = (
+        [np.asarray(of(face[inside], axis=(0, 1))) for face in (source, pixels.astype(np.float32))]
+        for of in (np.mean, np.std)
+    )
+    matched = (source - mean[0]) * (deviation[1] / np.maximum(deviation[0], 1)) + mean[1]
+    return np.rint(np.clip(matched, 0, 255)).astype(np.uint8)
 
 
 def _with_ones(points: Points) -> Float[np.ndarray, "_points 3"]:
@@ -224,10 +265,9 @@ def _field(
 
 
 def _two_statistics(
-    pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings
+    source: Pixels, target: Pixels, rng: np.random.Generator, settings: PseudoSettings
 ) -> tuple[Pixels, Pixels]:
-    """The crop twice, each change drawn made to one of them."""
-    source = target = pixels
+    """Both pictures, each change drawn made to one of them."""
     for name, change in CHANGES.items():
         if rng.random() < getattr(settings, name):
             if rng.random() < settings.to_source:

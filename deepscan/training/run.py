@@ -37,7 +37,7 @@ def train(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
-    """Train on `settings.data`, select by its validation side, judge once on `settings.test`.
+    """Train on all of `settings.data`, select by its validation side, judge once on `settings.test`.
 
     Args:
         date: UTC day of the run, "2026-01-31"; it goes into the checkpoint. The same settings, data and
@@ -83,27 +83,42 @@ def resume(
 
 def _sides(settings: TrainSettings, us: Ranks) -> tuple[Sides, dict[str, str]]:
     """The rows of all sides, and the digests of their files (of the leading process alone)."""
-    rows = read_crops(settings.data, None if settings.dataset is None else [settings.dataset])
-    rows = thin(rows, settings.frames)
-    learn, val = split(rows, settings.validation, settings.seed, blend=settings.pseudo > 0)
+    wanted = None if settings.dataset is None else [settings.dataset]
+    sets = [thin(_crops(folder, wanted), settings.frames) for folder in settings.data]
+    learn, val = split(sets, settings.validation, settings.seed, blend=settings.pseudo > 0)
     test: list[CropRow] = []
     if settings.test is not None:
         every = read_crops(settings.test)
         test = [row for row in every if row.split == "test"] or every
         check_classes("test", test)
-    if settings.losses().contrast == "macl" and settings.pseudo < 1:
-        bare = [row for row in learn if row.label == 1 and row.mask is None]
-        if bare:
+    if settings.losses().contrast == "macl":
+        manipulated = [row for row in learn if row.label == 1]
+        if not settings.pseudo and all(row.mask is None for row in manipulated):
             raise DataError(
-                f"macl: {len(bare)} of the manipulated crops have no mask, first {bare[0].path}; --contrast"
-                " flcl needs none"
+                f"macl: none of the {len(manipulated)} manipulated crops has a mask; --contrast flcl needs"
+                " none"
             )
     digests: dict[str, str] = {}
     if us.leads:
-        digests["data"] = data_digest(settings.data, _files(learn + val))
+        used = _files(learn + val)
+        for folder in settings.data:
+            own = {path for path in used if path.is_relative_to(folder)}
+            digests[f"data/{folder.name}"] = data_digest(folder, own)
         if settings.test is not None:
             digests["test"] = data_digest(settings.test, _files(test))
     return Sides(learn, val, test), digests
+
+
+def _crops(folder: Path, sets: Sequence[str] | None) -> list[CropRow]:
+    """A folder's rows, whose names do not meet those of another folder's."""
+    return [
+        replace(
+            row,
+            video=f"{folder.name}/{row.video}",
+            source=row.source and f"{folder.name}/{row.source}",
+        )
+        for row in read_crops(folder, sets)
+    ]
 
 
 def _files(rows: Sequence[CropRow]) -> set[Path]:
@@ -131,7 +146,7 @@ def _run(
             base={"name": settings.base, "sha256": entry.sha256},
             training={
                 "date": date,
-                "data": settings.data.name,
+                "data": ", ".join(folder.name for folder in settings.data),
                 "test": settings.test.name if settings.test is not None else None,
                 "licence_note": settings.licence_note,
                 "digests": digests,

@@ -15,6 +15,7 @@ from deepscan.errors import SettingsError
 from deepscan.model.header import DetectorSettings
 from deepscan.training.augment import AugmentSettings
 from deepscan.training.losses import LossSettings
+from deepscan.training.pseudo import PseudoSettings
 
 SCHEDULES = ("constant", "cosine")
 # Where a run lies and how it is carried out; two runs that differ in these alone learn the same.
@@ -28,16 +29,17 @@ PLACES = (
 class TrainSettings:
     """The paper's recipe, but for what a field says.
 
-    `data` and `test` are folders of aligned crops (see manifest.read_crops); `out` is the run folder. Counts
+    `data` (one or more) and `test` are folders of aligned crops (see manifest.read_crops); `out` is the run
+    folder. Counts
     of crops and steps are the whole run's, however many processes share it. `contrast`, `flcl`,
     `alignment` and `raal` are the method's two losses (see LossSettings); both weights are None for "the
     method's own", which is 0 for a detector without queries: the paper's baselines.
     """
 
-    data: Path
+    data: tuple[Path, ...]
     out: Path
     test: Path | None = None
-    dataset: str | None = None  # the one set in `data` to learn from; None: all there are
+    dataset: str | None = None  # the one set in each of `data` to learn from; None: all there are
     name: str = "detector"
     licence: str = "Apache-2.0"  # of the checkpoint
     licence_note: str = "not stated"  # of the data's terms, as the checkpoint says it
@@ -51,6 +53,8 @@ class TrainSettings:
     lora_rank: int = 4
     lora_alpha: float = 8.0
     effort_rank: int = 1
+    depth: int | None = None  # layers of the tower that run; None: all
+    adapted: int | None = None  # how many of them, the last, the adapter changes; None: all
     # the losses
     contrast: str = "flcl"
     flcl: float | None = None
@@ -64,8 +68,14 @@ class TrainSettings:
     # what is shown
     frames: int = 8  # of each video, spread evenly over its crops; all of them in testing
     pseudo: float = 0.0  # share of the manipulated crops that are self-blended from real ones
+    blend: PseudoSettings = field(default_factory=PseudoSettings)  # how these are made
     augment: AugmentSettings = field(default_factory=AugmentSettings)
-    validation: float = 0.2  # share of the groups held out, where the data names no "val" split
+    patches: float = (
+        1.0  # share of the patches that a step looks at; fewer are faster, all are judged by
+    )
+    validation: float = (
+        0.2  # share of each of `data`'s groups held out, where it names no "val" split
+    )
     epochs: int = 10  # each shows as many crops as there are
     steps: int | None = None  # stop after so many, within the epochs
     batch: int = 16  # crops a step; half of them real, each beside its manipulation
@@ -76,6 +86,9 @@ class TrainSettings:
     warmup: int = 0  # steps of linear rise
     weight_decay: float = 0.0  # decoupled: a step takes lr times this share of every weight
     max_norm: float = 1.0  # of the gradient
+    average: float = (
+        0.0  # decay of the running average of the weights, which is what is kept; 0: the last
+    )
     seed: int = 0
     # how it runs
     device: str = "cpu"
@@ -114,6 +127,12 @@ class TrainSettings:
                 raise SettingsError(f"{least}: {getattr(self, least)} is below 0")
         if not 0 < self.validation < 1:
             raise SettingsError(f"validation: {self.validation} is no share between 0 and 1")
+        if not 0 < self.patches <= 1:
+            raise SettingsError(f"patches: {self.patches} is no share above 0 and up to 1")
+        if not 0 <= self.average < 1:
+            raise SettingsError(f"average: {self.average} is no decay from 0 to below 1")
+        if not self.data or len({folder.name for folder in self.data}) < len(self.data):
+            raise SettingsError("data: one folder of crops or more, all named differently")
         for part in ("pseudo", "forged_share"):
             if not 0 <= getattr(self, part) <= 1:
                 raise SettingsError(f"{part}: {getattr(self, part)} is no share from 0 to 1")
@@ -149,7 +168,8 @@ class TrainSettings:
 
     def plain(self) -> dict[str, Any]:
         """Everything, as JSON can hold it; `from_plain` reads it back."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        return plain | {"data": [str(folder) for folder in self.data]}
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` of `steps`, counted from 0."""
@@ -170,16 +190,21 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
     """
     given = dict(values)
     _check(given, TrainSettings, where)
-    for place in ("data", "out", "test"):
+    for place in ("out", "test"):
         if given.get(place) is not None:
             given[place] = Path(given[place])
-    augment = given.get("augment")
-    if isinstance(augment, dict):
-        _check(augment, AugmentSettings, f"{where}: [augment]")
-        pairs: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in augment.items()
-        }
-        given["augment"] = AugmentSettings(**pairs)
+    if "data" in given:
+        folders = [given["data"]] if isinstance(given["data"], (str, Path)) else given["data"]
+        given["data"] = tuple(Path(folder) for folder in folders)
+    tables: dict[str, type[Any]] = {"augment": AugmentSettings, "blend": PseudoSettings}
+    for name, kind in tables.items():
+        table = given.get(name)
+        if isinstance(table, dict):
+            _check(table, kind, f"{where}: [{name}]")
+            ranges: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in table.items()
+            }
+            given[name] = kind(**ranges)
     try:
         return TrainSettings(**given)
     except TypeError as error:
@@ -189,8 +214,8 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
 def told(config: Path | None) -> dict[str, Any]:
     """What files say: [train] of the nearest deepscan.toml, overruled by a --config file.
 
-    A --config file has TrainSettings' names at its top level and a table [augment]; so has [train]. Its
-    relative paths start at the working folder.
+    A --config file has TrainSettings' names at its top level and tables [augment] and [blend]; so has
+    [train]. Its relative paths start at the working folder.
 
     Raises:
         SettingsError: a file cannot be read, or says what nobody asked for.
@@ -217,12 +242,15 @@ def _check(values: Mapping[str, Any], kind: type[Any], where: str) -> None:
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "Path": (str, Path),
     "None": (type(None),), "AugmentSettings": (dict, AugmentSettings),
+    "PseudoSettings": (dict, PseudoSettings),
 }  # fmt: skip
 
 
 def _check_type(name: str, value: Any, annotation: str, where: str) -> None:
     if annotation.startswith("tuple"):
-        kinds: tuple[type, ...] = (list, tuple)
+        kinds: tuple[type, ...] = (
+            (list, tuple, str, Path) if "Path" in annotation else (list, tuple)
+        )
     else:
         kinds = tuple(k for part in annotation.split(" | ") for k in _KINDS[part])
     wrong_bool = isinstance(value, bool) and bool not in kinds
