@@ -582,7 +582,10 @@ def test_senseless_settings_are_refused(tmp_path: Path, change: dict[str, Any]) 
 
 
 def test_flags_overrule_a_config_file_and_that_the_projects(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     toy.crops(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
@@ -594,7 +597,8 @@ def test_flags_overrule_a_config_file_and_that_the_projects(
         "utf-8",
     )
     out = tmp_path / "run"
-    assert cli(["train", f"--config={config}", f"--out={out}", "--batch=4", "-q"]) == 0
+    assert cli(["train", f"--config={config}", f"--out={out}", "--batch=4", "-q", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["selected_epoch"] == 1  # data, which -q leaves
     stated = json.loads((out / "settings.json").read_text("utf-8"))["settings"]
     assert (stated["batch"], stated["epochs"], stated["seed"]) == (4, 1, 5)
     assert stated["name"] == "lora-global"
