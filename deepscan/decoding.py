@@ -19,7 +19,7 @@ from deepscan.records import Pixels
 # An 8K frame has 33 million pixels; twice that is no camera's, and three bytes a pixel must fit memory.
 MAX_PIXELS = 2**26
 
-# More frames than any decoder keeps back for reordering and in its threads: one this late is lost.
+# More frames than any decoder keeps back for reordering: one this late is lost.
 DECODER_HOLDS = 48
 
 NEVER = 2**62
@@ -74,7 +74,11 @@ def decoded(
 
     With `wanted` (pts), frames that no other frame refers to are skipped unless they are wanted, and
     decoding stops once every wanted packet was handed to the decoder: the decoder then gives out what
-    it still holds. With `landing`, the first packet's dts must not be later.
+    it still holds.
+
+    With `landing`, the first packet's dts must not be later, and frames may build on what lies before it:
+    they are sound from the first whole picture on, or, where pictures are refreshed bit by bit, from the
+    second "keyframe" on, when the refresh that began with the first is over.
     """
     context = stream.codec_context
     left = len(wanted) if wanted is not None else -1
@@ -83,14 +87,16 @@ def decoded(
     ] = {}  # places in decoding order, by pts, of frames not yet given out
     held: deque[_Held] = deque()  # frames given out, while damage that they build on may yet come
     place, broken = 0, NEVER  # broken: where the damage began that later frames may build on
+    keys, founded = (
+        0,
+        0 if landing is None else NEVER,
+    )  # founded: where that ends which builds on more
 
     def judged(packet: Any) -> Iterator[tuple[Any, bool]]:
-        nonlocal broken
+        nonlocal broken, founded
         try:
             frames = context.decode(packet)
         except av.error.FFmpegError:
-            if context.thread_count != 1:
-                raise Doubt from None
             frames, broken = [], min(broken, place)
         for frame in frames:
             one = _Held(frame, coming.pop(frame.pts, place))
@@ -102,15 +108,20 @@ def decoded(
                 broken = min(broken, one.place)
                 for other in held:
                     other.sound &= other.whole or other.place < one.place
-            elif one.whole and one.place > broken:
-                broken = NEVER
-            one.sound = not frame.is_corrupt and (one.whole or one.place < broken)
+            elif one.whole:
+                founded = min(founded, one.place)
+                if one.place > broken:
+                    broken = NEVER
+            one.sound = not frame.is_corrupt and (one.whole or founded <= one.place < broken)
             held.append(one)
         while held and (packet is None or min(coming.values(), default=NEVER) > held[0].place):
             yield held[0].frame, held.popleft().sound
 
     for place, packet in enumerate(packets(container, stream)):
         coming[packet.pts] = place
+        keys += packet.is_keyframe
+        if keys == 2:
+            founded = min(founded, place)
         while coming and (oldest := next(iter(coming.items())))[1] < place - DECODER_HOLDS:
             del coming[oldest[0]]
         if landing is not None and packet.dts is not None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from deepscan.errors import OutputError, UnreadableInput
 
 
@@ -78,6 +80,8 @@ def part_file(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except SafetensorError as error:  # its writer's name for any trouble, a full disk included
+        raise OutputError(f"{path}: cannot be written: {error}") from error
     finally:
         with suppress(OSError):  # gone already, or it never was
             part.unlink()

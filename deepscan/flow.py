@@ -1,4 +1,4 @@
-"""What keeps the pipeline moving: a clock, a thread that runs ahead, one heap for all threads."""
+"""What keeps the pipeline moving: a clock, threads that run ahead, one heap for all threads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import ctypes
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -51,13 +52,17 @@ class Clock:
 
 
 @contextmanager
-def ahead(items: Iterator[T], depth: int, clock: Clock) -> Iterator[Iterator[T]]:
-    """Run an iterator in a thread, at most `depth` items ahead of whoever takes them."""
+def ahead(
+    parts: Sequence[Iterator[T]], depth: int, clock: Clock, order: Callable[[T], Any]
+) -> Iterator[Iterator[T]]:
+    """Run iterators in a thread each, together about `depth` items ahead of whoever takes them.
+
+    Each part is sorted by `order`, and so is what is taken.
+    """
     done = object()
-    line: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
 
-    def put(item: Any) -> bool:
+    def put(line: queue.Queue[Any], item: Any) -> bool:
         while not stop.is_set():
             try:
                 line.put(item, timeout=0.1)
@@ -66,19 +71,19 @@ def ahead(items: Iterator[T], depth: int, clock: Clock) -> Iterator[Iterator[T]]
                 continue
         return False
 
-    def run() -> None:
+    def run(items: Iterator[T], line: queue.Queue[Any]) -> None:
         try:
             while True:
                 with clock("decoding"):
                     item: Any = next(items, done)
-                if not put(item) or item is done:
+                if not put(line, item) or item is done:
                     return
         finally:
             close = getattr(items, "close", None)
             if close is not None:
                 close()
 
-    def take() -> Iterator[T]:
+    def take(worker: Future[None], line: queue.Queue[Any]) -> Iterator[T]:
         while True:
             try:
                 item = line.get(timeout=0.1)
@@ -90,10 +95,11 @@ def ahead(items: Iterator[T], depth: int, clock: Clock) -> Iterator[Iterator[T]]
                 return
             yield item
 
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        worker = pool.submit(run)
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="decode") as pool:
+        lines: list[queue.Queue[Any]] = [queue.Queue(max(1, depth // len(parts))) for _ in parts]
+        workers = [pool.submit(run, *both) for both in zip(parts, lines, strict=True)]
         try:
-            yield take()
+            yield merge(*map(take, workers, lines), key=order)
         finally:
             stop.set()
 

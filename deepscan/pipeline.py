@@ -3,13 +3,14 @@
     path -> source -> frames -> faces -> tracks -> aligned crops -> logits and attention -> evidence
 
 Frames flow through in small chunks and are dropped once judged and drawn, so memory is bounded by
-the chunk, not by the video. Decoding runs ahead in a thread of its own: FFmpeg leaves the
+the chunk, not by the video. Decoding runs ahead in threads of its own: FFmpeg leaves the
 interpreter free, which is spent on loading the models and then on running them.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 
 # Frames searched for faces in one batch.
 CHUNK = 8
+
+# Decoders at work on one video: more would wait for the networks.
+DECODERS = min(4, os.cpu_count() or 1)
 
 # Bytes of decoded frames that may wait to be judged: at 1080p what 32 instants take, so that a short
 # clip is decoded while the models load.
@@ -106,8 +110,9 @@ def scan(
         with clock("opening"):
             source = open_source(Path(path))
         indices = source.choose(settings.sampling)
-        frame_bytes = 3 * source.source.width * source.source.height
-        with ahead(source.decode(indices), max(1, WAITING // frame_bytes), clock) as decoded:
+        parts = [source.decode(part) for part in source.split(indices, DECODERS)]
+        depth = WAITING // (3 * source.source.width * source.source.height)
+        with ahead(parts, depth, clock, lambda item: item.index) as decoded:
             with clock("loading"):
                 models = load_models(settings.faces, settings.scoring)
                 specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
@@ -158,7 +163,7 @@ def scan(
 
 
 def open_source(path: Path) -> VideoSource | StillSource:
-    """The file behind the one interface: `source`, `choose(sampling)`, `decode(indices)`."""
+    """The file behind the one interface: `source`, `choose`, `split` and `decode`."""
     return StillSource(path) if is_still(path) else VideoSource(path)
 
 

@@ -130,6 +130,10 @@ class StillSource:
         """The one frame there is, whatever the sampling."""
         return (0,)
 
+    def split(self, indices: Sequence[int], ways: int) -> list[list[int]]:
+        """All in one: there is nothing to be done side by side."""
+        return [list(indices)]
+
     def decode(self, indices: Sequence[int]) -> Iterator[Frame]:
         """The one frame there is."""
         yield from (Frame(i, Fraction(0), self._pixels) for i in indices)

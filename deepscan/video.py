@@ -34,7 +34,7 @@ CONTAINERS = (
 )
 
 # Decoding on to the next instant is cheaper than seeking when only this many frames lie between:
-# a seek drains the decoder's pipeline of frame threads and fills it again.
+# a seek empties the decoder and the container's buffers and fills them again.
 SEEK_WORTH = 12
 
 NO_TIME = -(2**63)  # AV_NOPTS_VALUE
@@ -153,17 +153,24 @@ class VideoSource:
         on_display = np.searchsorted(pts, np.array(instants, np.int64), side="right") - 1
         return tuple(np.unique(on_display).tolist())
 
+    def split(self, indices: Sequence[int], ways: int) -> list[list[int]]:
+        """Deal ascending indices out to at most `ways` lists that can be decoded side by side.
+
+        What is decoded from one keyframe on stays together, so that nothing is decoded twice.
+        """
+        runs = [run for _, run in self._runs(indices)] if self._index.exact else [list(indices)]
+        return [[i for run in runs[n::ways] for i in run] for n in range(min(ways, len(runs)))]
+
     def decode(self, indices: Sequence[int]) -> Iterator[Frame | DamagedFrame]:
         """Decode the frames with these ascending display-order indices, each yielded once, in order.
 
-        Fast at first: seeking, and several frames at a time. At the first sign of trouble one frame
-        at a time, because threads lose sound frames along with broken ones; where the container
-        cannot seek exactly, from the start.
+        Fast at first; at the first sign of trouble carefully; where the container cannot seek exactly,
+        from the start.
         """
         exact, done = self._index.exact, 0
-        for seek, threads in ((exact, 0), (exact, 1), (False, 1)):
+        for seek, careful in ((exact, False), (exact, True), (False, True)):
             try:
-                for item in self._decode(indices[done:], seek, threads):
+                for item in self._decode(indices[done:], seek, careful):
                     yield item
                     done += 1
                 return
@@ -173,16 +180,16 @@ class VideoSource:
     # -- decoding -------------------------------------------------------------------------------
 
     def _decode(
-        self, indices: Sequence[int], seek: bool, threads: int
+        self, indices: Sequence[int], seek: bool, careful: bool
     ) -> Iterator[Frame | DamagedFrame]:
         runs = self._runs(indices) if seek else [(0, list(indices))]
-        with self._open(threads) as (container, stream):
+        with self._open(careful) as (container, stream):
             for n, (key, run) in enumerate(runs):
                 # A "keyframe" may be where a gradual refresh only begins; one further back it is over.
-                key = max(key - threads, 0)
+                key = max(key - careful, 0)
                 landing = int(self._index.keys[key, 1]) if key or n else None
                 for i, frame in self._decode_run(container, stream, landing, run):
-                    if frame is None and threads != 1:
+                    if frame is None and not careful:
                         raise Doubt
                     yield DamagedFrame(i, self._time(i)) if frame is None else self._frame(i, frame)
 
@@ -234,7 +241,7 @@ class VideoSource:
             yield i, None
 
     def _first_frame(self) -> tuple[Any, Pixels]:
-        with self._open(threads=1) as (container, stream):
+        with self._open(careful=True) as (container, stream):
             for frame, _ in decoded(container, stream):
                 return frame, display(frame, self._pixel_aspect, self._path)
         raise UnreadableInput(
@@ -250,10 +257,11 @@ class VideoSource:
         return Frame(i, self._time(i), pixels, bool(frame.interlaced_frame))
 
     @contextmanager
-    def _open(self, threads: int = 0) -> Iterator[tuple[Any, Any]]:
+    def _open(self, careful: bool = False) -> Iterator[tuple[Any, Any]]:
         """The container and its video stream, with FFmpeg's errors turned into deepscan's.
 
-        `threads` of the decoder: 0 leaves the number to FFmpeg.
+        The decoder has one thread. With more, FFmpeg may give a frame out before it notes there that the
+        frame was patched up from the one before: a picture of another instant would pass for sound.
         """
         try:
             # "file:" keeps a name like `a:b.mp4` from being read as a protocol.
@@ -286,10 +294,9 @@ class VideoSource:
                     raise UnreadableInput(
                         f"{self._path}: this FFmpeg has no decoder for its video stream"
                     )
-                stream.codec_context.thread_type = "AUTO"
-                stream.codec_context.thread_count = threads
+                stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-                if threads:  # damage is at hand: no benefit of the doubt for slices that end badly
+                if careful:  # damage is at hand: no benefit of the doubt for slices that end badly
                     stream.codec_context.options |= {"err_detect": "+aggressive"}
                 yield container, stream
         except av.error.FFmpegError as error:

@@ -198,8 +198,26 @@ def test_seeking_gives_the_frames_a_full_decode_gives(
         plain = [clips.number(f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
     assert plain == list(range(count))
     assert numbers(source, source.choose(ALL)) == plain
-    for indices in ([0, 57, 119], [118], [33, 34, 35, 99, 100, 101], list(range(9, 120, 31))):
+    for indices in ([0, 57, 119], [118], [99], [33, 34, 35, 99, 100, 101], list(range(9, 120, 31))):
         assert numbers(source, indices) == indices
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        # Keyframes stand at 0, 10, ... 110; one run from each of those that an instant needs.
+        ("a.mp4", [[0, 5, 60, 64, 118], [33, 90]]),
+        (
+            "a.avi",
+            [[0, 5, 33, 60, 64, 90, 118]],
+        ),  # without exact times it is decoded from the start
+    ],
+)
+def test_parts_are_decoded_side_by_side(tmp_path: Path, name: str, parts: list[list[int]]) -> None:
+    source = VideoSource(clips.write(tmp_path / name, 120, options=clips.b_frames()))
+    indices = [0, 5, 33, 60, 64, 90, 118]
+    assert source.split(indices, 2) == parts
+    assert [numbers(source, part) for part in parts] == parts
 
 
 def test_without_a_seek_table(tmp_path: Path) -> None:

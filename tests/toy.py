@@ -1,12 +1,15 @@
 """A tiny base and tiny crops to train on, for this process or, run as a script, for one of its own.
 
 python tests/toy.py FOLDER train --data ...    deepscan's command line, knowing the toy base in FOLDER
+KILLED_AT=5 python tests/toy.py ...            the same, killed after the fifth step
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +22,9 @@ from deepscan.files import sha256
 from deepscan.model import tower, weights
 from deepscan.model.detector import Detector
 from deepscan.model.header import DetectorSettings
+from deepscan.training.folder import Row, RunFolder
+
+KILLED_AT = "KILLED_AT"
 
 SIZE = tower.TowerSize(32, 8, 32, 2, 16, head_width=8, quick_gelu=True)
 
@@ -85,8 +91,22 @@ def prepared(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -
     return folder
 
 
+def killed_at(step: int) -> None:
+    """Have this process killed, as by kill -9, once its log has the row of this step."""
+    add = RunFolder.add
+
+    def last(self: RunFolder, row: Row) -> None:
+        add(self, row)
+        if row.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RunFolder.add = last  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     install(Path(sys.argv[1]))
+    if KILLED_AT in os.environ:
+        killed_at(int(os.environ[KILLED_AT]))
     from deepscan.cli import run
 
     sys.exit(run(sys.argv[2:]))

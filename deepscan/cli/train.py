@@ -140,7 +140,8 @@ def train(
     from deepscan.training.run import resume as go_on
     from deepscan.training.run import train as run_training
 
-    quiet = quiet or os.environ.get("RANK", "0") != "0"
+    leads = os.environ.get("RANK", "0") == "0"  # one process of torchrun's speaks for all
+    quiet = quiet or not leads
     tell = None if quiet else say
     if resume is not None:
         if given or config or root:
@@ -154,7 +155,7 @@ def train(
         with progress_bars(quiet) as bars:
             today = datetime.now(UTC).date().isoformat()
             trained = run_training(settings, today, bars.stages(f"training {settings.name}"), tell)
-    if json and not quiet:
+    if json and leads:
         typer.echo(jsonlib.dumps(trained.results, indent=2))
     if not quiet:
         for part in ("validation", "test"):
