@@ -26,7 +26,13 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "saturation": (0.4, 0.3, 0.2, 0.1, 0.0),  # what is left of the chroma
     "contrast": (0.85, 0.725, 0.6, 0.475, 0.35),  # what grey levels are multiplied by
     "blocks": (16, 32, 48, 64, 80),  # grey 8 x 8 patches for each 256 pixels of the shorter side
-    "noise": (0.001, 0.002, 0.005, 0.01, 0.05),  # variance of white noise in YCbCr, of values in 0..1
+    "noise": (
+        0.001,
+        0.002,
+        0.005,
+        0.01,
+        0.05,
+    ),  # variance of white noise in YCbCr, of values in 0..1
     "blur": (7, 9, 13, 17, 21),  # width of the Gaussian's kernel, six deviations
     "pixelation": (2, 3, 4, 5, 6),  # how many times fewer pixels a side
     "h264": (30, 32, 35, 38, 40),  # CRF

@@ -54,6 +54,7 @@ ORIGINS = {
         "DeeperForensics-1.0",
         "github.com/EndlessSora/DeeperForensics-1.0",
     ),
+    r"UADFV": ("UADFV", "its authors, the University at Albany's media forensics group"),
     r"test_WDF": ("WildDeepfake", "github.com/OpenTAI/wild-deepfake"),
     r"test_FFIW": ("FFIW-10K", "github.com/tfzhou/FFIW"),
     r".*_ff": ("DF40", "github.com/YZY-stack/DF40"),

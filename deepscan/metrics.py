@@ -190,9 +190,14 @@ def resample(
 
 
 def aucs(
-    labels: Labels, scores: Values, counts: Int[np.ndarray, "rounds n"]
+    labels: Labels,
+    scores: Values,
+    counts: Int[np.ndarray, "rounds v"],
+    video: Int[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, " rounds"]:
-    """AUC of each round of `resample`, where score i stands in round r counts[r, i] times.
+    """AUC of each round of `resample`, where score i stands in round r counts[r, video[i]] times.
+
+    Without `video` scores are videos' themselves.
 
     Two detectors, or two rules, held against each other in the same rounds make a paired comparison.
     """
@@ -201,7 +206,7 @@ def aucs(
     starts = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))  # of ties
     found = np.empty(len(counts))
     for r, drawn in enumerate(counts):  # by round: all at once would take gigabytes for frames
-        weights = drawn[order]
+        weights = drawn[order if video is None else video[order]]
         is_fake = labels[order] == 1
         fake = np.add.reduceat(np.where(is_fake, weights, 0), starts)
         real = np.add.reduceat(np.where(is_fake, 0, weights), starts)

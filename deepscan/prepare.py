@@ -231,7 +231,9 @@ def _cut(job: _Job, task: Task) -> list[Entry]:
             cut = [{str(r.relative): halves[r.half or 0]} for r in task]
         elif row.path.name.endswith(ARCHIVE):
             if job.distortion is not None:
-                raise UnreadableInput(f"{row.path}: holds crops; frames cannot be distorted any more")
+                raise UnreadableInput(
+                    f"{row.path}: holds crops; frames cannot be distorted any more"
+                )
             inner = row.relative
             found = cut_archive(row.path, job.frames)
             cut = [{str(inner.parent / f"{inner.name}_{s}"): cuts for s, cuts in found.items()}]
@@ -387,7 +389,9 @@ def _write_listing(out: Path, name: str, layout: Layout, entries: Mapping[str, E
                 stated["method"] = row.method
             entry |= {key: value for key, value in stated.items() if value}
             if seen := found[row].seen.get(folder):
-                entry["times"], entry["sizes"] = (list(values) for values in zip(*seen, strict=True))
+                entry["times"], entry["sizes"] = (
+                    list(values) for values in zip(*seen, strict=True)
+                )
             if not crops:
                 entry["state"] = found[row].state
             if not row.split:

@@ -95,7 +95,11 @@ def test_a_distorted_set_is_prepared_under_the_same_names(tmp_path: Path) -> Non
     footage.film(tmp_path / "in/a.mp4", footage.portrait())
     (tmp_path / "in/s.csv").write_text("path,label\na.mp4,0\n", "utf-8")
     crops = {}
-    for name, distortion in (("plain", None), ("grey", parse("saturation:5")), ("h", parse("h264:5"))):
+    for name, distortion in (
+        ("plain", None),
+        ("grey", parse("saturation:5")),
+        ("h", parse("h264:5")),
+    ):
         settings = PrepareSettings(frames=2, jobs=1, distortion=distortion)
         summary = prepare(tmp_path / "in/s.csv", tmp_path / name, settings)
         assert summary.total("ready") == 1

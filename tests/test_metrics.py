@@ -147,7 +147,9 @@ def test_measures_are_scikit_learns(seed: int) -> None:
     assert (real + fake) / 2 == pytest.approx(oracle.balanced_accuracy_score(labels, judged))
     even = np.concatenate([labels, 1 - labels]), np.concatenate([logits, -logits])
     bits = oracle.log_loss(even[0], 1 / (1 + np.exp(-even[1]))) / np.log(2)
-    assert cllr(*even) == pytest.approx(bits)  # with as many of each class Cllr is the mean log loss
+    assert cllr(*even) == pytest.approx(
+        bits
+    )  # with as many of each class Cllr is the mean log loss
     fpr, tpr = roc(labels, logits)
     alarms, hits, _ = oracle.roc_curve(labels, logits, drop_intermediate=False)
     assert (fpr.tolist(), tpr.tolist()) == (alarms.tolist(), hits.tolist())
