@@ -15,21 +15,24 @@ from torch import Tensor
 
 from deepscan.benchmark import predictions
 from deepscan.benchmark.datasets import Crops, official
+from deepscan.benchmark.looks import Looks, looked_at, read_looks, shrunk, thumbnail, write_looks
 from deepscan.benchmark.predictions import AVERAGED, PLAIN
 from deepscan.config import Scoring
 from deepscan.distortions import Distortion
 from deepscan.files import sha256
 from deepscan.manifest import CropRow, Cropless, read_cropless, read_crops
-from deepscan.model.detector import Detector
+from deepscan.model.detector import Answer, Detector
 from deepscan.model.header import read_header
 from deepscan.pipeline import load_detector, weights_file
 from deepscan.prepare import PrepareSettings, cores, prepare
-from deepscan.training.data import pictures
+from deepscan.training.data import picture, pictures
+from deepscan.training.losses import fake_likelihood
 
 # Crops between two parts written: what a killed run loses at most.
 PART = 4096
 ZOOM = 0.9  # share of the crop's side that the second scale of averaging keeps
 VIEWS_AVERAGED = 4  # forward passes a crop: two scales, each mirrored too
+PROTOTYPES = 8  # crops of each class that FLCL's prototypes come from: half a batch of the method's
 
 Progress = Callable[[str, int, int], None]
 
@@ -90,7 +93,9 @@ def score(
     if not rows and not cropless:
         return 0
     detector, header, _, _ = load_detector(
-        Scoring(str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline)
+        Scoring(
+            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
+        )
     )
     own = {
         "set": crops.test_set.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
@@ -161,10 +166,80 @@ def averaged_views(crops: UInt8[Tensor, "b h w 3"]) -> list[UInt8[Tensor, "b _h 
     return [view for scale in scales for view in (scale, scale.flip(2))]
 
 
+# --- where a detector looks ------------------------------------------------------------------------
+
+
+def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> Looks:
+    """A detector's attention on some crops of a set, kept in `folder`; looked at once.
+
+    For FLCL's delta the prototypes are those of 8 real and 8 manipulated crops at a time, as in training: a
+    checkpoint holds none.
+    """
+    path = folder / f"{asked.weights[:16]}-{crops.test_set.short}.npz"
+    if path.is_file():
+        return read_looks(path)
+    rows = _in_turn(looked_at(crops.rows))
+    detector, _, _, _ = load_detector(
+        Scoring(
+            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
+        )
+    )
+    labels = torch.tensor([row.label for row in rows])
+    queries, cls, delta = list[Tensor](), list[Tensor](), list[Tensor]()
+    beside: Tensor | None = None
+    with torch.inference_mode():
+        for i, batch in enumerate(pictures(rows, 2 * PROTOTYPES, workers)):
+            answer, of = detector(batch), labels[2 * PROTOTYPES * i :][: len(batch)]
+            cls.append(answer.cls_attention.float().cpu())
+            if answer.query_attention is not None:
+                queries.append(answer.query_attention.float().cpu())
+            patches = answer.patches
+            beside = patches[of == 0] if (of == 0).any() else beside
+            delta.append(_delta(patches, of, beside).cpu())
+    pixels = [picture(row) for row in rows]
+    found = Looks(
+        asked.name,
+        [row.video for row in rows],
+        labels.numpy(),
+        torch.cat(queries).numpy() if queries else np.zeros((0, 0, 0), np.float32),
+        torch.cat(cls).numpy(),
+        torch.cat(delta).numpy(),
+        np.stack([shrunk(mask) for _, mask in pixels]),
+        np.array([row.mask is not None for row in rows]),
+        np.stack([thumbnail(crop) for crop, _ in pixels]),
+    )
+    write_looks(path, found)
+    return found
+
+
+def _in_turn(rows: Sequence[CropRow]) -> list[CropRow]:
+    """PROTOTYPES real crops, as many manipulated ones, and so on: what each forward pass is to see."""
+    sides = [[row for row in rows if row.label == label] for label in (0, 1)]
+    starts = range(0, max(map(len, sides)), PROTOTYPES)
+    return [row for at in starts for side in sides for row in side[at : at + PROTOTYPES]]
+
+
+def _delta(
+    patches: Float[Tensor, "b p d"], labels: Tensor, real: Float[Tensor, "r p d"] | None
+) -> Float[Tensor, "b p"]:
+    """FLCL's delta of the manipulated crops' patches; nan for real ones, and where no real ones were seen."""
+    found = torch.full(patches.shape[:2], torch.nan)
+    fake = patches[labels == 1]
+    if real is not None and len(fake):
+        of = torch.tensor([0] * len(real) + [1] * len(fake))
+        found[labels == 1] = fake_likelihood(torch.cat([real, fake]), of).delta.float().cpu()
+    return found
+
+
+# --- how long it takes -----------------------------------------------------------------------------
+
+
 def speed(asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> float:
     """Crops a second, measured on up to eight batches after one that warms up: for estimates."""
     detector, _, _, _ = load_detector(
-        Scoring(str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline)
+        Scoring(
+            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
+        )
     )
     rows = (crops.rows * (9 * scoring.batch))[: 9 * scoring.batch]
     begun, count = 0.0, 0
