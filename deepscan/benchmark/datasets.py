@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deepscan.errors import DataError, SettingsError
 from deepscan.layouts import read_layout
-from deepscan.manifest import ORIGINS, CropRow, Cropless, locate, read_cropless, read_crops
+from deepscan.manifest import ORIGINS, Cropless, CropRow, locate, read_cropless, read_crops
 
 REAL, MANIPULATED = 0, 1
 Videos = Mapping[tuple[str, int], int]  # by split and label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from PIL import Image
 
 from deepscan import metrics
 from deepscan.benchmark.evaluation import ROUNDS, Estimate
-from deepscan.benchmark.tables import Cell, Table
+from deepscan.benchmark.tables import Cell, Table, plain_name
 from deepscan.errors import DataError
 from deepscan.files import part_file
 from deepscan.manifest import CropRow
@@ -106,6 +107,16 @@ def thumbnail(crop: Pixels) -> UInt8[np.ndarray, "shown shown 3"]:
     """A crop to be drawn."""
     size = (PICTURE_SIDE, PICTURE_SIDE)
     return np.asarray(Image.fromarray(crop).resize(size, Image.Resampling.LANCZOS))
+
+
+def looks_file(
+    folder: Path, detector: str, seed: int | None, test_set: str, weights: str = ""
+) -> Path:
+    """Where a detector's attention on a set is kept; without `weights`, of whichever checkpoint it is."""
+    start = f"{plain_name(detector)}-{seed or 0}-{test_set}-"
+    if weights:
+        return folder / f"{start}{weights[:8]}.npz"
+    return next(iter(sorted(folder.glob(f"{glob.escape(start)}*.npz"))), folder / f"{start}.npz")
 
 
 def write_looks(path: Path, looks: Looks) -> None:
@@ -208,9 +219,9 @@ def localisation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
             " masks lie beside crops in masks/ (deepscan prepare cuts those of FaceForensics++ and of pairs)"
         )
     notes = (
-        f"Against the masks of {test_set}'s manipulated crops; means over crops, with 95 % bootstrap intervals"
-        " over videos. A pixel AUC of 0.5 is chance.",
-        f"Fake likelihood: FLCL's delta, prototypes of 8 real and 8 manipulated crops at a time.",
+        f"Against the masks of {test_set}'s manipulated crops; means over crops, with 95 % bootstrap"
+        " intervals over videos. A pixel AUC of 0.5 is chance.",
+        "Fake likelihood: FLCL's delta, prototypes of 8 real and 8 manipulated crops at a time.",
     )
     return Table(
         f"localisation-{test_set}",
@@ -247,9 +258,9 @@ def activation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
             told[3] = Cell.of(_over_videos(q.max(2).mean(1) * patches, videos), digits=1)
         rows.append((name, tuple(told)))
     notes = (
-        f"Means over {test_set}'s real crops, with 95 % bootstrap intervals over videos. Entropies and divergences"
-        f" in nats; even attention over {patches} patches has an entropy of {np.log(max(patches, 1)):.2f}. A peak is"
-        " a crop's highest attention, times the number of patches.",
+        f"Means over {test_set}'s real crops, with 95 % bootstrap intervals over videos. Entropies and"
+        f" divergences in nats; even attention over {patches} patches has an entropy of"
+        f" {np.log(max(patches, 1)):.2f}. A peak is a crop's highest attention, times the number of patches.",
     )
     return Table(
         f"activation-{test_set}",

@@ -15,13 +15,21 @@ from torch import Tensor
 
 from deepscan.benchmark import predictions
 from deepscan.benchmark.datasets import Crops, official
-from deepscan.benchmark.looks import Looks, looked_at, read_looks, shrunk, thumbnail, write_looks
+from deepscan.benchmark.looks import (
+    Looks,
+    looked_at,
+    looks_file,
+    read_looks,
+    shrunk,
+    thumbnail,
+    write_looks,
+)
 from deepscan.benchmark.predictions import AVERAGED, PLAIN
 from deepscan.config import Scoring
 from deepscan.distortions import Distortion
 from deepscan.files import sha256
-from deepscan.manifest import CropRow, Cropless, read_cropless, read_crops
-from deepscan.model.detector import Answer, Detector
+from deepscan.manifest import Cropless, CropRow, read_cropless, read_crops
+from deepscan.model.detector import Detector
 from deepscan.model.header import read_header
 from deepscan.pipeline import load_detector, weights_file
 from deepscan.prepare import PrepareSettings, cores, prepare
@@ -175,7 +183,7 @@ def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: in
     For FLCL's delta the prototypes are those of 8 real and 8 manipulated crops at a time, as in training: a
     checkpoint holds none.
     """
-    path = folder / f"{asked.weights[:16]}-{crops.test_set.short}.npz"
+    path = looks_file(folder, asked.name, asked.seed, crops.test_set.short, asked.weights)
     if path.is_file():
         return read_looks(path)
     rows = _in_turn(looked_at(crops.rows))

@@ -11,7 +11,7 @@ from deepscan.benchmark import evaluation, predictions
 from deepscan.benchmark.evaluation import Estimate, Videos, mean
 from deepscan.benchmark.predictions import Foreign, Scored
 from deepscan.benchmark.studies import Study, peer_notes, peers
-from deepscan.benchmark.tables import CAVEAT, Cell, Table
+from deepscan.benchmark.tables import CAVEAT, Cell, Table, plain_name
 from deepscan.errors import DataError
 
 PROTOCOL_WORDS = {
@@ -20,8 +20,8 @@ PROTOCOL_WORDS = {
     " probabilities",
 }
 INTERVALS = (
-    "Brackets: 95 % bootstrap intervals over videos, stratified by class, of gains paired; they say what other"
-    " videos would do, not another seed of training."
+    "Brackets: 95 % bootstrap intervals over videos, stratified by class, of gains paired; they say what"
+    " other videos would do, not another seed of training."
 )
 
 # One detector's answers by set, a Scored for each seed.
@@ -247,7 +247,7 @@ def measures_table(detector: str, found: Answers, rule: Rule) -> Table:
         " threshold. ECE, Brier and Cllr take a video's mean logit for its log odds.",
     )
     return Table(
-        f"measures-{_file(detector)}",
+        f"measures-{plain_name(detector)}",
         f"{detector}: all measures",
         tuple(by_set),
         tuple(rows),
@@ -270,10 +270,5 @@ def views_table(
         for view in ("", *views)
     }
     against = dict.fromkeys(rows, "as they are") | {"as they are": None}
-    told = auc_table(f"{name}-{_file(detector)}", title, rows, rule, against)
+    told = auc_table(f"{name}-{plain_name(detector)}", title, rows, rule, against)
     return Table(told.name, told.title, told.columns, told.rows, (*told.notes, *notes))
-
-
-def _file(detector: str) -> str:
-    """A detector's name as part of a file's."""
-    return "".join(c if c.isalnum() or c in "+.-" else "-" for c in detector.replace(", ", "-"))

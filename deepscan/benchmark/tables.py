@@ -184,6 +184,11 @@ def to_dict(table: Table) -> dict[str, Any]:
     }
 
 
+def plain_name(name: str) -> str:
+    """A detector's name as part of a file's."""
+    return re.sub(r"[^\w+.]+", "-", name)
+
+
 def write(table: Table, folder: Path) -> list[Path]:
     """Write all four files of a table; their paths.
 

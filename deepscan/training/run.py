@@ -81,6 +81,16 @@ def resume(
         )
 
 
+def digest_of_data(settings: TrainSettings) -> str:
+    """The digest of what `settings` would learn from, as a run's settings.json states it under "data".
+
+    Raises:
+        DataError: as `train`.
+    """
+    _, digests = _sides(replace(settings, test=None), Ranks(0, 1, "cpu"))
+    return digests["data"]
+
+
 def _sides(settings: TrainSettings, us: Ranks) -> tuple[Sides, dict[str, str]]:
     """The rows of all sides, and the digests of their files (of the leading process alone)."""
     rows = read_crops(settings.data, None if settings.dataset is None else [settings.dataset])
