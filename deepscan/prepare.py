@@ -52,7 +52,7 @@ def cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class PrepareSettings:
-    """What decides the crops: `frames` of a video, `compression` of FaceForensics++, `distortion`; and `jobs`."""
+    """What decides the crops (`frames` of a video, FaceForensics++'s `compression`, `distortion`), `jobs`."""
 
     frames: int = 32
     compression: str = "c23"

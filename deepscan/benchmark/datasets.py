@@ -197,10 +197,10 @@ class Inventory:
             if have != wanted and (split == "test" or have):
                 kind = "manipulated" if label else "real"
                 told.append(f"{split}: {have} {kind}, {self._wanted(wanted)} expected")
-        if (wanted := self.test_set.total) is not None:
+        if (total := self.test_set.total) is not None:
             have = sum(count for (split, _), count in self.videos.items() if split == "test")
-            if abs(have - wanted) > (0.05 * wanted if self.test_set.about else 0):
-                told.append(f"test: {have} videos, {self._wanted(wanted)} expected")
+            if abs(have - total) > (0.05 * total if self.test_set.about else 0):
+                told.append(f"test: {have} videos, {self._wanted(total)} expected")
         return told
 
     def _wanted(self, count: int) -> str:
@@ -213,7 +213,8 @@ def inventory(test_set: TestSet, root: Path, compression: str = "c23") -> Invent
     try:
         crops, rows, without = _everything(test_set, root, compression)
         cropless = len(without)
-        named = {(r.split, r.label, r.video) for r in (*rows, *without)}
+        named = {(r.split, r.label, r.video) for r in rows}
+        named |= {(v.split, v.label, v.video) for v in without}
         videos = Counter((split, label) for split, label, _ in named)
     except DataError as error:
         problem = str(error)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,7 +23,7 @@ from deepscan.files import part_file
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222", "#999999")
 MARKERS = "osD^vPX*"
 WIDTH = 7.0  # inches, a page's text
-PRINT = {
+PRINT: Any = {
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.grid": True,
@@ -112,7 +113,7 @@ def robustness(series: Mapping[str, Mapping[str, Estimate]], clean: Estimate, ti
         columns = min(3, len(series))
         rows = -(-len(series) // columns)
         figure = _figure(1.7 * rows + 0.4)
-        panels: Sequence[Axes] = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        panels: Any = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axes, (kind, line) in zip(panels, series.items(), strict=False):
             told, x = list(line.values()), range(len(line))
             axes.axhline(clean.value, color="#999999", linewidth=0.8, linestyle=":")
@@ -147,7 +148,8 @@ def attention(columns: Mapping[str, tuple[Looks, str]], shown: int = 4) -> Figur
         first = next(iter(columns.values()))[0]
         real = first.shown(0, shown)
         figure = _figure(1.25 * len(real) + 2.6)
-        upper, lower = figure.subfigures(2, 1, height_ratios=[1.25 * len(real), 2.3])
+        halves: Any = figure.subfigures(2, 1, height_ratios=[1.25 * len(real), 2.3])
+        upper, lower = halves
         grid = upper.subplots(len(real), 1 + len(columns), squeeze=False)
         for row, i in enumerate(real):
             _picture(grid[row, 0], first.pictures[i], "crop" if row == 0 else "")

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -125,7 +125,9 @@ def write_looks(path: Path, looks: Looks) -> None:
     Raises:
         OutputError: they cannot be written.
     """
-    values = {entry.name: np.asarray(getattr(looks, entry.name)) for entry in fields(looks)}
+    values: dict[str, Any] = {
+        entry.name: np.asarray(getattr(looks, entry.name)) for entry in fields(looks)
+    }
     for name in ("queries", "cls", "delta"):
         values[name] = values[name].astype(np.float16)
     with part_file(path) as part, part.open("wb") as file:

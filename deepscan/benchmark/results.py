@@ -196,7 +196,7 @@ def _repeated(found: list[Videos], count: int) -> list[Videos]:
 
 
 def _peer_rows(rule: Rule, width: int) -> list[tuple[str, tuple[Cell | str | None, ...]]]:
-    told = []
+    told: list[tuple[str, tuple[Cell | str | None, ...]]] = []
     for peer, figures in peers().items():
         shown = [Cell(None, published=figures[s]) if s in figures else None for s in rule.sets]
         if any(shown):
@@ -206,7 +206,7 @@ def _peer_rows(rule: Rule, width: int) -> list[tuple[str, tuple[Cell | str | Non
 
 def _counted(rows: Mapping[str, Answers], rule: Rule) -> list[str]:
     """What was not scored, by set, in words."""
-    told = {}
+    told: dict[str, str] = {}
     for row, found in rows.items():
         for name, of_seeds in found.items():
             counts = evaluation.counts(of_seeds[0])

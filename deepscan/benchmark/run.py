@@ -10,7 +10,7 @@ written anew from them each time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,14 +30,12 @@ from deepscan.benchmark.looks import (
 from deepscan.benchmark.predict import VIEWS_AVERAGED, Judge
 from deepscan.benchmark.predictions import AVERAGED, PLAIN
 from deepscan.benchmark.results import Answers, Rule
-from deepscan.benchmark.runs import Run, Shelf, complete, seconds_a_step, steps_of
+from deepscan.benchmark.runs import Run, Shelf, complete
 from deepscan.benchmark.studies import Study, study
-from deepscan.benchmark.tables import Cell, Table, plain_name, write
+from deepscan.benchmark.tables import Table, plain_name, write
 from deepscan.config import Scoring
 from deepscan.distortions import CROP_LEVELS, LEVELS, Distortion, every
 from deepscan.errors import DataError
-from deepscan.manifest import read_crops
-from deepscan.training.data import split, thin
 from deepscan.training.settings import TrainSettings
 
 Say = Callable[[str], None]
@@ -168,8 +166,8 @@ def _robustness(
     views = [str(d) for d in distortions]
     title = f"{detector}: distorted videos"
     note = (
-        "Levels 1 to 5 are DeeperForensics', of whole frames before faces are looked for; jpeg and resize are of"
-        " crops."
+        "Levels 1 to 5 are DeeperForensics', of whole frames before faces are looked for; jpeg and resize are"
+        " of crops."
     )
     _add(
         told,
@@ -243,7 +241,7 @@ def _study(
             if asked.kind == "curve":
                 _curve(request, told, name, asked, table, rule)
     seed = request.seeds[0]
-    which = {row: (run, seed, judges.get((run, seed))) for row, run in asked.rows.items()}
+    which: Which = {row: (run, seed, judges.get((run, seed))) for row, run in asked.rows.items()}
     if asked.kind in ("attention", "maps"):
         _attention(request, told, name, asked, which, names, sets)
     elif request.localisation:
@@ -260,8 +258,8 @@ def _finished(
     if lacking and not (request.train and request.recipe):
         told = ", ".join(f"{run.name} (seed {run.settings.seed}, {run.state})" for run in lacking)
         raise DataError(
-            f"{request.out / 'runs'}: not trained yet: {told}. --train trains them, --dry-run says how long that"
-            " takes, --tabulate tells what the predictions hold"
+            f"{request.out / 'runs'}: not trained yet: {told}. --train trains them, --dry-run says how long"
+            " that takes, --tabulate tells what the predictions hold"
         )
     return [complete(run, request.date, progress, say) for run in runs]
 
@@ -270,8 +268,8 @@ def _budget(recipe: TrainSettings, seeds: Sequence[int]) -> str:
     length = f"{recipe.epochs} epochs" if recipe.steps is None else f"at most {recipe.steps} steps"
     several = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     return (
-        f"Trained on {recipe.data.name} for {length} of {recipe.batch} crops with {recipe.base}, {several}; the"
-        " epoch is chosen on held-out people of that data."
+        f"Trained on {recipe.data.name} for {length} of {recipe.batch} crops with {recipe.base}, {several};"
+        " the epoch is chosen on held-out people of that data."
     )
 
 
@@ -365,8 +363,6 @@ def _timing(request: Request, say: Say) -> efficiency.Timing | None:
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
         settings = request.recipe or TrainSettings(Path(), Path())
-        from dataclasses import replace
-
         timing = efficiency.measure(replace(settings, device=device), *request.timing, say)
         efficiency.write_timing(path, timing)
     return timing
@@ -450,92 +446,3 @@ def _add(told: Told, request: Request, table: Table) -> None:
 def _draw(told: Told, request: Request, name: str, figure: Figure) -> None:
     told.drawn.append(name)
     told.files.extend(figures.save(figure, request.out, name))
-
-
-# --- what would be done ----------------------------------------------------------------------------
-
-
-def plan(request: Request) -> Table:
-    """What `benchmark` would train and score, and about how long that would take here.
-
-    Steps and crops a second are taken from finished runs' logs, or measured on a few.
-    """
-    rows: list[tuple[str, tuple[Cell | str | None, ...]]] = []
-    total = 0.0
-    shelf = Shelf(request.out / "runs", request.recipe)
-    asked = {name: study(name) for name in request.studies}
-    wanted = dict.fromkeys(
-        run for s in asked.values() if s.kind != "efficiency" for run in s.rows.values()
-    )
-    runs = [shelf.run(run, seed) for seed in request.seeds for run in wanted]
-    paces = seconds_a_step(runs) if request.recipe else {}
-    crops = _training_crops(request.recipe) if request.recipe and runs else 0
-    for run in runs:
-        seconds = None
-        if run.state != "finished" and request.recipe:
-            seconds = steps_of(run, crops) * paces[run.name]
-            total += seconds
-        words = f"{steps_of(run, crops)} steps" if request.recipe else ""
-        rows.append(
-            (f"train {run.name}, seed {run.settings.seed}", (run.state, words, _time(seconds)))
-        )
-    names = tuple(
-        dict.fromkeys(n for s in asked.values() for n in s.sets if s.kind in ("auc", "curve"))
-    )
-    sets = request.sets if request.sets is not None else tuple(SETS[n] for n in names)
-    if sets and not request.tabulate:
-        found, skipped = present(sets, request.root, True)
-        known = predictions.read(request.out / "predictions")
-        judges = (
-            [predict.judge(w) for w in request.weights]
-            if not asked
-            else [
-                predict.judge(str(r.checkpoint), r.name, r.settings.seed)
-                for r in runs
-                if r.state == "finished"
-            ]
-        )
-        pace = predict.speed(
-            judges[0] if judges else predict.judge("default"),
-            found[0],
-            request.scoring,
-            request.workers,
-        )
-        count = max(len(judges), len(runs), 1)
-        for one in found:
-            ready = sum(
-                len(
-                    {r.video for r in one.rows}
-                    - predictions.done(known, j.weights, one.test_set.short, PLAIN)
-                )
-                == 0
-                for j in judges
-            )
-            seconds = (count - ready) * len(one.rows) / pace
-            total += seconds
-            state = f"{ready} of {count} detectors scored"
-            rows.append(
-                (
-                    f"score {one.test_set.short}",
-                    (state, f"{len(one.rows)} crops each", _time(seconds)),
-                )
-            )
-        rows += [(f"score {name}", ("missing", "", "")) for name in skipped]
-    rows.append(("together", (None, None, _time(total))))
-    note = "Estimates: from finished runs' logs, else measured on a few steps and batches here and now."
-    return Table("plan", "What would run", ("state", "how much", "time"), tuple(rows), (note,))
-
-
-def _training_crops(recipe: TrainSettings) -> int:
-    rows = thin(
-        read_crops(recipe.data, None if recipe.dataset is None else [recipe.dataset]), recipe.frames
-    )
-    return len(split(rows, recipe.validation, recipe.seed, blend=recipe.pseudo > 0)[0])
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
