@@ -194,8 +194,8 @@ def write_page(told: Told, request: Request, folder: Path) -> None:
             train="side-by-side pairs of face-swap models' public demos",
             sets=", ".join(f"{s.title} (`{s.short}`)" for s in request.sets),
             date=request.date,
-            budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run within {recipe.epochs} epochs,"
-            f" seeds {', '.join(map(str, request.seeds))}",
+            budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run, within {recipe.epochs}"
+            f" epochs, seeds {', '.join(map(str, request.seeds))}",
             base=recipe.base,
             device=recipe.device,
         )
@@ -243,8 +243,8 @@ def directions(tables: list[Table]) -> Table:
                 )
             )
     notes = (
-        "The paper's gain is over its own sets, ours over the stand-ins: compare signs, not sizes. Within chance:"
-        " the 95 % interval of ours holds 0.",
+        "The paper's gain is over its own sets, ours over the stand-ins: compare signs, not sizes. Within"
+        " chance: the 95 % interval of ours holds 0.",
     )
     return Table(
         "directions",

@@ -19,7 +19,15 @@ from deepscan.cli import run
 from deepscan.model import tower, weights
 from deepscan.training.settings import TrainSettings
 
-TINY = 'base = "toy"\nheads = 4\nbatch = 8\nvalidation = 0.34\nprecision = "float32"\nworkers = 0\nepochs = 1\n'
+TINY = """
+base = "toy"
+heads = 4
+batch = 8
+validation = 0.34
+precision = "float32"
+workers = 0
+epochs = 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +131,8 @@ def test_a_detector_is_judged_beside_another_tool(
     other = tmp_path / "other.csv"
     other.write_text("video,score\n" + "\n".join(lines) + "\n", "utf-8")
     bench(
-        folder, "--weights", str(made), "--other", f"theirs={other}", "--averaging", "--protocol=deepfakebench",
-        "--distortions=resize", out="judged",
+        folder, "--weights", str(made), "--other", f"theirs={other}", "--averaging",
+        "--protocol=deepfakebench", "--distortions=resize", out="judged",
     )  # fmt: skip
     rows = table(folder, "auc", "judged")
     assert rows["theirs"]["one"]["value"] == 1
@@ -201,7 +209,7 @@ def test_contradictions_are_refused(
 
 
 def test_table_5_counts_as_method_md_does(tmp_path: Path) -> None:
-    """196,704 for effort, 1,769,472 for lora, 303,966,208 counted for full; +4,202,496 for ours; heads on top."""
+    """196,704 for effort, 1,769,472 for lora, 303,966,208 counted for full; 4,202,496 more for ours; heads."""
     assert run(["benchmark", "--table=5", f"--out={tmp_path}", "--quiet"]) == 0
     rows = table(tmp_path, "table-5", "")
     trained = {row: round(cells["trainable, M"]["value"] * 1e6) for row, cells in rows.items()}

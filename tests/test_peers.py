@@ -28,7 +28,7 @@ def mesonet() -> ModuleType:
 def test_meso4_finds_what_the_notes_with_its_weights_say(
     mesonet: ModuleType, shared: Path, tmp_path: Path
 ) -> None:
-    """0.855 video AUC on the FaceForensics++ crops with the published Meso4_F2F, mean of its probabilities."""
+    """0.855 video AUC on the FaceForensics++ crops with the published Meso4_F2F."""
     out = tmp_path / "meso4.csv"
     mesonet.main(str(shared / "peers/mesonet/Meso4_F2F.h5"), str(out), str(shared / "ffpp-crops"))
     lines = [line.split(",") for line in out.read_text("utf-8").splitlines()]

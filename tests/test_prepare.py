@@ -19,7 +19,7 @@ from deepscan import prepare as module
 from deepscan.cli import run
 from deepscan.errors import OutputError, SettingsError
 from deepscan.ledger import Entry
-from deepscan.manifest import CropRow, read_crops, read_cropless
+from deepscan.manifest import CropRow, read_cropless, read_crops
 from deepscan.prepare import Count, PrepareSettings, prepare
 
 TWO = PrepareSettings(frames=2, jobs=1)
