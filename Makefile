@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training compare base wheel clean
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -44,9 +44,22 @@ bench: base
 bench-training: base
 	$(BIN)/python -m deepscan.bench_training
 
-# The paper's six methods and more on prepared pairs, judged on crops: make compare DATA=... TEST=... OUT=...
-compare: base
-	$(BIN)/python -m deepscan.compare --data $(DATA) --test $(TEST) --out $(OUT)
+# Every table and figure of the paper on little material: two hours of two free cores at 80 steps a run. It
+# goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs.
+PAIRS ?= ../shared/data/pairs
+CROPS ?= ../shared/data/ffpp-crops
+CLIPS ?= ../shared/data/clips
+OUT ?= small-study
+DOCS ?= docs/small-study
+STEPS ?= 80
+ONLY ?=
+small-study: base
+	$(BIN)/python -m deepscan.small_study --pairs $(PAIRS) --crops $(CROPS) --clips $(CLIPS) --out $(OUT) \
+	  --docs $(DOCS) --steps $(STEPS) $(if $(ONLY),--only $(ONLY)) $(STUDY_OPTIONS)
+
+# The paper's six methods, MACL and no RAAL: the part of the small study that docs/methods.md is about.
+compare:
+	$(MAKE) small-study ONLY=methods,figure-1 DOCS=$(OUT)/page
 
 # The CLIP base, in the weights cache; nothing happens where it is there already.
 base: $(READY)

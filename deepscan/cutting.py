@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +21,7 @@ from scipy import ndimage
 
 from deepscan.align import CROP_SIDE, align, invert, warp
 from deepscan.config import Sampling
+from deepscan.distortions import Distortion, recompress
 from deepscan.errors import UnreadableInput
 from deepscan.faces import FaceFinder
 from deepscan.records import Crop, Frame, Pixels
@@ -50,6 +53,7 @@ MEMBER_BYTES = 2**24
 MEMBER_SIDE = 1024
 
 Mask = Bool[np.ndarray, "_height _width"]
+Change = Callable[[Frame], Frame]  # of a frame before faces are looked for
 T = TypeVar("T")
 
 
@@ -61,6 +65,8 @@ class Cut:
     pixels: Pixels
     landmarks: Float[np.ndarray, "5 2"] | None = None
     mask: Mask | None = None
+    time: float | None = None  # seconds
+    face_size: float | None = None  # of the face in its frame, pixels
 
     def __repr__(self) -> str:
         return f"Cut(frame {self.index}, {self.pixels.shape}, mask={self.mask is not None})"
@@ -76,7 +82,31 @@ class Cuts:
     unchanged: int = 0  # of pairs: faces, but both halves show the same ones
 
 
-def cut_video(path: Path, mask: Path | None, frames: int, finder: FaceFinder) -> Cuts:
+def _unchanged(frame: Frame) -> Frame:
+    return frame
+
+
+@contextmanager
+def distorted(path: Path, distortion: Distortion | None) -> Iterator[tuple[Path, Change]]:
+    """The file to read instead of `path`, and what to do to its frames: nothing, without a distortion."""
+    if distortion is None or is_still(path):
+        yield path, distortion.frame if distortion and distortion.kind != "h264" else _unchanged
+    elif distortion.kind == "h264":
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "recompressed.mp4"
+            recompress(path, target, distortion.strength)
+            yield target, _unchanged
+    else:
+        yield path, distortion.frame
+
+
+def cut_video(
+    path: Path,
+    mask: Path | None,
+    frames: int,
+    finder: FaceFinder,
+    change: Change = _unchanged,
+) -> Cuts:
     """The largest face of `frames` frames of a video, spread evenly, or of a still picture.
 
     `mask` is a video or picture of the same forged region; each crop's is taken from the frame of the
@@ -89,7 +119,7 @@ def cut_video(path: Path, mask: Path | None, frames: int, finder: FaceFinder) ->
     crops: list[Cut] = []
     damaged = faceless = 0
     for items in _chunks(source.decode(source.choose(Sampling("uniform", frames))), AT_ONCE):
-        whole = [item for item in items if isinstance(item, Frame)]
+        whole = [change(item) for item in items if isinstance(item, Frame)]
         damaged += len(items) - len(whole)
         shown = _frames_at(masks, whole)
         for frame, found in zip(whole, finder.find(whole), strict=True):
@@ -104,12 +134,16 @@ def cut_video(path: Path, mask: Path | None, frames: int, finder: FaceFinder) ->
                     crop.pixels,
                     _landmarks(crop),
                     None if forged is None else _warp_mask(forged, frame.pixels, crop.to_frame),
+                    float(frame.time),
+                    crop.quality.face_size,
                 )
             )
     return Cuts(tuple(crops), damaged, faceless)
 
 
-def cut_pair(path: Path, frames: int, finder: FaceFinder) -> tuple[Cuts, Cuts]:
+def cut_pair(
+    path: Path, frames: int, finder: FaceFinder, change: Change = _unchanged
+) -> tuple[Cuts, Cuts]:
     """Crops of a side-by-side clip: of the camera's half, and of the swapped one with masks.
 
     The face is found in the camera's half, and the same transform cuts both: nothing but the
@@ -123,7 +157,7 @@ def cut_pair(path: Path, frames: int, finder: FaceFinder) -> tuple[Cuts, Cuts]:
     fake: list[Cut] = []
     damaged = faceless = unchanged = 0
     for items in _chunks(source.decode(source.choose(Sampling("uniform", frames))), AT_ONCE):
-        whole = [item for item in items if isinstance(item, Frame)]
+        whole = [change(item) for item in items if isinstance(item, Frame)]
         damaged += len(items) - len(whole)
         left = [Frame(f.index, f.time, _half(f.pixels, 0)) for f in whole]
         for both, frame, found in zip(whole, left, finder.find(left), strict=True):
@@ -138,8 +172,10 @@ def cut_pair(path: Path, frames: int, finder: FaceFinder) -> tuple[Cuts, Cuts]:
                 unchanged += 1
                 continue
             points = _landmarks(crop)
-            real.append(Cut(frame.index, crop.pixels, points))
-            fake.append(Cut(frame.index, swapped, points, changed_region(crop.pixels, swapped)))
+            seen = float(frame.time), crop.quality.face_size
+            region = changed_region(crop.pixels, swapped)
+            real.append(Cut(frame.index, crop.pixels, points, None, *seen))
+            fake.append(Cut(frame.index, swapped, points, region, *seen))
     counts = damaged, faceless, unchanged
     return Cuts(tuple(real), *counts), Cuts(tuple(fake), *counts)
 

@@ -18,7 +18,8 @@ class Entry:
     """How one video fared.
 
     `crops`: files without their suffix by folder, both as under the output folder. Only archives have
-    several folders; a folder is a video of its own.
+    several folders; a folder is a video of its own. `seen`: a time in seconds and the face's size in pixels
+    of its frame for each of these files, where they are known.
     """
 
     video: str  # its row's relative path
@@ -28,6 +29,7 @@ class Entry:
     damaged: int = 0  # frames
     faceless: int = 0
     reason: str = ""  # of a failure
+    seen: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 class Ledger:

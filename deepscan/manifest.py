@@ -26,7 +26,7 @@ PICTURES_IN = ("", "datasets/rgb", "rgb", "datasets")
 # Where a prepared set may lie under the user's data root, beside a folder of its own name.
 PREPARED_IN = ("", "prepared", "DeepfakeBench")
 
-STATED = ("source", "group", "method")  # what deepscan's own JSONs add to an entry
+STATED = ("source", "group", "method", "state")  # what deepscan's own JSONs add to an entry
 
 CROP_NAME = {
     "real": re.compile(r"(?P<ids>\w+?)_(?P<frame>\d+)\.jpg"),
@@ -54,6 +54,7 @@ ORIGINS = {
         "DeeperForensics-1.0",
         "github.com/EndlessSora/DeeperForensics-1.0",
     ),
+    r"UADFV": ("UADFV", "its authors, the University at Albany's media forensics group"),
     r"test_WDF": ("WildDeepfake", "github.com/OpenTAI/wild-deepfake"),
     r"test_FFIW": ("FFIW-10K", "github.com/tfzhou/FFIW"),
     r".*_ff": ("DF40", "github.com/YZY-stack/DF40"),
@@ -74,6 +75,19 @@ class CropRow:
     frame: int  # frame number; of files not named by numbers the place in sorted order
     mask: Path | None  # the forged region, white; crop pixels
     landmarks: Path | None  # .npy (5, 2) or (81, 2), x and y in crop pixels
+    time: float | None = None  # seconds; only deepscan's own listings know it, and the next
+    face_size: float | None = None  # of the face in its frame, pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Cropless:
+    """A listed video without a crop. Fields mean what CropRow's mean."""
+
+    label: int
+    video: str
+    method: str
+    split: str
+    state: str  # "faceless" or "failed"
 
 
 def read_crops(
@@ -99,12 +113,35 @@ def read_crops(
         DataError: nothing of either form is there, a set is missing or malformed, lists files that are
             not there, or has other levels of compression only.
     """
+    listed = _listed(folder, sets, compression)
+    if listed is None:
+        return _read_flat(folder)
+    return _rows(folder, [video for video in listed if video.frames])
+
+
+def read_cropless(
+    folder: Path, sets: Sequence[str] | None = None, compression: str = "c23"
+) -> list[Cropless]:
+    """The videos that the same listings name without a crop: no face was found, or they failed.
+
+    Raises:
+        DataError: as `read_crops`.
+    """
+    return [
+        Cropless(v.label, v.identity, v.method, v.split, v.stated.get("state", "faceless"))
+        for v in _listed(folder, sets, compression) or ()
+        if not v.frames
+    ]
+
+
+def _listed(folder: Path, sets: Sequence[str] | None, compression: str) -> list[_Video] | None:
+    """The entries of the listings asked for; None where all are wanted and there are none."""
     found = _listings(folder)
     if sets is None:
         read = {name: labels for name, path in found.items() if (labels := _load(path))}
         read = dict(sorted(read.items(), key=lambda item: (-len(item[1]), item[0])))
         if not read:
-            return _read_flat(folder)
+            return None
     else:
         if absent := [name for name in sets if name not in found]:
             raise DataError(
@@ -112,8 +149,7 @@ def read_crops(
                 f" {'are ' + ', '.join(sorted(found)) if found else 'is no listing at all'}"
             )
         read = {name: _load(found[name]) for name in sets}
-    videos = [v for name, labels in read.items() for v in _videos(found[name], labels, compression)]
-    return _rows(folder, videos)
+    return [v for name, labels in read.items() for v in _videos(found[name], labels, compression)]
 
 
 def locate(root: Path, name: str) -> Path:
@@ -159,6 +195,7 @@ class _Video:
     video: str
     frames: tuple[str, ...]  # normalised paths
     stated: dict[str, str]
+    seen: dict[str, tuple[float, float]]  # time and face size by frame, where told
 
     @property
     def label(self) -> int:
@@ -170,6 +207,8 @@ class _Video:
 
     @property
     def identity(self) -> str:
+        if not self.frames:
+            return f"{self.set}/{self.label}/{self.method}/{self.video}"
         folder = PurePosixPath(self.frames[0]).parent
         inner = folder if folder.name == self.video else folder / self.video
         return f"{self.set}/{self.label}/{self.method}/{inner}"
@@ -239,6 +278,7 @@ def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
                     number,
                     shelves.find_beside(inner, "masks", f"{stem}.png"),
                     shelves.find_beside(inner, "landmarks", f"{stem}.npy"),
+                    *video.seen.get(frame, (None, None)),
                 )
     if missing:
         raise DataError(
@@ -276,7 +316,7 @@ def _load(path: Path) -> Any:
 
 
 def _videos(path: Path, labels: Any, compression: str) -> Iterator[_Video]:
-    """The entries of one set that have frames, real ones first."""
+    """The entries of one set, real ones first."""
     if labels is None:
         raise DataError(f"{path}: no listing of crops: its outermost name is not {path.stem!r}")
     try:
@@ -286,10 +326,11 @@ def _videos(path: Path, labels: Any, compression: str) -> Iterator[_Video]:
                     frames = tuple(_normalised(path, frame) for frame in entry["frames"])
                     if entry.get("split", split) != split and split != SPLITS[0]:
                         continue  # no split is stated, hence listed in each: one is enough
-                    if frames:
-                        stated = {key: str(entry[key]) for key in STATED if key in entry}
-                        stands = str(entry.get("split", split))
-                        yield _Video(path.stem, name, stands, video, frames, stated)
+                    stated = {key: str(entry[key]) for key in STATED if key in entry}
+                    stands = str(entry.get("split", split))
+                    told = zip(entry.get("times", ()), entry.get("sizes", ()), strict=True)
+                    seen = dict(zip(frames, told, strict=False))
+                    yield _Video(path.stem, name, stands, video, frames, stated, seen)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: not of the form {{set: {{label: {{split: {{video: {{label, frames}}}}}}}}}}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import expit
 from scipy.stats import rankdata
 
 from deepscan.errors import DataError
@@ -66,6 +67,59 @@ def tpr_at_fpr(labels: Labels, scores: Values, fpr: float) -> float:
     return float(hits[alarms <= fpr].max())
 
 
+def average_precision(labels: Labels, scores: Values) -> float:
+    """Mean precision over the manipulated ones, going down from the highest score: sum (R_n - R_n-1) P_n.
+
+    Source: scikit-learn's average_precision_score; no interpolation, ties move together.
+    """
+    _, n1 = _counts(labels, scores)
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.diff(scores[order]) != 0, True)
+    hits = np.cumsum(labels[order] == 1)[last_of_tie]
+    precision = hits / (np.flatnonzero(last_of_tie) + 1)
+    return float((np.diff(hits, prepend=0) * precision).sum() / n1)
+
+
+def accuracies(labels: Labels, scores: Values, threshold: float) -> tuple[float, float, float]:
+    """Shares judged rightly by "score >= threshold is manipulated": of all, of real, of manipulated ones."""
+    n0, n1 = _counts(labels, scores)
+    right = (scores >= threshold) == (labels == 1)
+    real, manipulated = right[labels == 0].sum(), right[labels == 1].sum()
+    return float(right.mean()), float(real / n0), float(manipulated / n1)
+
+
+def calibration_error(labels: Labels, logits: Values, bins: int = 15) -> float:
+    """Expected calibration error: mean gap between stated probability and share of manipulated, by bin.
+
+    Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, eq. 3, with the
+    probability of label 1 in equal bins of [0, 1].
+    """
+    _counts(labels, logits)
+    stated = expit(logits)
+    place = np.minimum((stated * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, stated - labels, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def brier(labels: Labels, logits: Values) -> float:
+    """Mean squared distance of stated probability from label. Source: G. W. Brier, 1950."""
+    _counts(labels, logits)
+    return float(((expit(logits) - labels) ** 2).mean())
+
+
+def cllr(labels: Labels, logits: Values) -> float:
+    """Cost of the log-likelihood ratios, bits: 0 knows all, 1 says nothing, more misleads.
+
+    A logit of a detector trained on as many real as manipulated crops is taken for a log-likelihood
+    ratio. Source: N. Bruemmer and J. du Preez, "Application-independent evaluation of speaker
+    detection", Computer Speech and Language 20, 2006.
+    """
+    _counts(labels, logits)
+    of_fake = np.logaddexp(0, -logits[labels == 1]).mean()
+    of_real = np.logaddexp(0, logits[labels == 0]).mean()
+    return float((of_fake + of_real) / (2 * np.log(2)))
+
+
 def video_scores(
     videos: Sequence[str], labels: Labels, logits: Values
 ) -> tuple[list[str], Int[np.ndarray, " v"], Float[np.ndarray, " v"]]:
@@ -122,6 +176,43 @@ def bootstrap_interval(
         found[r] = statistic(labels[drawn], scores[drawn])
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def resample(
+    labels: Labels, rng: np.random.Generator, rounds: int = 1000
+) -> Int[np.ndarray, "rounds n"]:
+    """How often each video is drawn in each round of a bootstrap that is stratified by class."""
+    counts = np.zeros((rounds, len(labels)), int)
+    for label in (0, 1):
+        own = np.flatnonzero(labels == label)
+        counts[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), rounds)
+    return counts
+
+
+def aucs(
+    labels: Labels,
+    scores: Values,
+    counts: Int[np.ndarray, "rounds v"],
+    video: Int[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, " rounds"]:
+    """AUC of each round of `resample`, where score i stands in round r counts[r, video[i]] times.
+
+    Without `video` scores are videos' themselves.
+
+    Two detectors, or two rules, held against each other in the same rounds make a paired comparison.
+    """
+    _counts(labels, scores)
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))  # of ties
+    found = np.empty(len(counts))
+    for r, drawn in enumerate(counts):  # by round: all at once would take gigabytes for frames
+        weights = drawn[order if video is None else video[order]]
+        is_fake = labels[order] == 1
+        fake = np.add.reduceat(np.where(is_fake, weights, 0), starts)
+        real = np.add.reduceat(np.where(is_fake, 0, weights), starts)
+        below = np.cumsum(real) - real / 2
+        found[r] = (fake * below).sum() / (fake.sum() * real.sum())
+    return found
 
 
 def summary(

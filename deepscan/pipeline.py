@@ -190,28 +190,39 @@ def load_models(faces: Faces, scoring: Scoring) -> Models:
     # torch and what it brings take seconds to import; decoding goes on meanwhile.
     import torch
 
+    from deepscan.faces import FaceFinder
+
+    detector, header, device, precision = load_detector(scoring)
+    finder = FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, device)
+    digest = sha256(weights_file(scoring.weights))
+    return Models(finder, detector, header, digest, device, precision, torch.get_num_threads())
+
+
+def weights_file(name: str) -> Path:
+    """The checkpoint that --weights means."""
+    from deepscan.model import weights
+
+    return weights.detector_file(name)
+
+
+def load_detector(scoring: Scoring) -> tuple[Detector, Header, str, str]:
+    """The detector on its device, what its checkpoint says of it, and the device and precision it runs in.
+
+    Raises:
+        WeightsError, SettingsError: as `load_models`.
+    """
+    import torch
+
     from deepscan.model import checkpoint, weights
     from deepscan.model.header import read_header
 
     device = _device(scoring.device)
     precision = _precision(scoring.precision, device)
-    path = weights.detector_file(scoring.weights)
+    path = weights_file(scoring.weights)
     needed = read_header(path).base["sha256"]
     base = weights.base_file(weights.base_by_hash(needed), scoring.offline)
     detector, header = checkpoint.load(path, base, getattr(torch, precision))
-
-    from deepscan.faces import FaceFinder
-
-    finder = FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, device)
-    return Models(
-        finder,
-        detector.to(device),
-        header,
-        sha256(path),
-        device,
-        precision,
-        torch.get_num_threads(),
-    )
+    return detector.to(device), header, device, precision
 
 
 def _look(

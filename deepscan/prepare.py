@@ -27,8 +27,9 @@ import torch
 from PIL import Image
 
 from deepscan.config import Faces
-from deepscan.cutting import Cuts, cut_archive, cut_pair, cut_video
-from deepscan.errors import InputError, OutputError, SettingsError
+from deepscan.cutting import Cuts, cut_archive, cut_pair, cut_video, distorted
+from deepscan.distortions import Distortion
+from deepscan.errors import InputError, OutputError, SettingsError, UnreadableInput
 from deepscan.faces import FaceFinder
 from deepscan.files import part_file
 from deepscan.layouts import ARCHIVE, Layout, VideoRow, read_layout
@@ -51,11 +52,12 @@ def cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class PrepareSettings:
-    """What decides the crops (`frames` of a video, `compression` of FaceForensics++), and `jobs`."""
+    """What decides the crops (`frames` of a video, FaceForensics++'s `compression`, `distortion`), `jobs`."""
 
     frames: int = 32
     compression: str = "c23"
     jobs: int = field(default_factory=cores)
+    distortion: Distortion | None = None  # of whole frames, before faces are looked for
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -64,6 +66,8 @@ class PrepareSettings:
             raise SettingsError(f"compression: {self.compression!r} is none of {', '.join(LEVELS)}")
         if self.jobs < 1:
             raise SettingsError(f"jobs: {self.jobs} is not a positive count")
+        if self.distortion and self.distortion.on_crops:
+            raise SettingsError(f"distortion {self.distortion}: of crops, not of frames")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,9 @@ def prepare(
     settings = settings or PrepareSettings()
     layout = read_layout(source, settings.compression)
     state = out / ".prepare"
-    decisive = {"frames": settings.frames, "compression": settings.compression}
+    decisive: dict[str, Any] = {"frames": settings.frames, "compression": settings.compression}
+    if settings.distortion:
+        decisive["distortion"] = str(settings.distortion)
     file = state / f"{layout.name}.jsonl"
     if not file.exists():
         _check_free(out, layout)
@@ -151,7 +157,8 @@ def prepare(
     todo = [task for task in tasks if not all(_done(row, ledger.entries) for row in task)]
     finished = len(tasks) - len(todo)
     work = _pooled if settings.jobs > 1 and len(todo) > 1 else _here
-    for entries in work(_Job(out, aside, settings.frames), todo, settings.jobs):
+    job = _Job(out, aside, settings.frames, settings.distortion)
+    for entries in work(job, todo, settings.jobs):
         ledger.append(entries)
         finished += 1
         if progress is not None:
@@ -204,6 +211,7 @@ class _Job:
     out: Path
     aside: Path
     frames: int
+    distortion: Distortion | None
 
 
 _finder: FaceFinder | None = None  # one for each process
@@ -218,14 +226,21 @@ def _cut(job: _Job, task: Task) -> list[Entry]:
     row, size = task[0], _bytes(task[0].path)
     try:
         if row.half is not None:
-            halves = cut_pair(row.path, job.frames, _finder)
+            with distorted(row.path, job.distortion) as (path, change):
+                halves = cut_pair(path, job.frames, _finder, change)
             cut = [{str(r.relative): halves[r.half or 0]} for r in task]
         elif row.path.name.endswith(ARCHIVE):
+            if job.distortion is not None:
+                raise UnreadableInput(
+                    f"{row.path}: holds crops; frames cannot be distorted any more"
+                )
             inner = row.relative
             found = cut_archive(row.path, job.frames)
             cut = [{str(inner.parent / f"{inner.name}_{s}"): cuts for s, cuts in found.items()}]
         else:
-            cut = [{str(row.relative): cut_video(row.path, row.mask, job.frames, _finder)}]
+            with distorted(row.path, job.distortion) as (path, change):
+                cuts = cut_video(path, row.mask, job.frames, _finder, change)
+            cut = [{str(row.relative): cuts}]
     except InputError as error:
         return [Entry(str(r.relative), size, "failed", reason=str(error)) for r in task]
     return [_keep(job, r, size, folders) for r, folders in zip(task, cut, strict=True)]
@@ -234,10 +249,14 @@ def _cut(job: _Job, task: Task) -> list[Entry]:
 def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Entry:
     """Write the crops of a row and say how it fared."""
     crops: dict[str, list[str]] = {}
+    seen: dict[str, list[list[float]]] = {}
     for folder, cuts in folders.items():
         if cuts.crops:
             _write(job, PurePosixPath(folder), cuts)
             crops[folder] = [f"{cut.index:03d}" for cut in cuts.crops]
+            known = [(c.time, c.face_size) for c in cuts.crops if c.time is not None]
+            if known:
+                seen[folder] = [[round(t, 6), round(s, 1)] for t, s in known if s is not None]
     damaged, faceless, unchanged = (
         sum(getattr(cuts, what) for cuts in folders.values())
         for what in ("damaged", "faceless", "unchanged")
@@ -247,7 +266,7 @@ def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Entr
         state, reason = "failed", f"{row.path}: both halves show the same face; is it a pair?"
     elif not crops and not faceless:
         state, reason = "failed", f"{row.path}: none of its sampled frames can be decoded"
-    return Entry(str(row.relative), size, state, crops, damaged, faceless, reason)
+    return Entry(str(row.relative), size, state, crops, damaged, faceless, reason, seen)
 
 
 def _write(job: _Job, inner: PurePosixPath, cuts: Cuts) -> None:
@@ -344,22 +363,23 @@ def _end_with_parent() -> None:
 
 
 def _write_listing(out: Path, name: str, layout: Layout, entries: Mapping[str, Entry]) -> Path:
-    """One set's JSON, as DeepfakeBench reads it with rgb_dir = `out`; source and group are our own.
+    """One set's JSON, as DeepfakeBench reads it with rgb_dir = `out`, with more of our own in it.
 
     Every label has every split, for DeepfakeBench asks for each. A video without a split stands in all
-    three, as DeepfakeBench does it, with "split": "" to say so.
+    three, as DeepfakeBench does it, with "split": "" to say so. One without a crop has no frames, which
+    DeepfakeBench passes over, and a "state" that says why: evaluation counts it.
     """
     labels: dict[str, dict[str, dict[str, Any]]] = {
         label: {split: {} for split in SPLITS} for label in layout.sets[name]
     }
     rows = sorted((r for r in layout.rows if r.name in labels), key=lambda row: row.relative)
+    found = {row: entries[str(row.relative)] for row in rows}
+    crops_of = {row: found[row].crops or {str(row.relative): []} for row in rows}
     stems = Counter(
-        (row.name, PurePosixPath(folder).name)
-        for row in rows
-        for folder in entries[str(row.relative)].crops
+        (row.name, PurePosixPath(folder).name) for row in rows for folder in crops_of[row]
     )
     for row in rows:
-        for folder, crops in entries[str(row.relative)].crops.items():
+        for folder, crops in crops_of[row].items():
             entry: dict[str, Any] = {
                 "label": row.name,
                 "frames": [f"{folder}/{crop}.png" for crop in crops],
@@ -368,10 +388,17 @@ def _write_listing(out: Path, name: str, layout: Layout, entries: Mapping[str, E
             if row.label and row.method != row.name:
                 stated["method"] = row.method
             entry |= {key: value for key, value in stated.items() if value}
+            if seen := found[row].seen.get(folder):
+                entry["times"], entry["sizes"] = (
+                    list(values) for values in zip(*seen, strict=True)
+                )
+            if not crops:
+                entry["state"] = found[row].state
             if not row.split:
                 entry["split"] = ""
             stem = PurePosixPath(folder).name
-            video = stem if stems[row.name, stem] == 1 else folder
+            # A video without frames is told from others by its name alone.
+            video = stem if crops and stems[row.name, stem] == 1 else folder
             for split in [row.split] if row.split else SPLITS:
                 videos = labels[row.name][split]
                 if row.compression:

@@ -1,11 +1,19 @@
 import numpy as np
 import pytest
+from sklearn import metrics as oracle
 
 from deepscan.errors import DataError
 from deepscan.metrics import (
+    accuracies,
     auc,
+    aucs,
+    average_precision,
     bootstrap_interval,
+    brier,
+    calibration_error,
+    cllr,
     eer,
+    resample,
     roc,
     summary,
     tpr_at_fpr,
@@ -112,3 +120,68 @@ def test_summary_counts_and_measures() -> None:
     assert told["frame_auc"]["value"] == 10 / 12
     assert told["eer"]["value"] == 0
     assert told["tpr_at_fpr_5"] == {"value": 1, "low": 1, "high": 1}
+
+
+# --- held against scikit-learn ---------------------------------------------------------------------
+
+
+def drawn(seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and logits with many ties."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    return labels, np.round(rng.normal(labels * 0.8, 1.0), 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_measures_are_scikit_learns(seed: int) -> None:
+    labels, logits = drawn(seed)
+    chances = 1 / (1 + np.exp(-logits))
+    assert auc(labels, logits) == pytest.approx(oracle.roc_auc_score(labels, logits), abs=1e-12)
+    assert average_precision(labels, logits) == pytest.approx(
+        oracle.average_precision_score(labels, logits), abs=1e-12
+    )
+    assert brier(labels, logits) == pytest.approx(oracle.brier_score_loss(labels, chances))
+    whole, real, fake = accuracies(labels, logits, 0.3)
+    judged = (logits >= 0.3).astype(int)
+    assert whole == pytest.approx(oracle.accuracy_score(labels, judged))
+    assert (real + fake) / 2 == pytest.approx(oracle.balanced_accuracy_score(labels, judged))
+    even = np.concatenate([labels, 1 - labels]), np.concatenate([logits, -logits])
+    bits = oracle.log_loss(even[0], 1 / (1 + np.exp(-even[1]))) / np.log(2)
+    assert cllr(*even) == pytest.approx(
+        bits
+    )  # with as many of each class Cllr is the mean log loss
+    fpr, tpr = roc(labels, logits)
+    alarms, hits, _ = oracle.roc_curve(labels, logits, drop_intermediate=False)
+    assert (fpr.tolist(), tpr.tolist()) == (alarms.tolist(), hits.tolist())
+
+
+def test_calibration_by_hand() -> None:
+    """Two stated 0.5, one of them manipulated: no gap. Two stated 0.9, one manipulated: a gap of 0.4."""
+    labels, logits = np.array([0, 1, 0, 1]), np.array([0, 0, np.log(9), np.log(9)])
+    assert calibration_error(labels, logits) == pytest.approx((0 + 2 * 0.4) / 4)
+    assert brier(labels, logits) == pytest.approx((0.25 + 0.25 + 0.81 + 0.01) / 4)
+    assert cllr(np.array([0, 1]), np.array([0.0, 0.0])) == 1
+    assert cllr(np.array([0, 1]), np.array([-50.0, 50.0])) == pytest.approx(0)
+
+
+# --- rounds of a bootstrap -------------------------------------------------------------------------
+
+
+def test_a_round_is_the_auc_of_what_was_drawn(rng: np.random.Generator) -> None:
+    labels, logits = drawn(0, 40)
+    counts = resample(labels, rng, 20)
+    repeated = [(np.repeat(labels, c), np.repeat(logits, c)) for c in counts]
+    assert aucs(labels, logits, counts) == pytest.approx([auc(*pair) for pair in repeated])
+    for label in (0, 1):
+        assert (counts[:, labels == label].sum(1) == (labels == label).sum()).all()
+
+
+def test_intervals_cover_the_true_auc() -> None:
+    """Normals one deviation apart have the AUC Phi(1 / sqrt 2); 95 % intervals hold it about that often."""
+    rng, true, held = np.random.default_rng(0), 0.7602, 0
+    labels = np.repeat([0, 1], 60)
+    for _ in range(200):
+        found = aucs(labels, rng.normal(labels.astype(float)), resample(labels, rng, 300))
+        low, high = np.quantile(found, [0.025, 0.975])
+        held += low <= true <= high
+    assert 180 <= held <= 198

@@ -19,7 +19,7 @@ from deepscan import prepare as module
 from deepscan.cli import run
 from deepscan.errors import OutputError, SettingsError
 from deepscan.ledger import Entry
-from deepscan.manifest import CropRow, read_crops
+from deepscan.manifest import CropRow, read_cropless, read_crops
 from deepscan.prepare import Count, PrepareSettings, prepare
 
 TWO = PrepareSettings(frames=2, jobs=1)
@@ -117,7 +117,15 @@ def test_crops_come_back_as_rows(footage_folder: Path, tmp_path: Path) -> None:
         frame=0,
         mask=None,
         landmarks=tmp_path / "mine/landmarks/a/000.npy",
+        time=0.0,
+        face_size=real.face_size,
     )
+    assert real.face_size == pytest.approx(120, rel=0.2)  # the portrait's face is 130 x 120 pixels
+    assert [(c.label, c.video, c.split, c.state) for c in read_cropless(tmp_path)] == [
+        (0, "mine/0/real/mine/frames/nobody", "test", "faceless"),
+        (1, "mine/1/mine_fake/mine/frames/broken", "test", "failed"),
+        (1, "mine/1/mine_fake/mine/frames/gone", "test", "failed"),
+    ]
     assert [(r.label, r.method, r.split, r.group, r.frame) for r in read_crops(tmp_path)] == [
         (0, "real", "train", "anna", 0),
         (0, "real", "train", "anna", 3),

@@ -15,7 +15,9 @@ from typer import Option
 from typer.core import TyperCommand
 
 from deepscan.cli import weights
+from deepscan.cli.benchmark import benchmark
 from deepscan.cli.console import Exit, say
+from deepscan.cli.datasets import datasets
 from deepscan.cli.detect import detect
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
@@ -44,6 +46,8 @@ app.command()(verify)
 app.command()(prepare)
 app.command()(train)
 app.command()(model)
+app.command()(datasets)
+app.command()(benchmark)
 app.add_typer(weights.app, name="weights")
 
 

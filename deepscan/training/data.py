@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from deepscan.align import CROP_SIDE
 from deepscan.errors import DataError
 from deepscan.manifest import CropRow
 from deepscan.model.tower import TowerSize
+from deepscan.records import Pixels
 from deepscan.training.augment import AugmentSettings, augment, augmentation
 from deepscan.training.losses import forged_patches
 from deepscan.training.pseudo import PseudoSettings, self_blend
@@ -316,24 +317,34 @@ def _opened(path: Any) -> Image.Image:
 
 
 class Pictures(Dataset[Tensor]):
-    """Row i's pixels, as they are; pseudo-fakes as `blend` makes them."""
+    """Row i's pixels, as they are or as `change` leaves them; pseudo-fakes as `blend` makes them."""
 
-    def __init__(self, rows: Sequence[CropRow], blend: PseudoSettings) -> None:
-        self._rows, self._blend = rows, blend
+    def __init__(
+        self,
+        rows: Sequence[CropRow],
+        change: Callable[[Pixels], Pixels] | None,
+        blend: PseudoSettings | None,
+    ) -> None:
+        self._rows, self._change, self._blend = rows, change, blend
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, i: int) -> UInt8[Tensor, "side side 3"]:
-        return torch.from_numpy(picture(self._rows[i], blend=self._blend)[0])
+        pixels = picture(self._rows[i], blend=self._blend)[0]
+        return torch.from_numpy(pixels if self._change is None else self._change(pixels).copy())
 
 
 def pictures(
-    rows: Sequence[CropRow], batch: int, workers: int, blend: PseudoSettings
+    rows: Sequence[CropRow],
+    batch: int,
+    workers: int,
+    change: Callable[[Pixels], Pixels] | None = None,
+    blend: PseudoSettings | None = None,
 ) -> Iterator[Tensor]:
     """All rows' crops in their order, (batch, side, side, 3) at a time."""
     loader = DataLoader(
-        Pictures(rows, blend),
+        Pictures(rows, change, blend),
         batch,
         num_workers=workers,
         worker_init_fn=_one_thread,

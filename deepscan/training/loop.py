@@ -310,7 +310,7 @@ def score(
     detector.eval()
     device = detector.mean.device.type
     found: list[Tensor] = []
-    for crops in pictures(rows, settings.batch, settings.workers, settings.blend):
+    for crops in pictures(rows, settings.batch, settings.workers, blend=settings.blend):
         with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             found.append(detector(crops).logit.float().cpu())
         _tell(progress, stage, sum(map(len, found)), len(rows))

@@ -81,11 +81,29 @@ def resume(
         )
 
 
-def _sides(settings: TrainSettings, us: Ranks) -> tuple[Sides, dict[str, str]]:
-    """The rows of all sides, and the digests of their files (of the leading process alone)."""
+def digests_of_data(settings: TrainSettings) -> dict[str, str]:
+    """The digests of what `settings` would learn from, as a run's settings.json states them.
+
+    Raises:
+        DataError: as `train`.
+    """
+    return _sides(replace(settings, test=None), Ranks(0, 1, "cpu"))[1]
+
+
+def shown(settings: TrainSettings) -> tuple[list[CropRow], list[CropRow]]:
+    """What `settings` learn from, and what they are selected by.
+
+    Raises:
+        DataError: data missing, unreadable, one-sided or too little to split.
+    """
     wanted = None if settings.dataset is None else [settings.dataset]
     sets = [thin(_crops(folder, wanted), settings.frames) for folder in settings.data]
-    learn, val = split(sets, settings.validation, settings.seed, blend=settings.pseudo > 0)
+    return split(sets, settings.validation, settings.seed, blend=settings.pseudo > 0)
+
+
+def _sides(settings: TrainSettings, us: Ranks) -> tuple[Sides, dict[str, str]]:
+    """The rows of all sides, and the digests of their files (of the leading process alone)."""
+    learn, val = shown(settings)
     test: list[CropRow] = []
     if settings.test is not None:
         every = read_crops(settings.test)

@@ -25,6 +25,11 @@ PLACES = (
 )  # fmt: skip
 
 
+def default_workers() -> int:
+    """Processes that read crops where nobody says how many."""
+    return max(1, min(8, (os.cpu_count() or 1) - 1))
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """The paper's recipe, but for what a field says.
@@ -96,7 +101,7 @@ class TrainSettings:
     recompute: bool = False  # layers anew in the backward pass: less memory, a third more time
     compile: bool = False  # torch.compile
     # Processes that read and augment; one keeps up with a CPU, a GPU wants several.
-    workers: int = field(default_factory=lambda: max(1, min(8, (os.cpu_count() or 1) - 1)))
+    workers: int = field(default_factory=default_workers)
     save_every: int = 100  # steps between two states to resume from
     offline: bool = False  # never fetch the base
 

@@ -1,0 +1,206 @@
+"""Table 5: trainable parameters, operations and training time of the six methods.
+
+Parameters and operations are counted from shapes. Time is measured on random weights and random crops,
+which take as long as others: pairs of methods take steps in turn in one process, so that a slow moment of
+the machine strikes both, and what is told is the median of the ratios of neighbours. Reading and
+augmenting crops is left out: other processes do it meanwhile, the same for all.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from deepscan.benchmark.evaluation import ROUNDS, Estimate
+from deepscan.benchmark.studies import RUNS, STUDIES
+from deepscan.benchmark.tables import Cell, Table
+from deepscan.errors import DataError
+from deepscan.files import part_file
+from deepscan.model.header import DetectorSettings
+from deepscan.model.size import EXPLAINED, PUBLISHED_TOWER, size
+from deepscan.training.loop import Ranks, objective
+from deepscan.training.run import build
+from deepscan.training.settings import TrainSettings
+
+EPOCH = 720 * 5 * 8  # crops of an epoch at the paper's setting
+REFERENCE = "effort"
+
+
+class Stepper:
+    """One detector that takes training steps on whatever crops it is given."""
+
+    def __init__(self, settings: TrainSettings, tower: str, compiled: bool) -> None:
+        self._settings, self._us = settings, Ranks(0, 1, settings.device)
+        self._detector = build(settings, tower, None).to(settings.device).train()
+        self._model = torch.compile(self._detector) if compiled else self._detector
+        self._trained = [p for p in self._detector.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(self._trained, lr=settings.lr, weight_decay=0.0)
+        grid = self._detector.tower.size.image_size // self._detector.tower.size.patch_size
+        self._forged = torch.zeros(settings.batch, grid * grid, dtype=torch.bool)
+        self._known = torch.ones(settings.batch, dtype=torch.bool)
+
+    def step(self, crops: torch.Tensor) -> float:
+        """One optimizer step; its seconds."""
+        self._wait()
+        begun = time.perf_counter()
+        self._optimizer.zero_grad(set_to_none=True)
+        kind = self._us.device.split(":")[0]
+        bf16 = self._settings.precision == "bfloat16"
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            answer = self._model(crops)
+        loss, _ = objective(
+            self._detector, answer, self._forged, self._known, self._settings, self._us
+        )
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self._trained, self._settings.max_norm)
+        self._optimizer.step()
+        self._wait()
+        return time.perf_counter() - begun
+
+    def _wait(self) -> None:
+        if self._us.device != "cpu":
+            torch.cuda.synchronize(self._us.device)
+
+
+def race(
+    one: TrainSettings, other: TrainSettings, tower: str, steps: int, compiled: bool = False
+) -> tuple[list[float], list[float]]:
+    """Seconds of `steps` steps of each, taken in turn, after two of each that warm up."""
+    ways = [Stepper(settings, tower, compiled) for settings in (one, other)]
+    rng = np.random.default_rng(0)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for step in range(steps + 2):
+        crops = torch.from_numpy(rng.integers(0, 256, (one.batch, 256, 256, 3), np.uint8))
+        crops = crops.to(one.device)
+        for way in (0, 1) if step % 2 else (1, 0):
+            seconds = ways[way].step(crops)
+            if step >= 2:
+                taken[way].append(seconds)
+    return taken
+
+
+def ratio(seconds: Sequence[float], reference: Sequence[float]) -> Estimate:
+    """Median of the ratios of neighbours; its rounds draw pairs of steps."""
+    ratios = np.array(seconds) / np.array(reference)
+    drawn = np.random.default_rng(0).choice(ratios, (ROUNDS, len(ratios)))
+    return Estimate(float(median(ratios)), np.median(drawn, axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What `measure` found: seconds of single steps, each method's beside the reference's."""
+
+    tower: str
+    device: str
+    batch: int
+    seconds: dict[str, tuple[list[float], list[float]]]  # (its own, the reference's)
+
+
+def measure(settings: TrainSettings, tower: str, steps: int, say: Callable[[str], None]) -> Timing:
+    """Time the six methods in one run, each in turn with Effort."""
+    seconds = {}
+    for name in STUDIES["table-5"].rows.values():
+        if name == REFERENCE:
+            continue
+        say(f"timing {name} beside {REFERENCE}, {steps} steps of each")
+        reference, own = (
+            TrainSettings(
+                (Path(),), Path(), batch=settings.batch, device=settings.device,
+                precision=settings.precision, **RUNS[run],
+            )
+            for run in (REFERENCE, name)
+        )  # fmt: skip
+        first, second = race(reference, own, tower, steps)
+        seconds[name] = second, first
+    device = settings.device
+    if device.startswith("cuda"):
+        device = torch.cuda.get_device_name(device)
+    return Timing(tower, device, settings.batch, seconds)
+
+
+def write_timing(path: Path, timing: Timing) -> None:
+    """Keep a measurement.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with part_file(path) as part:
+        part.write_text(json.dumps(asdict(timing), indent=1) + "\n", "utf-8")
+
+
+def read_timing(path: Path) -> Timing | None:
+    """The measurement that was kept, if any.
+
+    Raises:
+        DataError: the file is something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        seconds = {name: (own, other) for name, (own, other) in values.pop("seconds").items()}
+        return Timing(**values, seconds=seconds)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no measurement of deepscan ({error}); delete it") from error
+
+
+def table(timing: Timing | None) -> Table:
+    """Counts for the paper's tower, and time as ratios to Effort where it was measured."""
+    study = STUDIES["table-5"]
+    assert study.published is not None
+    figures = study.published.figures()
+    columns = (
+        "trainable, M",
+        "GFLOPs as fvcore counts",
+        "GFLOPs, complete",
+        "time per epoch, ratio to Effort",
+    )
+    base = figures[REFERENCE]["epoch_seconds"]
+    rows: list[tuple[str, tuple[Cell | str | None, ...]]] = []
+    for row, run in study.rows.items():
+        changes = {k: v for k, v in RUNS[run].items() if k in ("adapter", "token")}
+        counted = size(DetectorSettings(tower=PUBLISHED_TOWER, **changes))
+        stated = figures[row]
+        published = stated["epoch_seconds"] / base
+        time_cell = (
+            Cell(1.0, published=published) if run == REFERENCE else Cell(None, published=published)
+        )
+        if timing is not None and run != REFERENCE:
+            time_cell = Cell.of(ratio(*timing.seconds[run]), published)
+        rows.append(
+            (
+                row,
+                (
+                    Cell(counted.trained / 1e6, published=stated["trainable_millions"], digits=4),
+                    Cell(counted.flops_fvcore / 1e9, published=stated["gflops"], digits=2),
+                    Cell(counted.flops_complete / 1e9, digits=2),
+                    time_cell,
+                ),
+            )
+        )
+    notes = [
+        f"Counted for {PUBLISHED_TOWER}, heads and query tokens included. As fvcore counts: two FLOPs a"
+        " multiply-accumulate, scaled_dot_product_attention left out; complete: with it.",
+        *(f"{adapter}: {why}." for adapter, why in EXPLAINED.items()),
+        f"The paper's epoch with Effort takes {base:.0f} s ({EPOCH:,} crops).",
+    ]
+    if timing is None:
+        notes.append("Time was not measured; --train measures it.")
+    else:
+        every = [s for _, reference in timing.seconds.values() for s in reference]
+        seconds = median(every) / timing.batch * EPOCH
+        notes.append(
+            f"Time measured with {timing.tower} on {timing.device}, batches of {timing.batch}, steps of each"
+            " method in turn with Effort's; brackets: 95 % intervals of the median ratio. An epoch with"
+            f" Effort takes {seconds:,.0f} s there, reading of crops left out."
+        )
+    return Table("table-5", study.title, columns, tuple(rows), tuple(notes))

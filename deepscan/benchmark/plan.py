@@ -1,0 +1,86 @@
+"""What `deepscan benchmark` would do, and about how long that would take on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deepscan.benchmark import predict
+from deepscan.benchmark.datasets import SETS, present
+from deepscan.benchmark.run import Request
+from deepscan.benchmark.runs import Run, Shelf, seconds_a_step, steps_of
+from deepscan.benchmark.studies import Study, study
+from deepscan.benchmark.tables import Cell, Table
+from deepscan.training.run import shown
+
+Rows = list[tuple[str, tuple[Cell | str | None, ...]]]
+
+
+def plan(request: Request) -> Table:
+    """What `benchmark` would train and score, and about how long that would take here.
+
+    Steps and crops a second are taken from finished runs' logs, or measured on a few.
+
+    Raises:
+        DataError: none of the sets is there.
+    """
+    asked = [study(name) for name in request.studies]
+    shelf = Shelf(request.out / "runs", request.recipe)
+    names = dict.fromkeys(run for s in asked if s.kind != "efficiency" for run in s.rows.values())
+    runs = [shelf.run(name, seed) for seed in request.seeds for name in names]
+    told, seconds = _training(request, runs)
+    if not request.tabulate:
+        judged, more = _scoring(request, asked, runs)
+        told, seconds = told + judged, seconds + more
+    told.append(("together", (None, None, _time(seconds))))
+    note = "Estimates: from finished runs' logs, else measured on a few steps and batches here and now."
+    return Table("plan", "What would run", ("state", "how much", "time"), tuple(told), (note,))
+
+
+def _training(request: Request, runs: Sequence[Run]) -> tuple[Rows, float]:
+    if request.recipe is None or not runs:
+        return [(_named(run), (run.state, "", "")) for run in runs], 0.0
+    paces, crops = seconds_a_step(runs), len(shown(request.recipe)[0])
+    told: Rows = []
+    total = 0.0
+    for run in runs:
+        steps = steps_of(run, crops)
+        seconds = 0.0 if run.state == "finished" else steps * paces[run.name]
+        total += seconds
+        told.append((_named(run), (run.state, f"{steps} steps", _time(seconds))))
+    return told, total
+
+
+def _named(run: Run) -> str:
+    return f"train {run.name}, seed {run.settings.seed}"
+
+
+def _scoring(request: Request, asked: Sequence[Study], runs: Sequence[Run]) -> tuple[Rows, float]:
+    scored = [s for s in asked if s.kind in ("auc", "curve")]
+    names = dict.fromkeys(name for s in scored for name in s.sets)
+    sets = request.sets if request.sets is not None else tuple(SETS[name] for name in names)
+    if not sets:
+        return [], 0.0
+    found, skipped = present(sets, request.root, skip_missing=True)
+    if asked:
+        done = [run for run in runs if run.state == "finished"]
+        judges = [predict.judge(str(r.checkpoint), r.name, r.settings.seed) for r in done]
+    else:
+        judges = [predict.judge(name) for name in request.weights]
+    anyone = judges[0] if judges else predict.judge("default")
+    pace = predict.speed(anyone, found[0], request.scoring, request.workers)
+    known = request.out / "predictions"
+    told: Rows = []
+    total = 0.0
+    for crops in found:
+        left = sum(len(predict.missing(known, judge, crops)[0]) for judge in judges)
+        left += len(crops.rows) * (len(runs) - len(judges) if asked else 0)
+        total += left / pace
+        told.append((f"score {crops.test_set.short}", (None, f"{left} crops", _time(left / pace))))
+    told += [(f"score {name}", ("missing", None, None)) for name in skipped]
+    return told, total
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

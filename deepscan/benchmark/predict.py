@@ -1,0 +1,277 @@
+"""Checkpoints + crops -> predictions, once: what is there already is never scored again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from deepscan.benchmark import predictions
+from deepscan.benchmark.datasets import Crops, official
+from deepscan.benchmark.looks import (
+    Looks,
+    looked_at,
+    looks_file,
+    read_looks,
+    shrunk,
+    thumbnail,
+    write_looks,
+)
+from deepscan.benchmark.predictions import AVERAGED, PLAIN
+from deepscan.config import Scoring
+from deepscan.distortions import Distortion
+from deepscan.files import sha256
+from deepscan.manifest import Cropless, CropRow, read_cropless, read_crops
+from deepscan.model.detector import Detector
+from deepscan.model.header import read_header
+from deepscan.pipeline import load_detector, weights_file
+from deepscan.prepare import PrepareSettings, cores, prepare
+from deepscan.training.data import picture, pictures
+from deepscan.training.losses import fake_likelihood
+
+# Crops between two parts written: what a killed run loses at most.
+PART = 4096
+ZOOM = 0.9  # share of the crop's side that the second scale of averaging keeps
+VIEWS_AVERAGED = 4  # forward passes a crop: two scales, each mirrored too
+PROTOTYPES = 8  # crops of each class that FLCL's prototypes come from: half a batch of the method's
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A checkpoint to be asked, and the name its predictions carry."""
+
+    name: str
+    checkpoint: Path
+    weights: str  # its SHA-256
+    seed: int | None = None
+
+
+def judge(weights: str, name: str | None = None, seed: int | None = None) -> Judge:
+    """The checkpoint that --weights means, under its own name or another.
+
+    Raises:
+        WeightsError: it is not there or not deepscan's.
+    """
+    path = weights_file(weights)
+    return Judge(name or read_header(path).name, path, sha256(path), seed)
+
+
+def missing(
+    folder: Path, asked: Judge, crops: Crops, view: str = PLAIN
+) -> tuple[list[CropRow], list[Cropless]]:
+    """The rows of a set that `folder` holds no predictions of, by whole videos."""
+    known = predictions.done(predictions.read(folder), asked.weights, crops.test_set.short, view)
+    rows = [row for row in crops.rows if row.video not in known]
+    return rows, [video for video in crops.cropless if video.video not in known]
+
+
+def score(
+    folder: Path,
+    asked: Judge,
+    crops: Crops,
+    scoring: Scoring,
+    workers: int,
+    view: str = PLAIN,
+    change: Distortion | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Score what is missing of a set into the predictions in `folder`; how many crops that was.
+
+    Frames of many videos share batches, read ahead by `workers` processes. A run broken off has
+    written its finished videos, but for the last few thousand crops.
+
+    Args:
+        view: the name its rows carry; AVERAGED averages over mirrored and zoomed copies.
+        change: what is done to each crop first.
+
+    Raises:
+        DataError: a crop cannot be read.
+        WeightsError, OutputError.
+    """
+    rows, cropless = missing(folder, asked, crops, view)
+    if not rows and not cropless:
+        return 0
+    detector, header, _, _ = load_detector(
+        Scoring(
+            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
+        )
+    )
+    own = {
+        "set": crops.test_set.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
+        "threshold": (header.calibration or {}).get("high"), "view": view,
+    }  # fmt: skip
+    waiting: list[tuple[CropRow, float]] = []
+    finished = 0
+    for logits in _logits(detector, rows, scoring.batch, workers, view == AVERAGED, change):
+        waiting += zip(rows[finished : finished + len(logits)], logits.tolist(), strict=True)
+        finished += len(logits)
+        if len(waiting) >= PART and finished < len(rows):
+            last = rows[finished].video  # its other crops are still to come
+            ready = [pair for pair in waiting if pair[0].video != last]
+            if ready:
+                _write(folder, own, ready, ())
+                waiting = waiting[len(ready) :]
+        if progress is not None:
+            progress(f"scoring {crops.test_set.short}", finished, len(rows))
+    _write(folder, own, waiting, cropless)
+    return len(rows)
+
+
+def _write(
+    folder: Path,
+    own: dict[str, Any],
+    pairs: Sequence[tuple[CropRow, float]],
+    cropless: Sequence[Cropless],
+) -> None:
+    rows = [
+        {
+            **own, "video": r.video, "label": r.label, "method": r.method, "split": r.split, "frame": r.frame,
+            "time": r.time, "face_size": r.face_size, "logit": logit, "state": "scored", "track": None,
+        }
+        for r, logit in pairs
+    ] + [
+        {
+            **own, "video": v.video, "label": v.label, "method": v.method, "split": v.split, "frame": None,
+            "time": None, "face_size": None, "logit": None, "state": v.state, "track": None,
+        }
+        for v in cropless
+    ]  # fmt: skip
+    predictions.append(
+        folder, {name: [row[name] for row in rows] for name in predictions.SCHEMA.names}
+    )
+
+
+def _logits(
+    detector: Detector,
+    rows: Sequence[CropRow],
+    batch: int,
+    workers: int,
+    averaged: bool,
+    change: Distortion | None,
+) -> Iterator[Float[np.ndarray, " b"]]:
+    """Logits of all rows' crops, a batch at a time."""
+    with torch.inference_mode():
+        for crops in pictures(rows, batch, workers, change):
+            looks = averaged_views(crops) if averaged else [crops]
+            found = [detector(look).logit.float() for look in looks]
+            yield torch.stack(found).mean(0).cpu().numpy().astype(float)
+
+
+def averaged_views(crops: UInt8[Tensor, "b h w 3"]) -> list[UInt8[Tensor, "b _h _w 3"]]:
+    """Each crop as it is and its middle, both also mirrored; the detector brings them to its own size."""
+    side = crops.shape[1]
+    margin = round(side * (1 - ZOOM) / 2)
+    scales = [crops, crops[:, margin : side - margin, margin : side - margin].contiguous()]
+    return [view for scale in scales for view in (scale, scale.flip(2))]
+
+
+# --- where a detector looks ------------------------------------------------------------------------
+
+
+def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> Looks:
+    """A detector's attention on some crops of a set, kept in `folder`; looked at once.
+
+    For FLCL's delta the prototypes are those of 8 real and 8 manipulated crops at a time, as in training: a
+    checkpoint holds none.
+    """
+    path = looks_file(folder, asked.name, asked.seed, crops.test_set.short, asked.weights)
+    if path.is_file():
+        return read_looks(path)
+    rows = _in_turn(looked_at(crops.rows))
+    detector, _, _, _ = load_detector(
+        Scoring(
+            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
+        )
+    )
+    labels = torch.tensor([row.label for row in rows])
+    queries, cls, delta = list[Tensor](), list[Tensor](), list[Tensor]()
+    beside: Tensor | None = None
+    with torch.inference_mode():
+        for i, batch in enumerate(pictures(rows, 2 * PROTOTYPES, workers)):
+            answer, of = detector(batch), labels[2 * PROTOTYPES * i :][: len(batch)]
+            cls.append(answer.cls_attention.float().cpu())
+            if answer.query_attention is not None:
+                queries.append(answer.query_attention.float().cpu())
+            patches = answer.patches
+            beside = patches[of == 0] if (of == 0).any() else beside
+            delta.append(_delta(patches, of, beside).cpu())
+    pixels = [picture(row) for row in rows]
+    found = Looks(
+        asked.name,
+        [row.video for row in rows],
+        labels.numpy(),
+        torch.cat(queries).numpy() if queries else np.zeros((0, 0, 0), np.float32),
+        torch.cat(cls).numpy(),
+        torch.cat(delta).numpy(),
+        np.stack([shrunk(mask) for _, mask in pixels]),
+        np.array([row.mask is not None for row in rows]),
+        np.stack([thumbnail(crop) for crop, _ in pixels]),
+    )
+    write_looks(path, found)
+    return found
+
+
+def _in_turn(rows: Sequence[CropRow]) -> list[CropRow]:
+    """PROTOTYPES real crops, as many manipulated ones, and so on: what each forward pass is to see."""
+    sides = [[row for row in rows if row.label == label] for label in (0, 1)]
+    starts = range(0, max(map(len, sides)), PROTOTYPES)
+    return [row for at in starts for side in sides for row in side[at : at + PROTOTYPES]]
+
+
+def _delta(
+    patches: Float[Tensor, "b p d"], labels: Tensor, real: Float[Tensor, "r p d"] | None
+) -> Float[Tensor, "b p"]:
+    """FLCL's delta of the manipulated crops' patches; nan for real ones, and where no real ones were seen."""
+    found = torch.full(patches.shape[:2], torch.nan)
+    fake = patches[labels == 1]
+    if real is not None and len(fake):
+        of = torch.tensor([0] * len(real) + [1] * len(fake))
+        found[labels == 1] = fake_likelihood(torch.cat([real, fake]), of).delta.float().cpu()
+    return found
+
+
+# --- how long it takes -----------------------------------------------------------------------------
+
+
+def speed(asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> float:
+    """Crops a second, measured on up to eight batches after one that warms up: for estimates."""
+    detector, _, _, _ = load_detector(
+        Scoring(
+            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
+        )
+    )
+    rows = (crops.rows * (9 * scoring.batch))[: 9 * scoring.batch]
+    begun, count = 0.0, 0
+    for i, logits in enumerate(_logits(detector, rows, scoring.batch, workers, False, None)):
+        if i == 0:
+            begun = time.perf_counter()
+        else:
+            count += len(logits)
+    return count / (time.perf_counter() - begun)
+
+
+def distorted(
+    crops: Crops, distortion: Distortion, root: Path | None, folder: Path, progress: Progress | None
+) -> Crops:
+    """The same test videos, cut anew after their frames were distorted; kept in `folder` for the next time.
+
+    Raises:
+        DataError: the set's videos are not there in its official layout.
+    """
+    source = official(crops.test_set, root)
+    out = folder / f"{distortion.kind}-{distortion.level}"
+    prepare(source, out, PrepareSettings(jobs=cores(), distortion=distortion), progress)
+    wanted = {row.video for row in crops.rows} | {video.video for video in crops.cropless}
+    names = [n for n in crops.test_set.listings if (out / f"{n}.json").is_file()]
+    rows = [r for r in read_crops(out, names) if r.video in wanted and r.split == "test"]
+    without = [v for v in read_cropless(out, names) if v.split == "test"]
+    return Crops(crops.test_set, out, rows, without)

@@ -1,0 +1,274 @@
+"""Predictions -> tables: which numbers stand where, against what, and what must be said beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from deepscan.benchmark import evaluation, predictions
+from deepscan.benchmark.evaluation import Estimate, Videos, mean
+from deepscan.benchmark.predictions import Foreign, Scored
+from deepscan.benchmark.studies import Study, peer_notes, peers
+from deepscan.benchmark.tables import CAVEAT, Cell, Table, plain_name
+from deepscan.errors import DataError
+
+PROTOCOL_WORDS = {
+    "deepscan": "deepscan's protocol: a video is its identity, {frames} crops evenly, mean of logits",
+    "deepfakebench": "DeepfakeBench's protocol: videos merged by folder name, first {frames} crops, mean of"
+    " probabilities",
+}
+INTERVALS = (
+    "Brackets: 95 % bootstrap intervals over videos, stratified by class, of gains paired; they say what"
+    " other videos would do, not another seed of training."
+)
+
+# One detector's answers by set, a Scored for each seed.
+Answers = Mapping[str, Sequence[Scored]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How predictions are judged, and what is to be said beside every table."""
+
+    sets: tuple[str, ...]
+    protocol: str = "deepscan"
+    frames: int = evaluation.FRAMES
+    notes: tuple[str, ...] = field(default=())
+
+    def words(self) -> tuple[str, ...]:
+        """The notes of a table judged so."""
+        return (
+            f"Video AUC by {PROTOCOL_WORDS[self.protocol].format(frames=self.frames)}.",
+            INTERVALS,
+            *self.notes,
+        )
+
+
+def answers(
+    table: pa.Table,
+    detector: str,
+    sets: Sequence[str],
+    seeds: Sequence[int | None] = (None,),
+    view: str = predictions.PLAIN,
+) -> Answers:
+    """What there is of a detector, by set."""
+    found: dict[str, list[Scored]] = {}
+    for name in sets:
+        for seed in seeds:
+            one = predictions.scored(table, name, detector, seed, view)
+            if one is not None:
+                found.setdefault(name, []).append(one)
+    return found
+
+
+def foreign_answers(foreign: Foreign, ours: Answers) -> Answers:
+    """Another tool's answers on the sets that deepscan was judged on.
+
+    Raises:
+        DataError: its names fit none of them, or fit several videos.
+    """
+    found: dict[str, list[Scored]] = {}
+    problems = []
+    for name, of_seeds in ours.items():
+        try:
+            found[name] = [predictions.match(foreign, of_seeds[0])]
+        except DataError as error:
+            problems.append(error)
+    if not found:
+        raise (
+            problems[0]
+            if problems
+            else DataError(f"{foreign.file}: there is nothing to match it with")
+        )
+    return found
+
+
+# --- AUC by set ------------------------------------------------------------------------------------
+
+
+def auc_table(
+    name: str,
+    title: str,
+    rows: Mapping[str, Answers],
+    rule: Rule,
+    against: Mapping[str, str | None],
+    published: Mapping[str, Mapping[str, float]] | None = None,
+    with_peers: bool = False,
+) -> Table:
+    """Video AUC of each row on each set, on average and pooled, and the gain over another row.
+
+    Averages stand where every set was scored. Published averages are shown where the sets are those they
+    were taken over.
+    """
+    published = published or {}
+    judged = {row: _videos(found, rule) for row, found in rows.items()}
+    columns = [*rule.sets, "avg", "pooled"]
+    compared = any(against.get(row) for row in rows)
+    told: list[tuple[str, tuple[Cell | str | None, ...]]] = []
+    for row, own in judged.items():
+        figures = published.get(row, {})
+        estimates = {s: mean([evaluation.auc(v) for v in found]) for s, found in own.items()}
+        cells: list[Cell | str | None] = [
+            Cell.of(estimates[s], figures.get(s), n=len(own[s][0].names))
+            if s in estimates
+            else Cell(None, published=figures[s])
+            if s in figures
+            else None
+            for s in rule.sets
+        ]
+        cells += _overall(own, estimates, rule, figures)
+        if compared:
+            cells += _gain(own, judged.get(against.get(row) or "", {}), against.get(row), rule)
+        told.append((row, tuple(cells)))
+    if compared:
+        columns += ["gain, on average", "over"]
+    notes = list(rule.words())
+    if any(set(rule.sets) & set(figures) for figures in published.values()):
+        notes.append(CAVEAT)
+    if with_peers:
+        told += _peer_rows(rule, len(columns))
+        notes += [f"{peer}: {note}" for peer, note in peer_notes().items()] + [CAVEAT]
+    notes += _counted(rows, rule)
+    if rule.protocol != "deepscan":
+        name, title = f"{name}-{rule.protocol}", f"{title}, by DeepfakeBench's protocol"
+    return Table(name, title, tuple(columns), tuple(told), tuple(dict.fromkeys(notes)))
+
+
+def study_table(
+    name: str, study: Study, table: pa.Table, rule: Rule, seeds: Sequence[int | None]
+) -> Table:
+    """The table of a study: its rows are runs' names in the predictions."""
+    rows = {row: answers(table, run, rule.sets, seeds) for row, run in study.rows.items()}
+    against = {row: study.other(row) for row in study.rows}
+    published = study.published.figures() if study.published else {}
+    return auc_table(name, study.title, rows, rule, against, published)
+
+
+def _videos(found: Answers, rule: Rule) -> dict[str, list[Videos]]:
+    return {
+        name: [evaluation.videos(one, rule.protocol, rule.frames) for one in of_seeds]
+        for name, of_seeds in found.items()
+    }
+
+
+def _overall(
+    own: Mapping[str, list[Videos]],
+    estimates: Mapping[str, Estimate],
+    rule: Rule,
+    figures: Mapping[str, float],
+) -> list[Cell | str | None]:
+    """Average over the sets, and the pooled AUC."""
+    if set(own) != set(rule.sets):
+        return [None, None]
+    same = set(figures) - {"avg"} == set(rule.sets)
+    average = Cell.of(mean(list(estimates.values())), figures.get("avg") if same else None)
+    seeds = min(len(found) for found in own.values())
+    whole = [evaluation.pooled([own[s][i] for s in rule.sets]) for i in range(seeds)]
+    return [average, Cell.of(mean(whole))]
+
+
+def _gain(
+    own: Mapping[str, list[Videos]],
+    other: Mapping[str, list[Videos]],
+    named: str | None,
+    rule: Rule,
+) -> list[Cell | str | None]:
+    """The gain over another row, averaged over the sets and seeds that both have."""
+    both = [s for s in rule.sets if s in own and s in other]
+    if not named or not both:
+        return [None, named]
+    gains, videos = [], 0
+    for name in both:
+        found = [
+            evaluation.gain(ours, theirs)
+            for ours, theirs in zip(own[name], _repeated(other[name], len(own[name])), strict=True)
+        ]
+        gains.append(mean([estimate for estimate, _ in found]))
+        videos += found[0][1]
+    return [Cell.of(mean(gains), signed=True, n=videos), named]
+
+
+def _repeated(found: list[Videos], count: int) -> list[Videos]:
+    """One for each seed; a detector without seeds stands beside each."""
+    return found * count if len(found) == 1 else found[:count]
+
+
+def _peer_rows(rule: Rule, width: int) -> list[tuple[str, tuple[Cell | str | None, ...]]]:
+    told: list[tuple[str, tuple[Cell | str | None, ...]]] = []
+    for peer, figures in peers().items():
+        shown = [Cell(None, published=figures[s]) if s in figures else None for s in rule.sets]
+        if any(shown):
+            told.append((peer, (*shown, *[None] * (width - len(shown)))))
+    return told
+
+
+def _counted(rows: Mapping[str, Answers], rule: Rule) -> list[str]:
+    """What was not scored, by set, in words."""
+    told: dict[str, str] = {}
+    for row, found in rows.items():
+        for name, of_seeds in found.items():
+            counts = evaluation.counts(of_seeds[0])
+            if counts["faceless"] or counts["failed"]:
+                both = mean([_with_cropless(one, rule) for one in of_seeds])
+                told.setdefault(
+                    name,
+                    f"{name}: {counts['scored']} videos scored, {counts['faceless']} without a face,"
+                    f" {counts['failed']} failed; these are left out above.",
+                )
+                told[name] += f" With them counted as logit 0: {row} {both.value:.3f}."
+    return list(told.values())
+
+
+def _with_cropless(one: Scored, rule: Rule) -> Estimate:
+    return evaluation.auc(evaluation.with_cropless(evaluation.videos(one, frames=rule.frames), one))
+
+
+# --- all measures, robustness, averaging -----------------------------------------------------------
+
+
+def measures_table(detector: str, found: Answers, rule: Rule) -> Table:
+    """Every measure of one detector, a column a set; of several seeds the first."""
+    by_set = {
+        name: evaluation.measures(of_seeds[0], rule.frames) for name, of_seeds in found.items()
+    }
+    names = list(dict.fromkeys(measure for told in by_set.values() for measure in told))
+    rows: list[tuple[str, tuple[Cell | str | None, ...]]] = []
+    for state in ("scored", "faceless", "failed"):
+        row = f"videos {'without a face' if state == 'faceless' else state}"
+        rows.append((row, tuple(str(evaluation.counts(s[0])[state]) for s in found.values())))
+    for measure in names:
+        cells = [Cell.of(told[measure]) if measure in told else None for told in by_set.values()]
+        rows.append((measure, tuple(cells)))
+    notes = (
+        *rule.words(),
+        "Accuracy is at logit 0, probability 0.5; where the checkpoint carries a calibration also at its"
+        " threshold. ECE, Brier and Cllr take a video's mean logit for its log odds.",
+    )
+    return Table(
+        f"measures-{plain_name(detector)}",
+        f"{detector}: all measures",
+        tuple(by_set),
+        tuple(rows),
+        notes,
+    )
+
+
+def views_table(
+    name: str,
+    title: str,
+    table: pa.Table,
+    detector: str,
+    views: Sequence[str],
+    rule: Rule,
+    notes: Sequence[str] = (),
+) -> Table:
+    """One detector under several views, each held against the crops as they are."""
+    rows = {
+        view or "as they are": answers(table, detector, rule.sets, view=view)
+        for view in ("", *views)
+    }
+    against = dict.fromkeys(rows, "as they are") | {"as they are": None}
+    told = auc_table(f"{name}-{plain_name(detector)}", title, rows, rule, against)
+    return Table(told.name, told.title, told.columns, told.rows, (*told.notes, *notes))

@@ -1,0 +1,287 @@
+"""`deepscan benchmark`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+from deepscan.cli.console import progress_bars, say
+from deepscan.errors import SettingsError
+
+if TYPE_CHECKING:
+    from deepscan.benchmark.datasets import TestSet
+    from deepscan.benchmark.tables import Table
+    from deepscan.training.settings import TrainSettings
+
+
+class Protocol(StrEnum):
+    """What --protocol takes."""
+
+    deepscan = "deepscan"
+    deepfakebench = "deepfakebench"
+
+
+def benchmark(
+    datasets: Annotated[
+        str | None,
+        Option(
+            help="Short names, as in cdf2,dfdc (see deepscan datasets); all: the paper's ten; NAME=FOLDER:"
+            " crops of your own. [a study's own]"
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        Option(help="Detectors to judge: shipped names or checkpoints; repeat it. [default]"),
+    ] = None,
+    table: Annotated[
+        list[int] | None,
+        Option(min=1, max=5, help="The paper's supplement, Table 1 to 5; repeat it."),
+    ] = None,
+    figure: Annotated[
+        list[int] | None, Option(min=1, max=4, help="Its Figure 1 to 4; repeat it.")
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        Option(help="components, cross-manipulation, methods, or all studies; repeat it."),
+    ] = None,
+    train: Annotated[
+        bool, Option("--train", help="Train what runs are missing; measure Table 5's times.")
+    ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="List what would run, with an estimate of time.")
+    ] = False,
+    data: Annotated[
+        Path | None, Option(help="Prepared crops that runs learn from. [FF++ c23 under the root]")
+    ] = None,
+    config: Annotated[
+        Path | None, Option(help="TOML file of training settings.", metavar="FILE")
+    ] = None,
+    steps: Annotated[int | None, Option(help="Stop training after so many.")] = None,
+    seeds: Annotated[
+        str, Option(help="Of training, as in 0,1,2; values are means over them.")
+    ] = "0",
+    other: Annotated[
+        list[str] | None,
+        Option(
+            help="Another tool's predictions, CSV or Parquet of video, frame, score.",
+            metavar="NAME=FILE",
+        ),
+    ] = None,
+    protocol: Annotated[
+        Protocol, Option(help="deepfakebench: its rules beside deepscan's.")
+    ] = Protocol.deepscan,
+    frames: Annotated[int, Option(help="Crops of a video that count.", min=1)] = 32,
+    skip_missing: Annotated[
+        bool, Option("--skip-missing", help="Go on without sets that are not here, and say so.")
+    ] = False,
+    tabulate: Annotated[
+        bool,
+        Option("--tabulate", help="Only tell what --out holds; no media, no detector is opened."),
+    ] = False,
+    distortions: Annotated[
+        str | None,
+        Option(
+            help="Robustness: all, or of saturation,contrast,blocks,noise,blur,pixelation,h264,jpeg,resize."
+        ),
+    ] = None,
+    localisation: Annotated[
+        bool, Option("--localisation", help="Hold attention against masks.")
+    ] = False,
+    averaging: Annotated[
+        bool, Option("--averaging", help="Also average over mirrored and zoomed copies.")
+    ] = False,
+    root: Annotated[
+        Path | None, Option(help="Folder of your data sets; else DEEPSCAN_DATA, deepscan.toml.")
+    ] = None,
+    out: Annotated[Path, Option(help="Runs, predictions, tables, figures; gone on with.")] = Path(
+        "benchmark"
+    ),
+    tower: Annotated[
+        str, Option(help="Whose training steps Table 5 times.")
+    ] = "ViT-L-14-quickgelu",
+    timed: Annotated[int, Option(help="Steps of each method it times.", min=2)] = 8,
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch: Annotated[int, Option(help="Crops scored at once.", min=1)] = 64,
+    workers: Annotated[int | None, Option(help="Processes that read crops. [by cores]")] = None,
+    offline: Annotated[bool, Option("--offline", help="Never fetch the CLIP base.")] = False,
+    json: Annotated[
+        bool, Option("--json", help="The tables as one JSON document to stdout.")
+    ] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+) -> None:
+    """Judge detectors by the field's protocols, and make the paper's tables and figures anew.
+
+    Crops are scored once into OUT/predictions; tables (Markdown, CSV, LaTeX, JSON) and figures (PNG, SVG)
+    come from there, each number with its interval and beside the published one.
+
+    deepscan benchmark --datasets cdf2,dfdc --weights runs/lora-global/detector.safetensors
+
+    deepscan benchmark --table 1 --train
+    """
+    from datetime import UTC, datetime
+
+    from deepscan.benchmark.run import Request
+    from deepscan.benchmark.run import benchmark as run
+    from deepscan.benchmark.studies import STUDIES
+    from deepscan.config import Scoring
+    from deepscan.training.settings import default_workers
+
+    studies = [f"table-{n}" for n in table or ()] + [f"figure-{n}" for n in figure or ()]
+    studies += list(STUDIES) if "all" in (study or ()) else study or []
+    studies = list(dict.fromkeys(studies))
+    _check(studies, datasets, weights, train, other, distortions, averaging)
+    sets, place = _sets(datasets, root, studies, tabulate)
+    request = Request(
+        out=out,
+        sets=sets,
+        root=place,
+        weights=tuple(weights or ["default"]),
+        foreign=tuple(_named(word) for word in other or ()),
+        studies=tuple(studies),
+        recipe=_recipe(
+            data, config, steps, device, offline, place, studies, tabulate, train or dry_run
+        ),
+        seeds=_seeds(seeds),
+        train=train,
+        protocols=tuple(dict.fromkeys(("deepscan", protocol.value))),
+        frames=frames,
+        skip_missing=skip_missing,
+        tabulate=tabulate,
+        distortions=tuple(distortions.split(",")) if distortions else (),
+        localisation=localisation,
+        averaging=averaging,
+        scoring=Scoring(device=device, batch=batch, offline=offline),
+        workers=default_workers() if workers is None else workers,
+        timing=(tower, timed),
+        date=datetime.now(UTC).date().isoformat(),
+    )
+    if dry_run:
+        from deepscan.benchmark.plan import plan
+
+        _show([plan(request)], json)
+        return
+    tell = (lambda line: None) if quiet else say
+    with progress_bars(quiet) as bars:
+        told = run(request, tell, bars.stages("benchmark"))
+    _show(told.tables, json)
+    if not quiet:
+        say(f"written to {out}: " + ", ".join(sorted({path.stem for path in told.files})))
+
+
+def _check(
+    studies: list[str],
+    datasets: str | None,
+    weights: list[str] | None,
+    train: bool,
+    other: list[str] | None,
+    distortions: str | None,
+    averaging: bool,
+) -> None:
+    """Refuse what contradicts itself before anything is loaded."""
+    from deepscan.benchmark.studies import study
+    from deepscan.distortions import every
+
+    for name in studies:
+        study(name)
+    if studies and (weights or other or distortions or averaging):
+        raise SettingsError(
+            "a study names its own detectors: leave --weights, --other, --distortions and --averaging out, or"
+            " leave --table, --figure and --study out"
+        )
+    if not studies and datasets is None:
+        raise SettingsError(
+            "nothing to do: name --datasets, as in --datasets cdf2,dfdc, or a --table, --figure or --study"
+        )
+    if not studies and train:
+        raise SettingsError("--train trains a study's runs: name a --table, --figure or --study")
+    for kind in (distortions or "all").split(","):
+        if kind != "all":
+            every(kind)
+
+
+def _sets(
+    datasets: str | None, root: Path | None, studies: list[str], tabulate: bool
+) -> tuple[tuple[TestSet, ...] | None, Path | None]:
+    """The sets named, and the data root where one of them has to be looked for."""
+    from deepscan.benchmark.datasets import parse
+    from deepscan.config import data_root
+
+    sets = None if datasets is None else tuple(parse(datasets))
+    needed = any(s.folder is None for s in sets) if sets else any(s != "table-5" for s in studies)
+    return sets, data_root(root) if needed and not tabulate else root
+
+
+def _recipe(
+    data: Path | None,
+    config: Path | None,
+    steps: int | None,
+    device: str,
+    offline: bool,
+    root: Path | None,
+    studies: list[str],
+    tabulate: bool,
+    training: bool,
+) -> TrainSettings | None:
+    """What a study's runs share; None where nothing trains and finished runs are found by name."""
+    if tabulate or not any(name != "table-5" for name in studies):
+        return None
+    if not (training or data or config or steps):
+        return None
+    import torch
+
+    from deepscan.manifest import locate
+    from deepscan.training.settings import from_plain, told
+
+    values: dict[str, Any] = told(config)
+    if data is not None:
+        values |= {"data": data}
+    if "data" not in values:
+        if root is None:
+            raise SettingsError(
+                "runs learn from FaceForensics++ under the data root, or from --data"
+            )
+        values["dataset"] = values.get("dataset", "FaceForensics++")
+        values["data"] = (locate(root, values["dataset"]),)
+    if steps is not None:
+        values["steps"] = steps
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    values |= {"device": device, "out": Path("runs"), "offline": offline}
+    values.pop("test", None)
+    return from_plain(values, "benchmark")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError as error:
+        raise SettingsError(f"seeds: {text!r} is not like 0,1,2") from error
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, named, file = text.partition("=")
+    if not (named and name and file):
+        raise SettingsError(f"other: {text!r} is not like NAME=FILE")
+    return name, Path(file)
+
+
+def _show(tables: list[Table], json: bool) -> None:
+    from deepscan.benchmark.tables import to_dict, to_rich
+
+    if json:
+        document = {"schema": "deepscan.benchmark/1", "tables": [to_dict(t) for t in tables]}
+        typer.echo(jsonlib.dumps(document, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for one in tables:
+        console.print(to_rich(one))
+        for note in one.notes:
+            console.print(note, style="dim", markup=False, highlight=False)
+        console.print()

@@ -1,0 +1,40 @@
+"""MesoNet, the tool that comparison with others is shown with."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from deepscan import metrics
+
+SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "peers" / "mesonet.py"
+
+
+@pytest.fixture(scope="module")
+def mesonet() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mesonet", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.shared
+def test_meso4_finds_what_the_notes_with_its_weights_say(
+    mesonet: ModuleType, shared: Path, tmp_path: Path
+) -> None:
+    """0.855 video AUC on the FaceForensics++ crops with the published Meso4_F2F."""
+    out = tmp_path / "meso4.csv"
+    mesonet.main(str(shared / "peers/mesonet/Meso4_F2F.h5"), str(out), str(shared / "ffpp-crops"))
+    lines = [line.split(",") for line in out.read_text("utf-8").splitlines()]
+    assert lines[0] == ["video", "frame", "logit"]
+    videos = [line[0] for line in lines[1:]]
+    labels = np.array([int(video.startswith("fake")) for video in videos])
+    chances = 1 / (1 + np.exp(-np.array([float(line[2]) for line in lines[1:]])))
+    _, of_video, scores = metrics.video_scores(videos, labels, chances)
+    assert metrics.auc(of_video, scores) == pytest.approx(0.855, abs=0.01)
