@@ -59,6 +59,16 @@ def about_input(
         )
 
 
+def weaknesses(source: Source, track: TrackEvidence, sampled: int) -> Iterator[str]:
+    """What makes the deciding face's score less certain than those a calibration was fitted on."""
+    if len(track.frames) < FEWEST_FRAMES <= sampled:
+        yield f"few instants ({len(track.frames)})"
+    if (size := float(np.median([f.quality.face_size for f in track.frames]))) < SMALL_FACE:
+        yield f"a small face ({size:.0f} px)"
+    if source.kind == "video" and bits_per_pixel(source) < heavy(source.codec):
+        yield "heavy compression"
+
+
 def bits_per_pixel(source: Source) -> float:
     """Bits of the file per pixel and frame; sound counts too, so it is an upper bound for the picture."""
     return 8 * source.bytes / (source.frames * source.width * source.height)

@@ -41,7 +41,7 @@ from deepscan.records import (
 from deepscan.report import json as report_json
 from deepscan.stills import StillSource, is_still
 from deepscan.tracks import Follower, look_of
-from deepscan.verdict import Coverage, judge
+from deepscan.verdict import Coverage, judge, thresholds_of
 from deepscan.video import VideoSource
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def scan(
             source.source,
             coverage,
             scored,
+            thresholds_of(models.header.calibration),
             declared_duration=None
             if source.declared_duration is None
             else float(source.declared_duration),

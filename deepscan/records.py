@@ -9,6 +9,7 @@ All records are frozen; the ones with pixels print shapes instead of numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -218,16 +219,54 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a detector's video scores were found to mean on videos that it was not trained on.
+
+    `ece` and `cllr` are measured on each group of people with a map fitted on the others.
+    """
+
+    slope: float  # the log-odds of manipulation are slope * score + intercept,
+    intercept: float
+    prior: float  # where this share of all videos is manipulated
+    low: float  # thresholds of the score
+    high: float
+    fpr: float  # share of real videos at or above `high` that was aimed at
+    fnr: float  # share of manipulated videos at or below `low` that was aimed at
+    widening: float  # logits by which both move apart where the evidence is weak
+    data: str
+    real: int  # videos
+    manipulated: int
+    ece: float  # expected calibration error, 0 to 1
+    cllr: float  # cost of the log-likelihood ratios, bits; 1 is no knowledge
+
+    def __post_init__(self) -> None:
+        if not (self.slope > 0 and self.widening >= 0 and 0 < self.prior < 1):
+            raise ValueError(f"no calibration: {self}")
+
+    def probability(self, score: float) -> float:
+        """Of manipulation, for videos like those it was fitted on and its prior."""
+        return 1 / (1 + math.exp(-max(-700.0, min(700.0, self.slope * score + self.intercept))))
+
+
+@dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Video logits at or below `low` indicate nothing, at or above `high` manipulation."""
+    """Video logits at or below `low` indicate nothing, at or above `high` manipulation.
+
+    Without a `calibration` they are stand-ins.
+    """
 
     low: float
     high: float
-    provisional: bool = True
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"low threshold {self.low} is not under high threshold {self.high}")
+
+    @property
+    def provisional(self) -> bool:
+        """Whether nothing was measured to set them."""
+        return self.calibration is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,3 +482,11 @@ class Report:
     def score(self) -> float | None:
         """The video's logit; None where nothing could be assessed."""
         return self.evidence.scores.video if self.evidence.scores else None
+
+    @property
+    def probability(self) -> float | None:
+        """Of manipulation, as the detector's calibration has it; None without one, or without a score."""
+        calibration = self.evidence.thresholds.calibration
+        if calibration is None or self.score is None:
+            return None
+        return calibration.probability(self.score)

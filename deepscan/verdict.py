@@ -10,8 +10,9 @@ from fractions import Fraction
 import numpy as np
 
 from deepscan import timeline
-from deepscan.cautions import about_faces, about_input, about_scores
+from deepscan.cautions import about_faces, about_input, about_scores, weaknesses
 from deepscan.records import (
+    Calibration,
     DecodeCount,
     Evidence,
     FrameEvidence,
@@ -24,9 +25,9 @@ from deepscan.records import (
     VerdictName,
 )
 
-# Stand-ins until a checkpoint carries a calibration: a logit of 1 is odds of e to 1 as trained, which
-# is no statement about the world. Every output says "uncalibrated, provisional" beside them.
-PROVISIONAL = Thresholds(low=-1.0, high=1.0, provisional=True)
+# Stand-ins for a checkpoint without a calibration: a logit of 1 is odds of e to 1 as trained, which is no
+# statement about the world. Every output says "uncalibrated, provisional" beside them.
+PROVISIONAL = Thresholds(low=-1.0, high=1.0)
 
 # The finder is this sure of a face at least once while it is followed; of hands and patterns it is not
 # (folded hands in one of our test clips reached 0.988): such a track carries no score.
@@ -45,6 +46,13 @@ class Coverage:
     cuts: tuple[Fraction, ...] = ()  # times of the first sampled instants after a scene cut
 
 
+def thresholds_of(calibration: Calibration | None) -> Thresholds:
+    """A detector's thresholds, stand-ins where it was not calibrated."""
+    if calibration is None:
+        return PROVISIONAL
+    return Thresholds(calibration.low, calibration.high, calibration)
+
+
 def judge(
     source: Source,
     coverage: Coverage,
@@ -55,11 +63,21 @@ def judge(
     """All evidence about one input.
 
     The video's score is the highest track score (mean of frame logits) among tracks with enough
-    evidence; the mean over each frame's largest face, the paper's rule, stands beside it.
+    evidence; the mean over each frame's largest face, the paper's rule, stands beside it. Where the
+    evidence is weak, calibrated thresholds move apart by what such material was seen to move scores.
     """
     tracks = build_tracks(frames, coverage.instants, thresholds, coverage.cuts)
     scores = score(tracks, coverage.instants, thresholds)
-    verdict = decide(scores, coverage, tracks, thresholds)
+    weak: tuple[str, ...] = ()
+    if scores is not None and (calibration := thresholds.calibration) is not None:
+        (deciding,) = (track for track in tracks if track.id == scores.track)
+        weak = tuple(weaknesses(source, deciding, coverage.decoding.sampled))
+        if weak and calibration.widening:
+            by = calibration.widening
+            thresholds = Thresholds(thresholds.low - by, thresholds.high + by, calibration)
+            tracks = build_tracks(frames, coverage.instants, thresholds, coverage.cuts)
+            scores = score(tracks, coverage.instants, thresholds)
+    verdict = decide(scores, coverage, tracks, thresholds, weak)
     return Evidence(
         decoding=coverage.decoding,
         frames_with_face=coverage.frames_with_face,
@@ -170,8 +188,13 @@ def decide(
     coverage: Coverage,
     tracks: Sequence[TrackEvidence],
     thresholds: Thresholds,
+    weak: Sequence[str] = (),
 ) -> Verdict:
-    """The verdict. Without scores it says why there are none; a missing score is never a number."""
+    """The verdict. Without scores it says why there are none; a missing score is never a number.
+
+    Args:
+        weak: what made calibrated thresholds move apart.
+    """
     decoding = coverage.decoding
     if scores is None:
         if decoding.decoded == 0:
@@ -205,21 +228,22 @@ def decide(
             f"No face was found in {decoding.decoded} frames; nothing was judged.",
         )
     what = f"The mean logit of face {scores.track} is {scores.video:+.2f}"
+    apart = f" The thresholds stand further apart because of {' and '.join(weak)}." if weak else ""
     if scores.video >= thresholds.high:
         return Verdict(
             VerdictName.MANIPULATION_INDICATED,
             "score_high",
-            f"{what}, at or above the threshold of {thresholds.high:+.2f}.",
+            f"{what}, at or above the threshold of {thresholds.high:+.2f}.{apart}",
         )
     if scores.video <= thresholds.low:
         return Verdict(
             VerdictName.NO_MANIPULATION_INDICATED,
             "score_low",
             f"{what}, at or below the threshold of {thresholds.low:+.2f}."
-            " This does not show that the video is authentic.",
+            f"{apart} This does not show that the video is authentic.",
         )
     return Verdict(
         VerdictName.INCONCLUSIVE,
         "score_between",
-        f"{what}, between the thresholds of {thresholds.low:+.2f} and {thresholds.high:+.2f}.",
+        f"{what}, between the thresholds of {thresholds.low:+.2f} and {thresholds.high:+.2f}.{apart}",
     )

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -200,7 +199,7 @@ def test_fail_on_manipulation(
     from deepscan.records import Thresholds
 
     low = Thresholds(-1001.0, -1000.0)  # every score indicates manipulation
-    monkeypatch.setattr(pipeline, "judge", partial(pipeline.judge, thresholds=low))
+    monkeypatch.setattr(pipeline, "thresholds_of", lambda calibration: low)
     arguments = ["detect", str(sample), *QUICK, "--out", str(tmp_path / "out")]
     assert run(arguments) == 0
     assert run([*arguments, "--force", "--fail-on", "manipulation"]) == 10

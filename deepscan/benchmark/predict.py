@@ -107,7 +107,7 @@ def score(
     )
     own = {
         "set": crops.test_set.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
-        "threshold": (header.calibration or {}).get("high"), "view": view,
+        "threshold": None if header.calibration is None else header.calibration.high, "view": view,
     }  # fmt: skip
     waiting: list[tuple[CropRow, float]] = []
     finished = 0

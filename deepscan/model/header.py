@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from deepscan.align import CROP_SIDE, TEMPLATE
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
+from deepscan.records import Calibration
 
 # OpenAI CLIP's channel means and deviations, of RGB in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -85,7 +86,7 @@ class Header:
     base: dict[str, str]  # name and sha256
     training: dict[str, Any]  # data, its digest, recipe, seed, measured results
     licence: str
-    calibration: dict[str, Any] | None = None
+    calibration: Calibration | None = None
 
 
 def read_header(path: Path) -> Header:
@@ -105,9 +106,12 @@ def read_header(path: Path) -> Header:
             f"{path}: made for crops aligned or normalised in another way than this version's"
         )
     try:
-        fields = {k: raw[k] for k in ("name", "base", "training", "licence", "calibration")}
-        header = Header(settings=DetectorSettings(**raw["settings"]), **fields)
-    except (KeyError, TypeError, SettingsError) as error:
+        fields = {k: raw[k] for k in ("name", "base", "training", "licence")}
+        stated = raw["calibration"]
+        calibration = None if stated is None else Calibration(**stated)
+        settings = DetectorSettings(**raw["settings"])
+        header = Header(settings=settings, calibration=calibration, **fields)
+    except (KeyError, TypeError, ValueError, SettingsError) as error:
         raise WeightsMismatch(f"{path}: its header is not understood ({error})") from error
     if not header.training:
         raise WeightsMismatch(f"{path}: states no training; untrained weights are not scored")

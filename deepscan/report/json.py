@@ -93,6 +93,10 @@ def to_dict(report: Report) -> dict[str, Any]:
             "state": UNCALIBRATED if evidence.thresholds.provisional else "calibrated",
             "low": evidence.thresholds.low,
             "high": evidence.thresholds.high,
+            "probability": report.probability,
+            "measured": None
+            if evidence.thresholds.calibration is None
+            else asdict(evidence.thresholds.calibration),
         },
         "performance": performance(provenance.detector["training"]),
         "coverage": {

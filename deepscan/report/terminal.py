@@ -31,19 +31,21 @@ def summary(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Group:
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("input", overflow="fold")
-    for column, justify in (("verdict", "left"), ("logit", "right"), ("faces", "right")):
+    columns = (("verdict", "left"), ("logit", "right"), ("prob.", "right"), ("faces", "right"))
+    for column, justify in columns:
         table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("seen in", justify="right", no_wrap=True)
     notes: list[Text] = []
     for path, result in results:
         if isinstance(result, DeepscanError):
-            name, cells = VerdictName.ERROR, ("-", "-", "-")
+            name, cells = VerdictName.ERROR, ("-", "-", "-", "-")
             notes.append(Text(_printable(str(result))))  # names the input itself
         else:
             evidence = result.evidence
             name = evidence.verdict.name
             cells = (
                 "-" if result.score is None else f"{result.score:+.2f}",
+                "-" if result.probability is None else f"{result.probability:.0%}",
                 str(len(evidence.tracks)),
                 f"{evidence.frames_with_face}/{evidence.decoding.sampled}",
             )
@@ -60,6 +62,11 @@ def caption(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Text:
     words = "A logit above 0 leans to manipulated; no verdict says that a video is authentic."
     if any(report.evidence.thresholds.provisional for report in reports):
         words = f"{UNCALIBRATED}: verdicts are stand-ins. {words}"
+    if any(report.probability is not None for report in reports):
+        words += (
+            " prob.: of manipulation, were half of all videos manipulated and all like those it was"
+            " calibrated on."
+        )
     return Text(words)
 
 

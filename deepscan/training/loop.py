@@ -26,6 +26,7 @@ from deepscan.errors import DataError, SettingsError
 from deepscan.manifest import CropRow
 from deepscan.model import adapters
 from deepscan.model.detector import Answer, Detector
+from deepscan.records import Pixels
 from deepscan.training import losses
 from deepscan.training.data import Order, Twins, batches, pictures
 from deepscan.training.folder import Best, Row, RunFolder
@@ -305,12 +306,13 @@ def score(
     settings: TrainSettings,
     progress: Progress | None = None,
     stage: str = "validating",
+    change: Callable[[Pixels], Pixels] | None = None,
 ) -> Float[np.ndarray, " n"]:
-    """Logits of all rows' crops, unaugmented, in their order."""
+    """Logits of all rows' crops in their order, unaugmented, or as `change` leaves them."""
     detector.eval()
     device = detector.mean.device.type
     found: list[Tensor] = []
-    for crops in pictures(rows, settings.batch, settings.workers, blend=settings.blend):
+    for crops in pictures(rows, settings.batch, settings.workers, change, settings.blend):
         with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             found.append(detector(crops).logit.float().cpu())
         _tell(progress, stage, sum(map(len, found)), len(rows))

@@ -16,7 +16,9 @@ from deepscan.manifest import CropRow, read_crops
 from deepscan.model import adapters, checkpoint, weights
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header
-from deepscan.training.data import check_classes, split, thin
+from deepscan.records import Calibration, Pixels
+from deepscan.training import calibrate
+from deepscan.training.data import BLENDED, check_classes, split, thin
 from deepscan.training.folder import Best, RunFolder, check_digests, data_digest
 from deepscan.training.loop import Progress, Ranks, Sides, fit, ranks, score
 from deepscan.training.settings import TrainSettings
@@ -157,7 +159,7 @@ def _run(
     entry = weights.manifest().bases[settings.base]
     detector = build(settings, entry.tower, base).to(us.device)
 
-    def header(results: dict[str, Any]) -> Header:
+    def header(results: dict[str, Any], calibration: Calibration | None = None) -> Header:
         return Header(
             name=settings.name,
             settings=detector.settings,
@@ -172,6 +174,7 @@ def _run(
                 "results": results,
             },
             licence=settings.licence,
+            calibration=calibration,
         )
 
     def keep(best: Best) -> None:
@@ -199,11 +202,41 @@ def _run(
                 folder.write_predictions(name, rows, logits)
                 labels = np.array([row.label for row in rows])
                 results[name] = metrics.summary([row.video for row in rows], labels, logits, rng)
+        calibration = _calibration(stored, sides.val, settings, progress)
         checkpoint.write(
-            folder.checkpoint, checkpoint.read_tensors(folder.checkpoint), header(results)
+            folder.checkpoint,
+            checkpoint.read_tensors(folder.checkpoint),
+            header(results, calibration),
         )
         folder.write_json("results.json", results)
     return Trained(folder.folder, folder.checkpoint, results)
+
+
+def _calibration(
+    detector: Detector,
+    rows: Sequence[CropRow],
+    settings: TrainSettings,
+    progress: Progress | None,
+) -> Calibration | None:
+    """What video scores mean on the validation side: on folders with manipulations, pseudo-fakes left out."""
+    rows = [row for row in rows if row.method != BLENDED]
+    folder_of: Callable[[CropRow], str] = lambda row: row.video.split("/")[0]
+    manipulated = {folder_of(row) for row in rows if row.label == 1}
+    rows = [row for row in rows if folder_of(row) in manipulated]
+    videos, labels = [row.video for row in rows], np.array([row.label for row in rows], int)
+    groups = {row.video: f"{folder_of(row)}/{row.group}" for row in rows}
+    if min((labels == 0).sum(), (labels == 1).sum()) < calibrate.FEWEST:
+        return None
+
+    def scores(stage: str, change: Callable[[Pixels], Pixels] | None = None) -> Any:
+        return metrics.video_scores(
+            videos, labels, score(detector, rows, settings, progress, stage, change)
+        )
+
+    names, of_video, plain = scores("calibrating")
+    weak = [scores(f"calibrating: {name}", change)[2] for name, change in calibrate.WEAK.items()]
+    data = f"held-out people of {', '.join(sorted(manipulated))}"
+    return calibrate.fit(of_video, plain, [groups[name] for name in names], weak, data)
 
 
 def build(settings: TrainSettings, tower: str, base: Path | None) -> Detector:

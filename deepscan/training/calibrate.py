@@ -1,0 +1,130 @@
+"""What a detector's video scores mean, fitted on videos of people it was not trained on.
+
+A logistic map makes probabilities of scores (Platt's), and two thresholds hold the two kinds of error to
+stated rates. How far weak material moves scores is measured on the same videos, made weak.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from scipy.optimize import minimize
+
+from deepscan import metrics
+from deepscan.records import Calibration, Pixels
+from deepscan.training.augment import h264
+
+PRIOR = 0.5
+FPR = FNR = 0.05
+FEWEST = 10  # videos of each class; with fewer no 5 % can be told from 20 %
+GRADE = 0.9  # of the shifts that weak material causes, the share that the widening covers
+
+Labels = Int[np.ndarray, " v"]
+Scores = Float[np.ndarray, " v"]
+
+
+def _compressed(pixels: Pixels) -> Pixels:
+    return h264(pixels, 35)
+
+
+def _small(pixels: Pixels) -> Pixels:
+    image = Image.fromarray(pixels)
+    shrunk = image.resize((64, 64), Image.Resampling.BILINEAR)
+    return np.asarray(shrunk.resize(image.size, Image.Resampling.BICUBIC))
+
+
+# A crop of 64 pixels holds a face of about 35: below what cautions.SMALL_FACE calls small.
+WEAK: dict[str, Callable[[Pixels], Pixels]] = {
+    "H.264 at crf 35": _compressed,
+    "64 pixels a crop": _small,
+}
+
+
+def fit(
+    labels: Labels, scores: Scores, groups: Sequence[str], weak: Sequence[Scores], data: str
+) -> Calibration | None:
+    """The calibration of a detector with these video scores.
+
+    Args:
+        groups: people tied together, by video: no group is judged by a map fitted on itself.
+        weak: the same videos' scores when made weak, one array for each way.
+        data: what they are, in words.
+
+    Returns:
+        None with fewer than 10 videos of a class, in which case nothing can be said.
+    """
+    real, manipulated = int((labels == 0).sum()), int((labels == 1).sum())
+    if min(real, manipulated) < FEWEST:
+        return None
+    slope, intercept = platt(labels, scores)
+    low, high = bounds(labels, scores)
+    judged = _cross_fitted(labels, scores, np.array(groups))
+    shifts = [float(np.quantile(np.abs(s - scores), GRADE)) for s in weak]
+    return Calibration(
+        slope=slope,
+        intercept=intercept,
+        prior=PRIOR,
+        low=low,
+        high=high,
+        fpr=FPR,
+        fnr=FNR,
+        widening=max(shifts, default=0.0),
+        data=data,
+        real=real,
+        manipulated=manipulated,
+        ece=metrics.calibration_error(labels, judged, bins=10),
+        cllr=metrics.cllr(labels, judged),
+    )
+
+
+def platt(labels: Labels, scores: Scores) -> tuple[float, float]:
+    """Slope (above 0) and intercept of the log-odds, both classes weighing the same.
+
+    Source: J. Platt, "Probabilistic outputs for support vector machines", 1999: targets (n1 + 1) / (n1 + 2)
+    and 1 / (n0 + 2) instead of 1 and 0, so that classes that do not overlap give no infinite slope.
+    """
+    counts = np.array([(labels == 0).sum(), (labels == 1).sum()])
+    target = np.where(labels == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
+    weight = 0.5 / counts[labels]
+    middle, scale = float(np.median(scores)), max(float(scores.std()), 1e-6)
+
+    def loss(x: Float[np.ndarray, 2]) -> float:
+        odds = math.exp(min(x[0], 50.0)) * (scores - middle) / scale + x[1]
+        return float(weight @ (np.logaddexp(0, odds) - target * odds))
+
+    found = minimize(
+        loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10}
+    )
+    slope = math.exp(min(float(found.x[0]), 50.0)) / scale
+    return slope, float(found.x[1]) - slope * middle
+
+
+def bounds(
+    labels: Labels, scores: Scores, fpr: float = FPR, fnr: float = FNR
+) -> tuple[float, float]:
+    """Two thresholds: a share `fpr` of new real videos reaches the upper, `fnr` of manipulated the lower.
+
+    The k-th highest of n real scores is reached by a new one with a probability of k / (n + 1): k is the
+    largest that keeps this within `fpr`, at least 1. Likewise the lowest manipulated ones.
+    Source: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic Learning in a Random World", 2005 (conformal
+    prediction). Where the classes are so far apart that the two cross, what lies between is inconclusive.
+    """
+    real, manipulated = np.sort(scores[labels == 0])[::-1], np.sort(scores[labels == 1])
+    high = float(real[max(1, math.floor(fpr * (len(real) + 1))) - 1])
+    low = float(manipulated[max(1, math.floor(fnr * (len(manipulated) + 1))) - 1])
+    low, high = min(low, high), max(low, high)
+    return low, high if high > low else math.nextafter(low, math.inf)
+
+
+def _cross_fitted(labels: Labels, scores: Scores, groups: np.ndarray) -> Scores:
+    """Each video's log-odds by a map fitted on the other groups."""
+    judged = np.empty(len(scores))
+    for group in np.unique(groups):
+        own = groups == group
+        slope, intercept = platt(labels[~own], scores[~own])
+        judged[own] = slope * scores[own] + intercept
+    return judged

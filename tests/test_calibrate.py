@@ -1,0 +1,82 @@
+"""What video scores mean: a map to probabilities and two thresholds, fitted and held to by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from deepscan.training.calibrate import bounds, fit, platt
+
+
+def drawn(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Scores whose log-likelihood ratio is 3 s: normal around -1.5 and 1.5 with deviation 1."""
+    labels = np.arange(count) % 2
+    return labels, rng.normal(3.0 * labels - 1.5, 1.0)
+
+
+def test_the_map_finds_the_odds_that_scores_were_drawn_from(rng: np.random.Generator) -> None:
+    """log N(s; 1.5, 1) - log N(s; -1.5, 1) = 3 s, and 3 (s / 2 - 1) for scores twice as wide, moved by 2."""
+    labels, scores = drawn(20_000, rng)
+    slope, intercept = platt(labels, scores)
+    assert slope == pytest.approx(3, rel=0.05)
+    assert intercept == pytest.approx(0, abs=0.1)
+    slope, intercept = platt(labels, 2 * scores + 4)
+    assert slope == pytest.approx(1.5, rel=0.05)
+    assert intercept == pytest.approx(-6, abs=0.3)
+
+
+def test_the_map_does_not_follow_how_many_of_each_there_are(rng: np.random.Generator) -> None:
+    labels, scores = drawn(20_000, rng)
+    few = (labels == 0) | (rng.random(len(labels)) < 0.1)
+    assert platt(labels[few], scores[few])[1] == pytest.approx(0, abs=0.2)
+
+
+def test_classes_that_do_not_overlap_give_no_certainty() -> None:
+    """Platt's targets: with 10 of each, the farthest are 11 / 12 sure at most, as 10 right ones make it."""
+    labels = np.repeat([0, 1], 10)
+    slope, intercept = platt(labels, np.where(labels == 1, 5.0, -5.0))
+    assert 1 / (1 + math.exp(-(slope * 5 + intercept))) == pytest.approx(11 / 12, abs=1e-3)
+
+
+def test_thresholds_by_hand() -> None:
+    """Of 39 real scores 2 may be reached: 2 / 40 = 5 %; of 19 manipulated ones 1: 1 / 20 = 5 %."""
+    scores = np.concatenate([np.arange(39), np.arange(10, 29)]).astype(float)
+    labels = np.repeat([0, 1], [39, 19])
+    assert bounds(labels, scores) == (10.0, 37.0)
+
+
+def test_thresholds_keep_the_rates_they_promise(rng: np.random.Generator) -> None:
+    """Over many draws of 40 videos, 5 % of new real ones are at or above the upper threshold on average."""
+    alarms, misses = [], []
+    for _ in range(400):
+        low, high = bounds(*drawn(80, rng))
+        labels, scores = drawn(400, rng)
+        alarms.append((scores[labels == 0] >= high).mean())
+        misses.append((scores[labels == 1] <= low).mean())
+    assert np.mean(alarms) == pytest.approx(2 / 41, abs=0.008)
+    assert np.mean(misses) == pytest.approx(2 / 41, abs=0.008)
+
+
+def test_between_classes_far_apart_nothing_is_concluded() -> None:
+    labels = np.repeat([0, 1], 20)
+    scores = np.where(labels == 1, 8.0, -8.0)
+    low, high = bounds(labels, scores)
+    assert (low, high) == (-8.0, 8.0)
+
+
+def test_a_group_is_judged_by_the_others(rng: np.random.Generator) -> None:
+    """Scores that carry nothing: a map fitted on all would still look a little informed."""
+    labels = np.tile([0, 1], 40)
+    scores = rng.normal(size=80)
+    found = fit(labels, scores, [str(i // 2) for i in range(80)], [scores + 1, scores - 3], "drawn")
+    assert found is not None
+    assert found.cllr >= 1
+    assert found.widening == pytest.approx(3)
+    assert (found.real, found.manipulated, found.prior) == (40, 40, 0.5)
+
+
+def test_few_videos_give_no_calibration() -> None:
+    labels = np.repeat([0, 1], [50, 9])
+    assert fit(labels, np.zeros(59), ["a"] * 59, [], "few") is None
