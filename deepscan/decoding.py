@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -64,7 +64,11 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def decoded(
-    container: Any, stream: Any, wanted: set[int] | None = None, landing: int | None = None
+    container: Any,
+    stream: Any,
+    wanted: set[int] | None = None,
+    landing: int | None = None,
+    as_walked: Callable[[Any], bool] = lambda packet: True,
 ) -> Iterator[tuple[Any, bool]]:
     """Frames from here on in display order, each with whether it is sound.
 
@@ -76,7 +80,8 @@ def decoded(
     decoding stops once every wanted packet was handed to the decoder: the decoder then gives out what
     it still holds.
 
-    With `landing`, the first packet's dts must not be later, and frames may build on what lies before it:
+    With `landing`, the first packet's dts must not be later, and every packet must be `as_walked`: after a
+    seek some containers infer times that are other frames'. Frames may then build on what lies before:
     they are sound from the first whole picture on, or, where pictures are refreshed bit by bit, from the
     second "keyframe" on, when the refresh that began with the first is over.
     """
@@ -87,10 +92,8 @@ def decoded(
     ] = {}  # places in decoding order, by pts, of frames not yet given out
     held: deque[_Held] = deque()  # frames given out, while damage that they build on may yet come
     place, broken = 0, NEVER  # broken: where the damage began that later frames may build on
-    keys, founded = (
-        0,
-        0 if landing is None else NEVER,
-    )  # founded: where that ends which builds on more
+    sought = landing is not None
+    keys, founded = 0, NEVER if sought else 0  # founded: where that ends which builds on more
 
     def judged(packet: Any) -> Iterator[tuple[Any, bool]]:
         nonlocal broken, founded
@@ -124,6 +127,8 @@ def decoded(
             founded = min(founded, place)
         while coming and (oldest := next(iter(coming.items())))[1] < place - DECODER_HOLDS:
             del coming[oldest[0]]
+        if sought and not as_walked(packet):
+            raise Doubt
         if landing is not None and packet.dts is not None:
             if packet.dts > landing:
                 raise Doubt

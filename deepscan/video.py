@@ -52,12 +52,14 @@ class DamagedFrame:
 class _Index:
     """What the packets say. `pts` (n,) in display order; `keys` (m, 3): pts, dts and decoding position.
 
-    `position` (n,) is each frame's place in decoding order. `exact` is False when the container
-    has no usable pts: then the k-th frame to leave the decoder is shown at the k-th of `pts`.
+    `position` (n,) is each frame's place in decoding order, `size` (n,) its packet's bytes. `exact` is
+    False when the container has no usable pts: then the k-th frame to leave the decoder is shown at the
+    k-th of `pts`.
     """
 
     pts: np.ndarray
     position: np.ndarray
+    size: np.ndarray
     keys: np.ndarray
     exact: bool
     last_duration: int
@@ -224,7 +226,8 @@ class VideoSource:
         index = self._index
         index_of = {int(index.pts[i]): i for i in run} if index.exact else None
         pending = deque(run)
-        frames = decoded(container, stream, set(index_of) if index_of else None, landing)
+        wanted = set(index_of) if index_of else None
+        frames = decoded(container, stream, wanted, landing, self._as_walked)
         for order, (frame, sound) in enumerate(frames):
             if not pending:
                 return
@@ -239,6 +242,16 @@ class VideoSource:
             raise Doubt
         for i in pending:
             yield i, None
+
+    def _as_walked(self, packet: Any) -> bool:
+        """Whether this packet is the one that had its pts when all were walked."""
+        if packet.is_discard:
+            return True
+        if packet.pts is None:
+            return False
+        pts, size = self._index.pts, self._index.size
+        i = int(np.searchsorted(pts, packet.pts))
+        return i < len(pts) and bool(pts[i] == packet.pts and size[i] == packet.size)
 
     def _first_frame(self) -> tuple[Any, Pixels]:
         with self._open(careful=True) as (container, stream):
@@ -311,7 +324,8 @@ def _read_index(container: Any, stream: Any, rate: Fraction | None) -> _Index:
     for packet in packets(container, stream):
         pts, dts = (NO_TIME if t is None else t for t in (packet.pts, packet.dts))
         walked.extend((pts, dts, packet.duration or 0, packet.is_keyframe, packet.is_discard))
-    pts, dts, durations, is_key, discarded = np.array(walked, np.int64).reshape(-1, 5).T
+        walked.append(packet.size)
+    pts, dts, durations, is_key, discarded, size = np.array(walked, np.int64).reshape(-1, 6).T
     place = np.arange(len(pts))
     # Outside an edit list a frame is decoded for others' sake and never shown.
     shown = place[discarded == 0]
@@ -335,5 +349,10 @@ def _read_index(container: Any, stream: Any, rate: Fraction | None) -> _Index:
     if last <= 0 and len(order) > 1:
         last = int(np.median(np.diff(clock[order])))
     return _Index(
-        clock[order], order, np.column_stack([clock[keys], key_dts, keys]), exact, max(last, 0)
+        clock[order],
+        order,
+        size[order],
+        np.column_stack([clock[keys], key_dts, keys]),
+        exact,
+        max(last, 0),
     )
