@@ -146,7 +146,7 @@ def read_timing(path: Path) -> Timing | None:
         values: dict[str, Any] = json.loads(path.read_text("utf-8"))
         seconds = {name: (own, other) for name, (own, other) in values.pop("seconds").items()}
         return Timing(**values, seconds=seconds)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: no measurement of deepscan ({error}); delete it") from error
 
 

@@ -103,7 +103,8 @@ def auc_table(
     were taken over.
     """
     published = published or {}
-    judged = {row: _videos(found, rule) for row, found in rows.items()}
+    merged: dict[str, str] = {}
+    judged = {row: _videos(found, rule, merged) for row, found in rows.items()}
     columns = [*rule.sets, "avg", "pooled"]
     compared = any(against.get(row) for row in rows)
     told: list[tuple[str, tuple[Cell | str | None, ...]]] = []
@@ -124,7 +125,7 @@ def auc_table(
         told.append((row, tuple(cells)))
     if compared:
         columns += ["gain, on average", "over"]
-    notes = list(rule.words())
+    notes = [*rule.words(), *merged.values()]
     if any(set(rule.sets) & set(figures) for figures in published.values()):
         notes.append(CAVEAT)
     if with_peers:
@@ -146,11 +147,17 @@ def study_table(
     return auc_table(name, study.title, rows, rule, against, published)
 
 
-def _videos(found: Answers, rule: Rule) -> dict[str, list[Videos]]:
-    return {
+def _videos(found: Answers, rule: Rule, merged: dict[str, str]) -> dict[str, list[Videos]]:
+    """Video scores by set; where merging by folder names leaves one class alone, `merged` says so instead."""
+    judged = {
         name: [evaluation.videos(one, rule.protocol, rule.frames) for one in of_seeds]
         for name, of_seeds in found.items()
     }
+    for name, own in list(judged.items()):
+        if rule.protocol != "deepscan" and len(set(own[0].labels.tolist())) < 2:
+            merged[name] = f"{name}: merged by folder names, its videos are of one class; no AUC."
+            del judged[name]
+    return judged
 
 
 def _overall(
