@@ -230,16 +230,22 @@ def test_predictions_are_appended_in_parts(tmp_path: Path) -> None:
     store(tmp_path, row("a", 0, 0, -1.0))
     store(tmp_path, row("b", 1, 0, 1.0))
     table = predictions.read(tmp_path)
-    assert predictions.done(table, "00", "s", "") == set(table["video"].to_pylist())
-    assert predictions.done(table, "01", "s", "") == set()
-    assert predictions.detectors(table) == ["d"]
+    assert predictions.done(tmp_path, "00", "s", "") == set(table["video"].to_pylist())
+    assert predictions.done(tmp_path, "01", "s", "") == set()
+    assert predictions.told_apart(table)[1] == {"00": "d"}
     assert predictions.scored(table, "s", "nobody") is None
 
 
 def test_two_checkpoints_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     store(tmp_path, row("a", 0, 0, -1.0), row("a", 0, 0, -2.0, weights="01"))
+    table = predictions.read(tmp_path)
     with pytest.raises(DataError, match=r"d on s is of 2 checkpoints \(0[01], 0[01]\)"):
-        predictions.scored(predictions.read(tmp_path), "s", "d")
+        predictions.scored(table, "s", "d")
+    apart, names = predictions.told_apart(table)
+    assert names == {"00": "d 00", "01": "d 01"}
+    one = predictions.scored(apart, "s", "d 01")
+    assert one is not None
+    assert one.logits.tolist() == [-2.0]
 
 
 def test_another_parquet_is_no_predictions(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def missing(
     folder: Path, asked: Judge, crops: Crops, view: str = PLAIN
 ) -> tuple[list[CropRow], list[Cropless]]:
     """The rows of a set that `folder` holds no predictions of, by whole videos."""
-    known = predictions.done(predictions.read(folder), asked.weights, crops.test_set.short, view)
+    known = predictions.done(folder, asked.weights, crops.test_set.short, view)
     rows = [row for row in crops.rows if row.video not in known]
     return rows, [video for video in crops.cropless if video.video not in known]
 

@@ -115,8 +115,11 @@ def _detectors(
                 _score(request, one, crops, say, progress, AVERAGED)
             for distortion in distortions:
                 _distorted(request, one, crops, distortion, say, progress)
-    table = _predictions(request, judges)
-    found = {d: results.answers(table, d, names) for d in _asked(request, judges, table)}
+    table, called = predictions.told_apart(_predictions(request, judges))
+    asked = {judge.weights: judge for judge in judges}
+    found = {
+        called[w]: results.answers(table, called[w], names) for w in asked or called if w in called
+    }
     if not any(found.values()):
         raise DataError(f"{request.out / 'predictions'}: no predictions on {', '.join(names)}")
     first = next(iter(found))
@@ -149,7 +152,10 @@ def _detectors(
         _localisation(
             request,
             told,
-            {j.name: (j.name, None, j) for j in judges} or {d: (d, None, None) for d in found},
+            {
+                name: (asked[w].name if asked else name, None, asked.get(w))
+                for w, name in called.items()
+            },
             names,
             sets,
         )
@@ -431,10 +437,6 @@ def _predictions(request: Request, judges: Sequence[Judge]) -> pa.Table:
     if judges:
         table = table.filter(pc.field("weights").isin([judge.weights for judge in judges]))
     return table
-
-
-def _asked(request: Request, judges: Sequence[Judge], table: pa.Table) -> list[str]:
-    return [judge.name for judge in judges] or predictions.detectors(table)
 
 
 def _add(told: Told, request: Request, table: Table) -> None:
