@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
-    sets = test_sets(asked.pairs, asked.crops, asked.clips, asked.out)
+    sets = stand_ins(asked.pairs, asked.crops, asked.clips, asked.out)
     learn = sets[0].folder
     assert learn is not None
     recipe = TrainSettings(
@@ -120,7 +120,7 @@ def _of(request: Request, name: str) -> Request:
 # --- material --------------------------------------------------------------------------------------
 
 
-def test_sets(pairs: Path, crops: Path, clips: Path, out: Path) -> tuple[TestSet, ...]:
+def stand_ins(pairs: Path, crops: Path, clips: Path, out: Path) -> tuple[TestSet, ...]:
     """The three stand-ins, prepared where need be; the first one's folder is also what runs learn from.
 
     Raises:
