@@ -9,15 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import footage
 import toy
-from deepscan.benchmark import studies
+from deepscan.benchmark import predict, predictions, studies
 from deepscan.benchmark.predict import averaged_views
 from deepscan.benchmark.runs import Shelf
 from deepscan.cli import run
 from deepscan.model import tower, weights
+from deepscan.prepare import PrepareSettings, prepare
 from deepscan.training.settings import TrainSettings
 
 TINY = """
@@ -160,6 +164,41 @@ def test_a_detector_is_judged_beside_another_tool(
     bench(folder, "--tabulate", "--weights", str(tmp_path / "gone"), "--json", out="judged")
     told = {t["name"]: t for t in json.loads(capsys.readouterr().out)["tables"]}
     assert told["auc"]["rows"]["effort+ours"]["one"] == rows["effort+ours"]["one"]
+
+
+def test_frames_are_distorted_before_faces_are_found(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(
+        predict, "cores", lambda: 1
+    )  # processes would take longer to start than to work
+    one = footage.portrait()
+    footage.film(tmp_path / "UADFV/real/0000.mp4", one, 2)
+    footage.film(tmp_path / "UADFV/fake/0000.mp4", footage.swapped(one), 2)
+    prepare(tmp_path / "UADFV", tmp_path / "prepared", PrepareSettings(frames=2, jobs=1))
+    (made,) = (folder / "out/runs").glob("effort+ours-0-*/detector.safetensors")
+    asked = [
+        "--datasets=uadfv",
+        f"--root={tmp_path}",
+        f"--weights={made}",
+        "--distortions=contrast",
+    ]
+    assert (
+        run(["benchmark", *asked, f"--out={tmp_path / 'out'}", "--device=cpu", "--workers=0"]) == 0
+    )
+    rows = json.loads((tmp_path / "out/robustness-effort+ours.json").read_text("utf-8"))["rows"]
+    assert list(rows) == ["as they are", *(f"contrast:{level}" for level in range(1, 6))]
+    assert rows["contrast:5"]["gain, on average"]["videos"] == 2
+    seen = predictions.read(tmp_path / "out/predictions")
+    assert seen.num_rows == 6 * 2 * 2
+    assert None not in seen["time"].to_pylist() + seen["face_size"].to_pylist()
+    dark = tmp_path / "out/distorted/uadfv/contrast-5/UADFV/real/frames/0000/000.png"
+    plain = tmp_path / "prepared/UADFV/real/frames/0000/000.png"
+    assert np.asarray(Image.open(dark)).mean() < 0.5 * np.asarray(Image.open(plain)).mean()
+    capsys.readouterr()
 
 
 def test_a_run_is_known_by_its_settings_and_data(folder: Path, tmp_path: Path) -> None:
