@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from deepscan.benchmark.datasets import TestSet
-from deepscan.benchmark.run import Request, Told, benchmark
+from deepscan.benchmark.request import Request, Told
+from deepscan.benchmark.run import benchmark
 from deepscan.benchmark.runs import Shelf
 from deepscan.benchmark.studies import STUDIES
 from deepscan.benchmark.tables import Cell, Table, to_markdown
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         timing=(TOWER, asked.timed),
         date=datetime.now(UTC).date().isoformat(),
     )
-    told = Told()
+    told = Told(request.out)
     for name in asked.only.split(","):
         one = benchmark(_of(request, name), say)
         told.tables.extend(table for table in one.tables if table not in told.tables)

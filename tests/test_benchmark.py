@@ -100,8 +100,8 @@ def test_a_study_is_trained_once_and_told_in_every_form(
         assert (folder / "out" / f"table-2.{suffix}").stat().st_size > 200
     for suffix in ("png", "svg"):
         assert (folder / "out" / f"figure-1.{suffix}").stat().st_size > 10_000
-    assert "peak of queries" in json.dumps(table(folder, "activation-two"))
-    assert set(table(folder, "localisation-two")) >= {"flcl: queries", "macl: [CLS]"}
+    assert "peak of queries" in json.dumps(table(folder, "figure-1-activation-two"))
+    assert set(table(folder, "table-2-localisation-two")) >= {"flcl: queries", "macl: [CLS]"}
 
     before = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.safetensors")}
     parts = set((folder / "out/predictions").iterdir())

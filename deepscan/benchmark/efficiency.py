@@ -168,18 +168,15 @@ def table(timing: Timing | None) -> Table:
     for row, run in study.rows.items():
         changes = {k: v for k, v in RUNS[run].items() if k in ("adapter", "token")}
         counted, stated = size(DetectorSettings(tower=PUBLISHED_TOWER, **changes)), figures[row]
-        ratios = Estimate(1.0, np.ones(1)) if run == REFERENCE else None
+        times = Cell(1.0 if run == REFERENCE else None, published=stated["epoch_seconds"] / base)
         if timing is not None and run != REFERENCE:
-            ratios = ratio(*timing.seconds[run])
-        published = stated["epoch_seconds"] / base
-        seconds = None if own is None or ratios is None else own * ratios.value
+            times = Cell.of(ratio(*timing.seconds[run]), times.published)
+        seconds = None if own is None or times.value is None else own * times.value
         cells = (
             Cell(counted.trained / 1e6, published=stated["trainable_millions"], digits=4),
             Cell(counted.flops_fvcore / 1e9, published=stated["gflops"], digits=2),
             Cell(counted.flops_complete / 1e9, digits=2),
-            Cell.of(ratios, published)
-            if ratios and run != REFERENCE
-            else Cell(1.0 if ratios else None, published=published),
+            times,
             Cell(seconds, published=stated["epoch_seconds"], digits=0),
         )
         rows.append((row, cells))
