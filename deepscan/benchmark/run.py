@@ -261,7 +261,7 @@ def _curve(
         told.draw(name + suffix, figures.curves(shown, label, asked.against))
 
 
-Which = dict[
+Which = Mapping[
     str, tuple[str, int | None, Judge | None]
 ]  # by row: detector, seed, and who can be asked
 
