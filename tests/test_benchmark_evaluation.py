@@ -11,6 +11,7 @@ import pytest
 from deepscan.benchmark import evaluation, predictions
 from deepscan.benchmark.evaluation import auc, gain, measures, pooled, videos
 from deepscan.benchmark.predictions import Scored, match, read_foreign
+from deepscan.benchmark.results import foreign_answers
 from deepscan.errors import DataError
 
 LONG = "s/{label}/{method}/FF/{method}/c23/frames/{name}"
@@ -189,6 +190,7 @@ def other(folder: Path, text: str) -> predictions.Foreign:
 )
 def test_a_video_is_matched_by_the_end_of_its_path(ours: Scored, tmp_path: Path, name: str) -> None:
     found = match(other(tmp_path, f"video,score\n000,-2\n{name},3\n"), ours)
+    assert found is not None
     assert found.logits.tolist() == [-2, 3]
     assert found.states == ["scored", "scored", "failed"]
 
@@ -196,8 +198,10 @@ def test_a_video_is_matched_by_the_end_of_its_path(ours: Scored, tmp_path: Path,
 def test_a_name_of_two_videos_is_refused(ours: Scored, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'000_003' means 2 videos of s \(.*name more"):
         match(other(tmp_path, "video,score\n000_003,1\n"), ours)
-    with pytest.raises(DataError, match=r"none of its 1 videos is of s.*as in c23/000"):
-        match(other(tmp_path, "video,score\nelsewhere,1\n"), ours)
+    elsewhere = other(tmp_path, "video,score\nelsewhere,1\n")
+    assert match(elsewhere, ours) is None
+    with pytest.raises(DataError, match=r"none of its 1 videos is of s.*, as in s/0/real/FF/"):
+        foreign_answers(elsewhere, {"s": [ours]})
 
 
 def test_scores_between_0_and_1_are_probabilities(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from deepscan.distortions import Distortion
 from deepscan.files import sha256
 from deepscan.manifest import Cropless, CropRow, read_cropless, read_crops
 from deepscan.model.detector import Detector
-from deepscan.model.header import read_header
+from deepscan.model.header import Header, read_header
 from deepscan.pipeline import load_detector, weights_file
 from deepscan.prepare import PrepareSettings, cores, prepare
 from deepscan.training.data import picture, pictures
@@ -63,6 +64,13 @@ def judge(weights: str, name: str | None = None, seed: int | None = None) -> Jud
     """
     path = weights_file(weights)
     return Judge(name or read_header(path).name, path, sha256(path), seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(asked: Judge, scoring: Scoring) -> tuple[Detector, Header]:
+    """The detector and what its checkpoint says, kept for the next set."""
+    detector, header, _, _ = load_detector(replace(scoring, weights=str(asked.checkpoint)))
+    return detector, header
 
 
 def missing(
@@ -100,11 +108,7 @@ def score(
     rows, cropless = missing(folder, asked, crops, view)
     if not rows and not cropless:
         return 0
-    detector, header, _, _ = load_detector(
-        Scoring(
-            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
-        )
-    )
+    detector, header = _loaded(asked, scoring)
     own = {
         "set": crops.test_set.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
         "threshold": (header.calibration or {}).get("high"), "view": view,
@@ -187,11 +191,7 @@ def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: in
     if path.is_file():
         return read_looks(path)
     rows = _in_turn(looked_at(crops.rows))
-    detector, _, _, _ = load_detector(
-        Scoring(
-            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
-        )
-    )
+    detector, _ = _loaded(asked, scoring)
     labels = torch.tensor([row.label for row in rows])
     queries, cls, delta = list[Tensor](), list[Tensor](), list[Tensor]()
     beside: Tensor | None = None
@@ -244,11 +244,7 @@ def _delta(
 
 def speed(asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> float:
     """Crops a second, measured on up to eight batches after one that warms up: for estimates."""
-    detector, _, _, _ = load_detector(
-        Scoring(
-            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
-        )
-    )
+    detector, _ = _loaded(asked, scoring)
     rows = (crops.rows * (9 * scoring.batch))[: 9 * scoring.batch]
     begun, count = 0.0, 0
     for i, logits in enumerate(_logits(detector, rows, scoring.batch, workers, False, None)):

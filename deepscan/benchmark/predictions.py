@@ -250,17 +250,17 @@ def _columns(path: Path) -> dict[str, list[Any]]:
         raise DataError(f"{path}: not readable predictions ({error})") from error
 
 
-def match(foreign: Foreign, to: Scored) -> Scored:
-    """Another tool's answers on the videos that deepscan scored, matched by identity.
+def match(foreign: Foreign, to: Scored) -> Scored | None:
+    """Another tool's answers on the videos that deepscan scored, matched by identity; None without any.
 
     A video may be named by its whole identity, or by as much of the end of its path as tells it from all
     others: "Celeb-real/id0_0001", with or without a suffix or a folder frames/. Names of other sets'
     videos are passed over; a video without an answer is "failed".
 
     Raises:
-        DataError: a name means several videos, or none of them means one of this set.
+        DataError: a name means several videos.
     """
-    tails: dict[str, set[int]] = {}
+    tails: dict[str, set[int]] = {}  # ends of paths, and the videos they mean
     for i, name in enumerate(to.names):
         parts = _parts(name)
         for length in range(1, len(parts) + 1):
@@ -278,10 +278,7 @@ def match(foreign: Foreign, to: Scored) -> Scored:
     index = np.array(place)
     known = index >= 0
     if not known.any():
-        raise DataError(
-            f"{foreign.file}: none of its {len(set(foreign.videos))} videos is of {to.name}; they are"
-            f" matched by the ends of their paths, as in {'/'.join(_parts(to.names[0])[-2:])}"
-        )
+        return None
     frames = np.array(foreign.frames if foreign.frames is not None else [0] * len(index))
     order = np.lexsort((frames[known], index[known]))
     has = set(index[known].tolist())

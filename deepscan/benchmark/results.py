@@ -70,17 +70,15 @@ def foreign_answers(foreign: Foreign, ours: Answers) -> Answers:
         DataError: its names fit none of them, or fit several videos.
     """
     found: dict[str, list[Scored]] = {}
-    problems = []
     for name, of_seeds in ours.items():
-        try:
-            found[name] = [predictions.match(foreign, of_seeds[0])]
-        except DataError as error:
-            problems.append(error)
+        one = predictions.match(foreign, of_seeds[0])
+        if one is not None:
+            found[name] = [one]
     if not found:
-        raise (
-            problems[0]
-            if problems
-            else DataError(f"{foreign.file}: there is nothing to match it with")
+        like = {name: of_seeds[0].names[0] for name, of_seeds in ours.items()}
+        raise DataError(
+            f"{foreign.file}: none of its {len(set(foreign.videos))} videos is of {', '.join(ours)}; they are"
+            f" matched by the ends of their paths, as in {'; '.join(like.values())}"
         )
     return found
 

@@ -189,13 +189,13 @@ def _study(
     names, sets, skipped = sets_of(request, asked.sets)
     runs = dict.fromkeys(asked.rows.values())
     judges: dict[tuple[str, int], Judge] = {}
+    notes = [f"{n} was skipped: {why}" for n, why in skipped.items()]
     if not request.tabulate:
-        for run in _finished(request, list(runs), say, progress):
+        finished = _finished(request, list(runs), say, progress)
+        notes.append(_budget(finished[0].settings, request.seeds))
+        for run in finished:
             judge = predict.judge(str(run.checkpoint), run.name, run.settings.seed)
             judges[run.name, run.settings.seed] = judge
-    notes = [f"{n} was skipped: {why}" for n, why in skipped.items()]
-    if request.recipe is not None:
-        notes.append(_budget(request.recipe, request.seeds))
     if asked.kind in ("auc", "curve"):
         for judge in judges.values():
             for crops in sets:
