@@ -141,6 +141,7 @@ def test_a_detector_is_judged_beside_another_tool(
     )  # fmt: skip
     rows = table(folder, "auc", "judged")
     assert rows["theirs"]["one"]["value"] == 1
+    assert rows["theirs"]["two"] is None  # whose real/000 and on bear the same names
     assert rows["theirs"]["over"] == "effort+ours"
     assert rows["theirs"]["gain, on average"]["videos"] == 8
     assert "Effort" not in rows  # no set of the paper's is among these

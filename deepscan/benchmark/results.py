@@ -63,24 +63,29 @@ def answers(
     return found
 
 
-def foreign_answers(foreign: Foreign, ours: Answers) -> Answers:
-    """Another tool's answers on the sets that deepscan was judged on.
+def foreign_answers(foreign: Foreign, ours: Answers) -> tuple[Answers, list[str]]:
+    """Another tool's answers on the sets that deepscan was judged on, and what is to be said of them.
 
     Raises:
         DataError: its names fit none of them, or fit several videos.
     """
     found: dict[str, list[Scored]] = {}
+    notes = [f"{foreign.note}."]
     for name, of_seeds in ours.items():
         one = predictions.match(foreign, of_seeds[0])
-        if one is not None:
-            found[name] = [one]
+        if one is None:
+            continue
+        if len(set(one.labels[one.place].tolist())) < 2:
+            notes.append(f"{foreign.detector}: its answers on {name} are of one class; no AUC.")
+            continue
+        found[name] = [one]
     if not found:
         like = {name: of_seeds[0].names[0] for name, of_seeds in ours.items()}
         raise DataError(
             f"{foreign.file}: none of its {len(set(foreign.videos))} videos is of {', '.join(ours)}; they are"
             f" matched by the ends of their paths, as in {'; '.join(like.values())}"
         )
-    return found
+    return found, notes
 
 
 # --- AUC by set ------------------------------------------------------------------------------------

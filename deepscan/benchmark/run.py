@@ -92,8 +92,8 @@ def _detectors(
     notes = [f"{name} was skipped: {why}" for name, why in skipped.items()]
     for name, file in request.foreign:
         foreign = predictions.read_foreign(file, name)
-        rows[name] = results.foreign_answers(foreign, found[first])
-        notes.append(foreign.note + ".")
+        rows[name], more = results.foreign_answers(foreign, found[first])
+        notes += more
     against: dict[str, str | None] = dict.fromkeys(rows, first) | {first: None}
     for protocol in request.protocols:
         rule = Rule(tuple(names), protocol, request.frames, tuple(notes))
