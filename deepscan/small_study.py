@@ -217,8 +217,9 @@ def write_page(told: Told, request: Request, folder: Path) -> None:
 
 
 def _title(name: str) -> str:
-    known = next((study for key, study in STUDIES.items() if name.startswith(key)), None)
-    return known.title if known else name
+    key = next((key for key in STUDIES if name.startswith(key)), name)
+    test_set = name.removeprefix(key).strip("-")
+    return (STUDIES[key].title if key in STUDIES else name) + (f" ({test_set})" if test_set else "")
 
 
 def directions(tables: list[Table]) -> Table:
@@ -266,6 +267,8 @@ def _verdict(gain: Cell, published: float) -> str:
     assert gain.value is not None
     assert gain.low is not None
     assert gain.high is not None
+    if gain.value == 0:
+        return "no difference"
     same = "same direction" if gain.value * published > 0 else "other direction"
     return f"{same}, within chance" if gain.low <= 0 <= gain.high else same
 

@@ -190,7 +190,8 @@ def test_figures_are_written_twice_and_the_same_each_time(
     axes = drawn["curves"].axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["fsh", "avg"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "0.14", "0.56"]
-    assert len(drawn["maps"].axes) == 3 * 4  # crops and two methods, two real and two manipulated
+    # Crops and two methods, two real and two manipulated; and the scale.
+    assert len(drawn["maps"].axes) == 3 * 4 + 1
     once = (tmp_path / "curves.svg").read_bytes()
     figures.save(
         figures.curves({"fsh": line, "avg": line}, "the weight of FLCL", "0.14"), tmp_path, "curves"

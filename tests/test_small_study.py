@@ -78,6 +78,7 @@ def test_it_goes_from_material_to_a_page(base: None, tmp_path: Path) -> None:
         (Cell(0.02, -0.01, 0.05), "same direction, within chance"),
         (Cell(-0.02, -0.03, -0.01), "other direction"),
         (Cell(-0.02, -0.05, 0.01), "other direction, within chance"),
+        (Cell(0.0, -0.01, 0.01), "no difference"),
     ],
 )
 def test_directions_by_hand(gain: Cell, says: str) -> None:
