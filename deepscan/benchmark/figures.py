@@ -184,8 +184,8 @@ def maps(rows: Mapping[str, Looks], each: int = 5) -> Figure:
         figure = _figure(WIDTH / (len(chosen) + 1.4) * (len(rows) + 1) + 0.5)
         grid = figure.subplots(len(rows) + 1, len(chosen), squeeze=False)
         for column, i in enumerate(chosen):
-            title = "real" if column < real else "manipulated"
-            _picture(grid[0, column], first.pictures[i], title)
+            titles = {0: "real", real: "manipulated"}  # over the first of each
+            _picture(grid[0, column], first.pictures[i], titles.get(column, ""))
             for row, (name, looks) in enumerate(rows.items(), 1):
                 values = heatmap.relative(looks.mean_attention("best")[i])
                 _map(grid[row, column], looks.pictures[i], values, "")
