@@ -29,8 +29,8 @@ chromium:
 	} || echo "Chromium cannot be installed here; the browser tests will be skipped."
 
 check: $(READY)
-	$(BIN)/ruff format --check deepscan tests
-	$(BIN)/ruff check deepscan tests
+	$(BIN)/ruff format --check deepscan tests docs/peers
+	$(BIN)/ruff check deepscan tests docs/peers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
