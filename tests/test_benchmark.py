@@ -145,6 +145,9 @@ def test_a_detector_is_judged_beside_another_tool(
     assert rows["theirs"]["over"] == "effort+ours"
     assert rows["theirs"]["gain, on average"]["videos"] == 8
     assert "Effort" not in rows  # no set of the paper's is among these
+    notes = json.loads((folder / "judged/auc.json").read_text("utf-8"))["notes"]
+    assert "effort+ours was trained on pairs." in notes
+    assert not any("SBI" in note for note in notes)
     theirs = json.loads((folder / "judged/auc-deepfakebench.json").read_text("utf-8"))
     # There "two" has real/000 and fake/000, one video to DeepfakeBench, and real by its rounding.
     assert theirs["rows"]["effort+ours"]["two"] is None

@@ -54,6 +54,7 @@ class Judge:
     checkpoint: Path
     weights: str  # its SHA-256
     seed: int | None = None
+    trained_on: str = ""  # what its checkpoint says
 
 
 def judge(weights: str, name: str | None = None, seed: int | None = None) -> Judge:
@@ -63,7 +64,9 @@ def judge(weights: str, name: str | None = None, seed: int | None = None) -> Jud
         WeightsError: it is not there or not deepscan's.
     """
     path = weights_file(weights)
-    return Judge(name or read_header(path).name, path, sha256(path), seed)
+    header = read_header(path)
+    data = str(header.training.get("data", "data that its checkpoint does not name"))
+    return Judge(name or header.name, path, sha256(path), seed, data)
 
 
 @functools.lru_cache(maxsize=1)

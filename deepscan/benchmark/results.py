@@ -132,8 +132,10 @@ def auc_table(
     if any(set(rule.sets) & set(figures) for figures in published.values()):
         notes.append(CAVEAT)
     if with_peers:
-        told += _peer_rows(rule, len(columns))
-        notes += [f"{peer}: {note}" for peer, note in peer_notes().items()] + [CAVEAT]
+        theirs = _peer_rows(rule, len(columns))
+        told += theirs
+        notes += [f"{peer}: {peer_notes()[peer]}." for peer, _ in theirs]
+        notes += [CAVEAT] if theirs else []
     notes += _counted(rows, rule)
     if rule.protocol != "deepscan":
         name, title = f"{name}-{rule.protocol}", f"{title}, by DeepfakeBench's protocol"

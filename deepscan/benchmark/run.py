@@ -89,7 +89,8 @@ def _detectors(
         raise DataError(f"{request.out / 'predictions'}: no predictions on {', '.join(names)}")
     first = next(iter(found))
     rows: dict[str, Answers] = dict(found)
-    notes = [f"{name} was skipped: {why}" for name, why in skipped.items()]
+    notes = [f"{judge.name} was trained on {judge.trained_on}." for judge in judges]
+    notes += [f"{name} was skipped: {why}" for name, why in skipped.items()]
     for name, file in request.foreign:
         foreign = predictions.read_foreign(file, name)
         rows[name], more = results.foreign_answers(foreign, found[first])
