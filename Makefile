@@ -44,8 +44,8 @@ bench: base
 bench-training: base
 	$(BIN)/python -m deepscan.bench_training
 
-# Every table and figure of the paper on little material: two hours of two free cores at 80 steps a run. It
-# goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs.
+# Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
+# It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs.
 PAIRS ?= ../shared/data/pairs
 CROPS ?= ../shared/data/ffpp-crops
 CLIPS ?= ../shared/data/clips

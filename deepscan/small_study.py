@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, help="folder of the page; none: OUT alone")
     parser.add_argument("--only", default=",".join(STUDIES), help="studies, as in table-1,figure-2")
     parser.add_argument("--steps", type=int, default=80, help="of 16 crops, each run's budget")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", default="0", help="as in 0,1,2")
     parser.add_argument("--timed", type=int, default=8, help="steps of each method in Table 5")
     parser.add_argument("--base", default="clip-vit-b16")
