@@ -29,8 +29,8 @@ chromium:
 	} || echo "Chromium cannot be installed here; the browser tests will be skipped."
 
 check: $(READY)
-	$(BIN)/ruff format --check deepscan tests
-	$(BIN)/ruff check deepscan tests
+	$(BIN)/ruff format --check deepscan tests docs/peers
+	$(BIN)/ruff check deepscan tests docs/peers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -44,8 +44,9 @@ bench: base
 bench-training: base
 	$(BIN)/python -m deepscan.bench_training
 
-# Every table and figure of the paper on little material: two hours of two free cores at 80 steps a run. It
-# goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs.
+# Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
+# It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs;
+# STUDY_OPTIONS takes more, as in --seeds 0,1 or --other Meso4=meso4.csv.
 PAIRS ?= ../shared/data/pairs
 CROPS ?= ../shared/data/ffpp-crops
 CLIPS ?= ../shared/data/clips

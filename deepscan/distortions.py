@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
@@ -21,6 +22,7 @@ from scipy import ndimage
 
 from deepscan.errors import SettingsError
 from deepscan.records import Frame, Pixels
+from deepscan.video import DamagedFrame, VideoSource
 
 LEVELS: dict[str, tuple[float, ...]] = {
     "saturation": (0.4, 0.3, 0.2, 0.1, 0.0),  # what is left of the chroma
@@ -111,10 +113,6 @@ def recompress(source: Path, target: Path, crf: float) -> None:
     Raises:
         InputError: it cannot be read.
     """
-    import av
-
-    from deepscan.video import DamagedFrame, VideoSource
-
     video = VideoSource(source)
     rate = video.source.average_rate or Fraction(25)
     base = Fraction(1, 90_000)

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from deepscan.benchmark.datasets import TestSet
-from deepscan.benchmark.run import Request, Told, benchmark
+from deepscan.benchmark.request import Request, Told
+from deepscan.benchmark.run import benchmark
 from deepscan.benchmark.runs import Shelf
 from deepscan.benchmark.studies import STUDIES
 from deepscan.benchmark.tables import Cell, Table, to_markdown
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, help="folder of the page; none: OUT alone")
     parser.add_argument("--only", default=",".join(STUDIES), help="studies, as in table-1,figure-2")
     parser.add_argument("--steps", type=int, default=80, help="of 16 crops, each run's budget")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", default="0", help="as in 0,1,2")
     parser.add_argument("--timed", type=int, default=8, help="steps of each method in Table 5")
     parser.add_argument("--base", default="clip-vit-b16")
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
-    sets = test_sets(asked.pairs, asked.crops, asked.clips, asked.out)
+    sets = stand_ins(asked.pairs, asked.crops, asked.clips, asked.out)
     learn = sets[0].folder
     assert learn is not None
     recipe = TrainSettings(
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         timing=(TOWER, asked.timed),
         date=datetime.now(UTC).date().isoformat(),
     )
-    told = Told()
+    told = Told(request.out)
     for name in asked.only.split(","):
         one = benchmark(_of(request, name), say)
         told.tables.extend(table for table in one.tables if table not in told.tables)
@@ -120,7 +121,7 @@ def _of(request: Request, name: str) -> Request:
 # --- material --------------------------------------------------------------------------------------
 
 
-def test_sets(pairs: Path, crops: Path, clips: Path, out: Path) -> tuple[TestSet, ...]:
+def stand_ins(pairs: Path, crops: Path, clips: Path, out: Path) -> tuple[TestSet, ...]:
     """The three stand-ins, prepared where need be; the first one's folder is also what runs learn from.
 
     Raises:
@@ -216,8 +217,9 @@ def write_page(told: Told, request: Request, folder: Path) -> None:
 
 
 def _title(name: str) -> str:
-    known = next((study for key, study in STUDIES.items() if name.startswith(key)), None)
-    return known.title if known else name
+    key = next((key for key in STUDIES if name.startswith(key)), name)
+    test_set = name.removeprefix(key).strip("-")
+    return (STUDIES[key].title if key in STUDIES else name) + (f" ({test_set})" if test_set else "")
 
 
 def directions(tables: list[Table]) -> Table:
@@ -265,6 +267,8 @@ def _verdict(gain: Cell, published: float) -> str:
     assert gain.value is not None
     assert gain.low is not None
     assert gain.high is not None
+    if gain.value == 0:
+        return "no difference"
     same = "same direction" if gain.value * published > 0 else "other direction"
     return f"{same}, within chance" if gain.low <= 0 <= gain.high else same
 

@@ -266,8 +266,9 @@ def test_distortions_want_the_videos(tmp_path: Path) -> None:
 
 
 def test_the_command_shows_what_is_there_and_what_is_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     deepfakebench(tmp_path, "cdf2")
     celeb_df(tmp_path / "Celeb-DF-v1")
     asked = ["datasets", "--root", str(tmp_path)]

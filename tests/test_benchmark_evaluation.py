@@ -11,6 +11,7 @@ import pytest
 from deepscan.benchmark import evaluation, predictions
 from deepscan.benchmark.evaluation import auc, gain, measures, pooled, videos
 from deepscan.benchmark.predictions import Scored, match, read_foreign
+from deepscan.benchmark.results import foreign_answers
 from deepscan.errors import DataError
 
 LONG = "s/{label}/{method}/FF/{method}/c23/frames/{name}"
@@ -189,6 +190,7 @@ def other(folder: Path, text: str) -> predictions.Foreign:
 )
 def test_a_video_is_matched_by_the_end_of_its_path(ours: Scored, tmp_path: Path, name: str) -> None:
     found = match(other(tmp_path, f"video,score\n000,-2\n{name},3\n"), ours)
+    assert found is not None
     assert found.logits.tolist() == [-2, 3]
     assert found.states == ["scored", "scored", "failed"]
 
@@ -196,8 +198,10 @@ def test_a_video_is_matched_by_the_end_of_its_path(ours: Scored, tmp_path: Path,
 def test_a_name_of_two_videos_is_refused(ours: Scored, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'000_003' means 2 videos of s \(.*name more"):
         match(other(tmp_path, "video,score\n000_003,1\n"), ours)
-    with pytest.raises(DataError, match=r"none of its 1 videos is of s.*as in c23/000"):
-        match(other(tmp_path, "video,score\nelsewhere,1\n"), ours)
+    elsewhere = other(tmp_path, "video,score\nelsewhere,1\n")
+    assert match(elsewhere, ours) is None
+    with pytest.raises(DataError, match=r"none of its 1 videos is of s.*, as in s/0/real/FF/"):
+        foreign_answers(elsewhere, {"s": [ours]})
 
 
 def test_scores_between_0_and_1_are_probabilities(tmp_path: Path) -> None:
@@ -230,16 +234,22 @@ def test_predictions_are_appended_in_parts(tmp_path: Path) -> None:
     store(tmp_path, row("a", 0, 0, -1.0))
     store(tmp_path, row("b", 1, 0, 1.0))
     table = predictions.read(tmp_path)
-    assert predictions.done(table, "00", "s", "") == set(table["video"].to_pylist())
-    assert predictions.done(table, "01", "s", "") == set()
-    assert predictions.detectors(table) == ["d"]
+    assert predictions.done(tmp_path, "00", "s", "") == set(table["video"].to_pylist())
+    assert predictions.done(tmp_path, "01", "s", "") == set()
+    assert predictions.told_apart(table)[1] == {"00": "d"}
     assert predictions.scored(table, "s", "nobody") is None
 
 
 def test_two_checkpoints_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     store(tmp_path, row("a", 0, 0, -1.0), row("a", 0, 0, -2.0, weights="01"))
+    table = predictions.read(tmp_path)
     with pytest.raises(DataError, match=r"d on s is of 2 checkpoints \(0[01], 0[01]\)"):
-        predictions.scored(predictions.read(tmp_path), "s", "d")
+        predictions.scored(table, "s", "d")
+    apart, names = predictions.told_apart(table)
+    assert names == {"00": "d 00", "01": "d 01"}
+    one = predictions.scored(apart, "s", "d 01")
+    assert one is not None
+    assert one.logits.tolist() == [-2.0]
 
 
 def test_another_parquet_is_no_predictions(tmp_path: Path) -> None:

@@ -132,16 +132,16 @@ def test_localisation_by_hand(rng: np.random.Generator) -> None:
 
 
 def test_tables_of_attention(rng: np.random.Generator) -> None:
-    told = dict(localisation_table({"ours": looks(rng)}, "s").rows)
+    told = dict(localisation_table("l", {"ours": looks(rng)}, "s").rows)
     assert list(told) == ["ours: queries", "ours: [CLS]", "ours: fake likelihood"]
     assert told["ours: [CLS]"][0] == Cell(0.5, 0.5, 0.5)  # even everywhere: chance
-    ((_, cells),) = activation_table({"ours": looks(rng)}, "s").rows
+    ((_, cells),) = activation_table("a", {"ours": looks(rng)}, "s").rows
     entropy, even, apart, peak, flat = (cell.value for cell in cells if isinstance(cell, Cell))
     assert even == pytest.approx(np.log(4), abs=1e-6)
     assert entropy == pytest.approx(-(0.7 * np.log(0.7) + 0.3 * np.log(0.1)), abs=1e-6)
     assert apart == pytest.approx(np.log(4) - (entropy or 0), abs=1e-6)  # KL from even
     assert (peak, flat) == (pytest.approx(2.8), pytest.approx(1))
-    ((_, cells),) = activation_table({"baseline": looks(rng, queries=0)}, "s").rows
+    ((_, cells),) = activation_table("a", {"baseline": looks(rng, queries=0)}, "s").rows
     assert cells[0] is None
 
 
@@ -150,7 +150,7 @@ def test_no_masks_no_localisation(rng: np.random.Generator) -> None:
     bare = Looks(*(getattr(kept, n) for n in ("detector", "videos", "labels", "queries", "cls", "delta")),
                  kept.masks, np.zeros(4, bool), kept.pictures)  # fmt: skip
     with pytest.raises(DataError, match="none of its manipulated crops has a mask"):
-        localisation_table({"ours": bare}, "s")
+        localisation_table("l", {"ours": bare}, "s")
 
 
 def test_attention_is_kept(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -190,7 +190,8 @@ def test_figures_are_written_twice_and_the_same_each_time(
     axes = drawn["curves"].axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["fsh", "avg"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "0.14", "0.56"]
-    assert len(drawn["maps"].axes) == 3 * 4  # crops and two methods, two real and two manipulated
+    # Crops and two methods, two real and two manipulated; and the scale.
+    assert len(drawn["maps"].axes) == 3 * 4 + 1
     once = (tmp_path / "curves.svg").read_bytes()
     figures.save(
         figures.curves({"fsh": line, "avg": line}, "the weight of FLCL", "0.14"), tmp_path, "curves"

@@ -149,7 +149,7 @@ def read_timing(path: Path) -> Timing | None:
         values: dict[str, Any] = json.loads(path.read_text("utf-8"))
         seconds = {name: (own, other) for name, (own, other) in values.pop("seconds").items()}
         return Timing(**values, seconds=seconds)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: no measurement of deepscan ({error}); delete it") from error
 
 
@@ -163,30 +163,26 @@ def table(timing: Timing | None) -> Table:
         "GFLOPs as fvcore counts",
         "GFLOPs, complete",
         "time per epoch, ratio to Effort",
+        "time per epoch, s",
     )
     base = figures[REFERENCE]["epoch_seconds"]
+    own = None if timing is None else _epoch(timing)
     rows: list[tuple[str, tuple[Cell | str | None, ...]]] = []
     for row, run in study.rows.items():
         changes = {k: v for k, v in RUNS[run].items() if k in ("adapter", "token")}
-        counted = size(DetectorSettings(tower=PUBLISHED_TOWER, **changes))
-        stated = figures[row]
-        published = stated["epoch_seconds"] / base
-        time_cell = (
-            Cell(1.0, published=published) if run == REFERENCE else Cell(None, published=published)
-        )
+        counted, stated = size(DetectorSettings(tower=PUBLISHED_TOWER, **changes)), figures[row]
+        times = Cell(1.0 if run == REFERENCE else None, published=stated["epoch_seconds"] / base)
         if timing is not None and run != REFERENCE:
-            time_cell = Cell.of(ratio(*timing.seconds[run]), published)
-        rows.append(
-            (
-                row,
-                (
-                    Cell(counted.trained / 1e6, published=stated["trainable_millions"], digits=4),
-                    Cell(counted.flops_fvcore / 1e9, published=stated["gflops"], digits=2),
-                    Cell(counted.flops_complete / 1e9, digits=2),
-                    time_cell,
-                ),
-            )
+            times = Cell.of(ratio(*timing.seconds[run]), times.published)
+        seconds = None if own is None or times.value is None else own * times.value
+        cells = (
+            Cell(counted.trained / 1e6, published=stated["trainable_millions"], digits=4),
+            Cell(counted.flops_fvcore / 1e9, published=stated["gflops"], digits=2),
+            Cell(counted.flops_complete / 1e9, digits=2),
+            times,
+            Cell(seconds, published=stated["epoch_seconds"], digits=0),
         )
+        rows.append((row, cells))
     notes = [
         f"Counted for {PUBLISHED_TOWER}, heads and query tokens included. As fvcore counts: two FLOPs a"
         " multiply-accumulate, scaled_dot_product_attention left out; complete: with it.",
@@ -196,11 +192,15 @@ def table(timing: Timing | None) -> Table:
     if timing is None:
         notes.append("Time was not measured; --train measures it.")
     else:
-        every = [s for _, reference in timing.seconds.values() for s in reference]
-        seconds = median(every) / timing.batch * EPOCH
         notes.append(
             f"Time measured with {timing.tower} on {timing.device}, batches of {timing.batch}, steps of each"
-            " method in turn with Effort's; brackets: 95 % intervals of the median ratio. An epoch with"
-            f" Effort takes {seconds:,.0f} s there, reading of crops left out."
+            " method in turn with Effort's; brackets: 95 % intervals of the median ratio. Reading of crops is"
+            " left out: seconds are not the paper's on another machine, ratios may be."
         )
     return Table("table-5", study.title, columns, tuple(rows), tuple(notes))
+
+
+def _epoch(timing: Timing) -> float:
+    """Seconds of an epoch with Effort."""
+    every = [seconds for _, reference in timing.seconds.values() for seconds in reference]
+    return median(every) / timing.batch * EPOCH

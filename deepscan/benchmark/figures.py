@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -156,6 +158,7 @@ def attention(columns: Mapping[str, tuple[Looks, str]], shown: int = 4) -> Figur
             for column, (title, (looks, which)) in enumerate(columns.items(), 1):
                 values = heatmap.relative(looks.mean_attention(which)[i])
                 _map(grid[row, column], looks.pictures[i], values, title if row == 0 else "")
+        _scale(upper, grid)
         axes = lower.subplots()
         edges = np.geomspace(1e-3, 1e2, 101)
         for (title, (looks, which)), colour in zip(columns.items(), COLOURS, strict=False):
@@ -181,14 +184,23 @@ def maps(rows: Mapping[str, Looks], each: int = 5) -> Figure:
         figure = _figure(WIDTH / (len(chosen) + 1.4) * (len(rows) + 1) + 0.5)
         grid = figure.subplots(len(rows) + 1, len(chosen), squeeze=False)
         for column, i in enumerate(chosen):
-            title = "real" if column < real else "manipulated"
-            _picture(grid[0, column], first.pictures[i], title)
+            titles = {0: "real", real: "manipulated"}  # over the first of each
+            _picture(grid[0, column], first.pictures[i], titles.get(column, ""))
             for row, (name, looks) in enumerate(rows.items(), 1):
                 values = heatmap.relative(looks.mean_attention("best")[i])
                 _map(grid[row, column], looks.pictures[i], values, "")
                 if column == 0:
                     grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+        _scale(figure, grid)
     return figure
+
+
+def _scale(figure: Any, grid: Any) -> None:
+    """The colour bar that all maps share."""
+    colours = ScalarMappable(Normalize(0, heatmap.SCALE_TOP), heatmap.COLOUR_MAP)
+    bar = figure.colorbar(colours, ax=grid, shrink=0.6, aspect=30, pad=0.01)
+    bar.set_label("attention, times uniform", fontsize=7)
+    bar.ax.tick_params(labelsize=6)
 
 
 def _picture(axes: Axes, pixels: np.ndarray, title: str) -> None:

@@ -197,11 +197,11 @@ def localisation(maps: Float[np.ndarray, "n p"], masks: Bool[np.ndarray, "n side
     )
 
 
-def localisation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
+def localisation_table(name: str, by_row: Mapping[str, Looks], test_set: str) -> Table:
     """Pixel AUC, AP, best IoU and pointing game of each detector's maps, means over manipulated crops."""
     columns = ("pixel AUC", "pixel AP", "IoU, best threshold", "pointing game")
     rows: list[tuple[str, tuple[Cell | str | None, ...]]] = []
-    for name, looks in by_row.items():
+    for row, looks in by_row.items():
         share = looks.masks.mean((1, 2))
         kept = (looks.labels == 1) & looks.masked & (share > 0) & (share < 1)
         if not kept.any():
@@ -214,7 +214,7 @@ def localisation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
             found = localisation(values[kept], looks.masks[kept])
             cells = [Cell.of(_over_videos(getattr(found, f.name), videos)) for f in fields(found)]
             auc, ap, pointing, iou = cells
-            rows.append((f"{name}: {word}", (auc, ap, iou, pointing)))
+            rows.append((f"{row}: {word}", (auc, ap, iou, pointing)))
     if not rows:
         raise DataError(
             f"{test_set}: none of its manipulated crops has a mask, against which attention could be held;"
@@ -226,7 +226,7 @@ def localisation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
         "Fake likelihood: FLCL's delta, prototypes of 8 real and 8 manipulated crops at a time.",
     )
     return Table(
-        f"localisation-{test_set}",
+        name,
         f"Who finds the forged region: {test_set}",
         columns,
         tuple(rows),
@@ -234,7 +234,7 @@ def localisation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
     )
 
 
-def activation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
+def activation_table(name: str, by_row: Mapping[str, Looks], test_set: str) -> Table:
     """How attention is spread on real crops: what RAAL is about."""
     columns = (
         "entropy of queries",
@@ -245,7 +245,7 @@ def activation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
     )
     rows: list[tuple[str, tuple[Cell | str | None, ...]]] = []
     patches = 0
-    for name, looks in by_row.items():
+    for row, looks in by_row.items():
         real = looks.labels == 0
         videos = [v for v, keep in zip(looks.videos, real, strict=True) if keep]
         patches, cls = looks.patches, looks.cls[real][:, None]
@@ -258,14 +258,14 @@ def activation_table(by_row: Mapping[str, Looks], test_set: str) -> Table:
             told[0] = Cell.of(_over_videos(_entropy(q), videos), digits=2)
             told[2] = Cell.of(_over_videos(apart, videos))
             told[3] = Cell.of(_over_videos(q.max(2).mean(1) * patches, videos), digits=1)
-        rows.append((name, tuple(told)))
+        rows.append((row, tuple(told)))
     notes = (
         f"Means over {test_set}'s real crops, with 95 % bootstrap intervals over videos. Entropies and"
         f" divergences in nats; even attention over {patches} patches has an entropy of"
         f" {np.log(max(patches, 1)):.2f}. A peak is a crop's highest attention, times the number of patches.",
     )
     return Table(
-        f"activation-{test_set}",
+        name,
         f"Attention on real crops: {test_set}",
         columns,
         tuple(rows),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deepscan.benchmark import predict
 from deepscan.benchmark.datasets import SETS, present
-from deepscan.benchmark.run import Request
+from deepscan.benchmark.request import Request
 from deepscan.benchmark.runs import Run, Shelf, seconds_a_step, steps_of
 from deepscan.benchmark.studies import Study, study
 from deepscan.benchmark.tables import Cell, Table

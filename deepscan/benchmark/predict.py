@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from deepscan.distortions import Distortion
 from deepscan.files import sha256
 from deepscan.manifest import Cropless, CropRow, read_cropless, read_crops
 from deepscan.model.detector import Detector
-from deepscan.model.header import read_header
+from deepscan.model.header import Header, read_header
 from deepscan.pipeline import load_detector, weights_file
 from deepscan.prepare import PrepareSettings, cores, prepare
 from deepscan.training.data import picture, pictures
@@ -53,6 +54,7 @@ class Judge:
     checkpoint: Path
     weights: str  # its SHA-256
     seed: int | None = None
+    trained_on: str = ""  # what its checkpoint says
 
 
 def judge(weights: str, name: str | None = None, seed: int | None = None) -> Judge:
@@ -62,14 +64,23 @@ def judge(weights: str, name: str | None = None, seed: int | None = None) -> Jud
         WeightsError: it is not there or not deepscan's.
     """
     path = weights_file(weights)
-    return Judge(name or read_header(path).name, path, sha256(path), seed)
+    header = read_header(path)
+    data = str(header.training.get("data", "data that its checkpoint does not name"))
+    return Judge(name or header.name, path, sha256(path), seed, data)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(asked: Judge, scoring: Scoring) -> tuple[Detector, Header]:
+    """The detector and what its checkpoint says, kept for the next set."""
+    detector, header, _, _ = load_detector(replace(scoring, weights=str(asked.checkpoint)))
+    return detector, header
 
 
 def missing(
     folder: Path, asked: Judge, crops: Crops, view: str = PLAIN
 ) -> tuple[list[CropRow], list[Cropless]]:
     """The rows of a set that `folder` holds no predictions of, by whole videos."""
-    known = predictions.done(predictions.read(folder), asked.weights, crops.test_set.short, view)
+    known = predictions.done(folder, asked.weights, crops.test_set.short, view)
     rows = [row for row in crops.rows if row.video not in known]
     return rows, [video for video in crops.cropless if video.video not in known]
 
@@ -100,11 +111,7 @@ def score(
     rows, cropless = missing(folder, asked, crops, view)
     if not rows and not cropless:
         return 0
-    detector, header, _, _ = load_detector(
-        Scoring(
-            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
-        )
-    )
+    detector, header = _loaded(asked, scoring)
     own = {
         "set": crops.test_set.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
         "threshold": None if header.calibration is None else header.calibration.high, "view": view,
@@ -187,11 +194,7 @@ def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: in
     if path.is_file():
         return read_looks(path)
     rows = _in_turn(looked_at(crops.rows))
-    detector, _, _, _ = load_detector(
-        Scoring(
-            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
-        )
-    )
+    detector, _ = _loaded(asked, scoring)
     labels = torch.tensor([row.label for row in rows])
     queries, cls, delta = list[Tensor](), list[Tensor](), list[Tensor]()
     beside: Tensor | None = None
@@ -243,13 +246,9 @@ def _delta(
 
 
 def speed(asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> float:
-    """Crops a second, measured on up to eight batches after one that warms up: for estimates."""
-    detector, _, _, _ = load_detector(
-        Scoring(
-            str(asked.checkpoint), scoring.device, scoring.precision, scoring.batch, scoring.offline
-        )
-    )
-    rows = (crops.rows * (9 * scoring.batch))[: 9 * scoring.batch]
+    """Crops a second, measured on two batches after one that warms up: for estimates."""
+    detector, _ = _loaded(asked, scoring)
+    rows = (crops.rows * (3 * scoring.batch))[: 3 * scoring.batch]
     begun, count = 0.0, 0
     for i, logits in enumerate(_logits(detector, rows, scoring.batch, workers, False, None)):
         if i == 0:

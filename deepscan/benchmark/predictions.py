@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,9 +67,8 @@ def read(path: Path) -> pa.Table:
     Raises:
         DataError: unreadable, or not of SCHEMA's columns.
     """
-    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
     tables = []
-    for file in files:
+    for file in _parts_in(path):
         try:
             table = pq.read_table(file, columns=SCHEMA.names)
             tables.append(table.cast(SCHEMA))
@@ -80,10 +80,18 @@ def read(path: Path) -> pa.Table:
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
-def done(table: pa.Table, weights: str, name: str, view: str) -> set[str]:
-    """The videos of a set whose rows are there already, of this checkpoint under this view."""
-    rows = table.filter(_where(set=name, weights=weights, view=view))
-    return set(rows["video"].to_pylist())
+def done(folder: Path, weights: str, name: str, view: str) -> set[str]:
+    """The videos of a set whose rows are there already, of this checkpoint under this view.
+
+    Parts of other sets and checkpoints are passed over by their statistics, unread.
+    """
+    where = _where(set=name, weights=weights, view=view)
+    parts = [pq.read_table(file, columns=["video"], filters=where) for file in _parts_in(folder)]
+    return {video for part in parts for video in part["video"].to_pylist()}
+
+
+def _parts_in(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.glob("*.parquet"))
 
 
 def _fields() -> list[tuple[str, pa.DataType]]:
@@ -167,9 +175,19 @@ def scored(
     )
 
 
-def detectors(table: pa.Table) -> list[str]:
-    """Names of all detectors there are predictions of, in the order of their first appearance."""
-    return list(dict.fromkeys(table["detector"].to_pylist()))
+def told_apart(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
+    """Predictions in which checkpoints that share a name carry the start of their hash behind it.
+
+    Returns:
+        These, and the name of each checkpoint by its hash, in the names' order.
+    """
+    known = table.select(["detector", "weights"]).group_by(["detector", "weights"]).aggregate([])
+    pairs = sorted(zip(known["detector"].to_pylist(), known["weights"].to_pylist(), strict=True))
+    shared = Counter(detector for detector, _ in pairs)
+    names = {w: f"{d} {w[:8]}" if shared[d] > 1 else d for d, w in pairs}
+    column = pa.array([names[w] for w in table["weights"].to_pylist()], pa.string())
+    place = SCHEMA.get_field_index("detector")
+    return table.set_column(place, SCHEMA.field("detector"), column), names
 
 
 # --- from elsewhere --------------------------------------------------------------------------------
@@ -232,17 +250,17 @@ def _columns(path: Path) -> dict[str, list[Any]]:
         raise DataError(f"{path}: not readable predictions ({error})") from error
 
 
-def match(foreign: Foreign, to: Scored) -> Scored:
-    """Another tool's answers on the videos that deepscan scored, matched by identity.
+def match(foreign: Foreign, to: Scored) -> Scored | None:
+    """Another tool's answers on the videos that deepscan scored, matched by identity; None without any.
 
     A video may be named by its whole identity, or by as much of the end of its path as tells it from all
     others: "Celeb-real/id0_0001", with or without a suffix or a folder frames/. Names of other sets'
     videos are passed over; a video without an answer is "failed".
 
     Raises:
-        DataError: a name means several videos, or none of them means one of this set.
+        DataError: a name means several videos.
     """
-    tails: dict[str, set[int]] = {}
+    tails: dict[str, set[int]] = {}  # ends of paths, and the videos they mean
     for i, name in enumerate(to.names):
         parts = _parts(name)
         for length in range(1, len(parts) + 1):
@@ -260,10 +278,7 @@ def match(foreign: Foreign, to: Scored) -> Scored:
     index = np.array(place)
     known = index >= 0
     if not known.any():
-        raise DataError(
-            f"{foreign.file}: none of its {len(set(foreign.videos))} videos is of {to.name}; they are"
-            f" matched by the ends of their paths, as in {'/'.join(_parts(to.names[0])[-2:])}"
-        )
+        return None
     frames = np.array(foreign.frames if foreign.frames is not None else [0] * len(index))
     order = np.lexsort((frames[known], index[known]))
     has = set(index[known].tolist())

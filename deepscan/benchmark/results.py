@@ -63,26 +63,29 @@ def answers(
     return found
 
 
-def foreign_answers(foreign: Foreign, ours: Answers) -> Answers:
-    """Another tool's answers on the sets that deepscan was judged on.
+def foreign_answers(foreign: Foreign, ours: Answers) -> tuple[Answers, list[str]]:
+    """Another tool's answers on the sets that deepscan was judged on, and what is to be said of them.
 
     Raises:
         DataError: its names fit none of them, or fit several videos.
     """
     found: dict[str, list[Scored]] = {}
-    problems = []
+    notes = [f"{foreign.note}."]
     for name, of_seeds in ours.items():
-        try:
-            found[name] = [predictions.match(foreign, of_seeds[0])]
-        except DataError as error:
-            problems.append(error)
+        one = predictions.match(foreign, of_seeds[0])
+        if one is None:
+            continue
+        if len(set(one.labels[one.place].tolist())) < 2:
+            notes.append(f"{foreign.detector}: its answers on {name} are of one class; no AUC.")
+            continue
+        found[name] = [one]
     if not found:
-        raise (
-            problems[0]
-            if problems
-            else DataError(f"{foreign.file}: there is nothing to match it with")
+        like = {name: of_seeds[0].names[0] for name, of_seeds in ours.items()}
+        raise DataError(
+            f"{foreign.file}: none of its {len(set(foreign.videos))} videos is of {', '.join(ours)}; they are"
+            f" matched by the ends of their paths, as in {'; '.join(like.values())}"
         )
-    return found
+    return found, notes
 
 
 # --- AUC by set ------------------------------------------------------------------------------------
@@ -103,7 +106,8 @@ def auc_table(
     were taken over.
     """
     published = published or {}
-    judged = {row: _videos(found, rule) for row, found in rows.items()}
+    merged: dict[str, str] = {}
+    judged = {row: _videos(found, rule, merged) for row, found in rows.items()}
     columns = [*rule.sets, "avg", "pooled"]
     compared = any(against.get(row) for row in rows)
     told: list[tuple[str, tuple[Cell | str | None, ...]]] = []
@@ -124,12 +128,14 @@ def auc_table(
         told.append((row, tuple(cells)))
     if compared:
         columns += ["gain, on average", "over"]
-    notes = list(rule.words())
+    notes = [*rule.words(), *merged.values()]
     if any(set(rule.sets) & set(figures) for figures in published.values()):
         notes.append(CAVEAT)
     if with_peers:
-        told += _peer_rows(rule, len(columns))
-        notes += [f"{peer}: {note}" for peer, note in peer_notes().items()] + [CAVEAT]
+        theirs = _peer_rows(rule, len(columns))
+        told += theirs
+        notes += [f"{peer}: {peer_notes()[peer]}." for peer, _ in theirs]
+        notes += [CAVEAT] if theirs else []
     notes += _counted(rows, rule)
     if rule.protocol != "deepscan":
         name, title = f"{name}-{rule.protocol}", f"{title}, by DeepfakeBench's protocol"
@@ -146,11 +152,17 @@ def study_table(
     return auc_table(name, study.title, rows, rule, against, published)
 
 
-def _videos(found: Answers, rule: Rule) -> dict[str, list[Videos]]:
-    return {
+def _videos(found: Answers, rule: Rule, merged: dict[str, str]) -> dict[str, list[Videos]]:
+    """Video scores by set; where merging by folder names leaves one class alone, `merged` says so instead."""
+    judged = {
         name: [evaluation.videos(one, rule.protocol, rule.frames) for one in of_seeds]
         for name, of_seeds in found.items()
     }
+    for name, own in list(judged.items()):
+        if rule.protocol != "deepscan" and len(set(own[0].labels.tolist())) < 2:
+            merged[name] = f"{name}: merged by folder names, its videos are of one class; no AUC."
+            del judged[name]
+    return judged
 
 
 def _overall(

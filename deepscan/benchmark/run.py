@@ -9,16 +9,14 @@ written anew from them each time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from matplotlib.figure import Figure
 
 from deepscan.benchmark import efficiency, evaluation, figures, predict, predictions, results
-from deepscan.benchmark.datasets import SETS, Crops, TestSet, present
+from deepscan.benchmark.datasets import Crops
 from deepscan.benchmark.evaluation import mean
 from deepscan.benchmark.looks import (
     Looks,
@@ -28,57 +26,24 @@ from deepscan.benchmark.looks import (
     read_looks,
 )
 from deepscan.benchmark.predict import VIEWS_AVERAGED, Judge
-from deepscan.benchmark.predictions import AVERAGED, PLAIN
+from deepscan.benchmark.predictions import AVERAGED
+from deepscan.benchmark.request import (
+    Request,
+    Say,
+    Told,
+    kinds_of,
+    predictions_of,
+    score,
+    score_distorted,
+    sets_of,
+)
 from deepscan.benchmark.results import Answers, Rule
 from deepscan.benchmark.runs import Run, Shelf, complete
 from deepscan.benchmark.studies import Study, study
-from deepscan.benchmark.tables import Table, plain_name, write
-from deepscan.config import Scoring
-from deepscan.distortions import CROP_LEVELS, LEVELS, Distortion, every
+from deepscan.benchmark.tables import plain_name
+from deepscan.distortions import Distortion, every
 from deepscan.errors import DataError
 from deepscan.training.settings import TrainSettings
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked for. Without `studies`, the detectors in `weights` are judged on `sets`.
-
-    `sets`: None for those a study names. `recipe`: what a study's runs are trained by; None where nothing
-    can be trained. `foreign`: name and file of other tools' predictions. `tabulate`: tell what predictions
-    and attention in `out` hold, without media. `timing`: tower and steps of Table 5's measurement.
-    """
-
-    out: Path
-    sets: tuple[TestSet, ...] | None = None
-    root: Path | None = None
-    weights: tuple[str, ...] = ()
-    foreign: tuple[tuple[str, Path], ...] = ()
-    studies: tuple[str, ...] = ()
-    recipe: TrainSettings | None = None
-    seeds: tuple[int, ...] = (0,)
-    train: bool = False
-    protocols: tuple[str, ...] = ("deepscan",)
-    frames: int = evaluation.FRAMES
-    skip_missing: bool = False
-    tabulate: bool = False
-    distortions: tuple[str, ...] = ()
-    localisation: bool = False
-    averaging: bool = False
-    scoring: Scoring = field(default_factory=Scoring)
-    workers: int = 1
-    timing: tuple[str, int] = ("ViT-L-14-quickgelu", 8)
-    date: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What came out, and the files it was written to."""
-
-    tables: list[Table] = field(default_factory=list)
-    drawn: list[str] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
 
 
 def benchmark(request: Request, say: Say, progress: Callable[..., None] | None = None) -> Told:
@@ -89,7 +54,7 @@ def benchmark(request: Request, say: Say, progress: Callable[..., None] | None =
             predictions.
         WeightsError, OutputError, SettingsError.
     """
-    told = Told()
+    told = Told(request.out)
     if request.studies:
         for name in request.studies:
             _study(name, study(name), request, told, say, progress)
@@ -104,43 +69,45 @@ def benchmark(request: Request, say: Say, progress: Callable[..., None] | None =
 def _detectors(
     request: Request, told: Told, say: Say, progress: Callable[..., None] | None
 ) -> None:
-    names, sets, skipped = _sets(request, ())
+    names, sets, skipped = sets_of(request, ())
     views: list[str] = [AVERAGED] if request.averaging else []
     judges = [] if request.tabulate else [predict.judge(name) for name in request.weights]
-    distortions = [d for kind in _kinds(request) for d in every(kind)]
+    distortions = [d for kind in kinds_of(request) for d in every(kind)]
     for one in judges:
         for crops in sets:
-            _score(request, one, crops, say, progress)
+            score(request, one, crops, say, progress)
             if request.averaging:
-                _score(request, one, crops, say, progress, AVERAGED)
+                score(request, one, crops, say, progress, AVERAGED)
             for distortion in distortions:
-                _distorted(request, one, crops, distortion, say, progress)
-    table = _predictions(request, judges)
-    found = {d: results.answers(table, d, names) for d in _asked(request, judges, table)}
+                score_distorted(request, one, crops, distortion, say, progress)
+    table, called = predictions.told_apart(predictions_of(request, judges))
+    asked = {judge.weights: judge for judge in judges}
+    found = {
+        called[w]: results.answers(table, called[w], names) for w in asked or called if w in called
+    }
     if not any(found.values()):
         raise DataError(f"{request.out / 'predictions'}: no predictions on {', '.join(names)}")
     first = next(iter(found))
     rows: dict[str, Answers] = dict(found)
-    notes = [f"{name} was skipped: {why}" for name, why in skipped.items()]
+    notes = [f"{judge.name} was trained on {judge.trained_on}." for judge in judges]
+    notes += [f"{name} was skipped: {why}" for name, why in skipped.items()]
     for name, file in request.foreign:
         foreign = predictions.read_foreign(file, name)
-        rows[name] = results.foreign_answers(foreign, found[first])
-        notes.append(foreign.note + ".")
+        rows[name], more = results.foreign_answers(foreign, found[first])
+        notes += more
     against: dict[str, str | None] = dict.fromkeys(rows, first) | {first: None}
     for protocol in request.protocols:
         rule = Rule(tuple(names), protocol, request.frames, tuple(notes))
         title = f"Video AUC on {', '.join(names)}"
-        _add(told, request, results.auc_table("auc", title, rows, rule, against, with_peers=True))
+        told.add(results.auc_table("auc", title, rows, rule, against, with_peers=True))
     rule = Rule(tuple(names), "deepscan", request.frames, tuple(notes))
     for detector, own in rows.items():
-        _add(told, request, results.measures_table(detector, own, rule))
+        told.add(results.measures_table(detector, own, rule))
     for detector in found:
         if views:
             cost = f"Averaged: {VIEWS_AVERAGED} forward passes a crop instead of one."
             title = f"{detector}: averaging over mirrored and zoomed copies"
-            _add(
-                told,
-                request,
+            told.add(
                 results.views_table("averaging", title, table, detector, views, rule, [cost]),
             )
         if distortions:
@@ -149,7 +116,11 @@ def _detectors(
         _localisation(
             request,
             told,
-            {j.name: (j.name, None, j) for j in judges} or {d: (d, None, None) for d in found},
+            "",
+            {
+                name: (asked[w].name if asked else name, None, asked.get(w))
+                for w, name in called.items()
+            },
             names,
             sets,
         )
@@ -169,9 +140,7 @@ def _robustness(
         "Levels 1 to 5 are DeeperForensics', of whole frames before faces are looked for; jpeg and resize are"
         " of crops."
     )
-    _add(
-        told,
-        request,
+    told.add(
         results.views_table("robustness", title, table, detector, views, rule, [note]),
     )
     lines: dict[str, dict[str, evaluation.Estimate]] = {}
@@ -181,9 +150,7 @@ def _robustness(
             lines.setdefault(distortion.kind, {})[str(distortion.level)] = estimate
     clean = _average(results.answers(table, detector, rule.sets), rule)
     if lines and clean is not None:
-        _draw(
-            told,
-            request,
+        told.draw(
             f"robustness-{plain_name(detector)}",
             figures.robustness(lines, clean, title),
         )
@@ -218,26 +185,26 @@ def _study(
     progress: Callable[..., None] | None,
 ) -> None:
     if asked.kind == "efficiency":
-        _add(told, request, efficiency.table(_timing(request, say)))
+        told.add(efficiency.table(_timing(request, say)))
         return
-    names, sets, skipped = _sets(request, asked.sets)
+    names, sets, skipped = sets_of(request, asked.sets)
     runs = dict.fromkeys(asked.rows.values())
     judges: dict[tuple[str, int], Judge] = {}
+    notes = [f"{n} was skipped: {why}" for n, why in skipped.items()]
     if not request.tabulate:
-        for run in _finished(request, list(runs), say, progress):
+        finished = _finished(request, list(runs), say, progress)
+        notes.append(_budget(finished[0].settings, request.seeds))
+        for run in finished:
             judge = predict.judge(str(run.checkpoint), run.name, run.settings.seed)
             judges[run.name, run.settings.seed] = judge
-    notes = [f"{n} was skipped: {why}" for n, why in skipped.items()]
-    if request.recipe is not None:
-        notes.append(_budget(request.recipe, request.seeds))
     if asked.kind in ("auc", "curve"):
         for judge in judges.values():
             for crops in sets:
-                _score(request, judge, crops, say, progress)
-        table = _predictions(request, list(judges.values()))
+                score(request, judge, crops, say, progress)
+        table = predictions_of(request, list(judges.values()))
         for protocol in request.protocols:
             rule = Rule(tuple(names), protocol, request.frames, tuple(notes))
-            _add(told, request, results.study_table(name, asked, table, rule, request.seeds))
+            told.add(results.study_table(name, asked, table, rule, request.seeds))
             if asked.kind == "curve":
                 _curve(request, told, name, asked, table, rule)
     seed = request.seeds[0]
@@ -245,7 +212,7 @@ def _study(
     if asked.kind in ("attention", "maps"):
         _attention(request, told, name, asked, which, names, sets)
     elif request.localisation:
-        _localisation(request, told, which, names, sets)
+        _localisation(request, told, f"{name}-", which, names, sets)
 
 
 def _finished(
@@ -293,10 +260,10 @@ def _curve(
         label = asked.title.partition(": ")[2]
         suffix = "" if rule.protocol == "deepscan" else f"-{rule.protocol}"
         assert isinstance(asked.against, str)
-        _draw(told, request, name + suffix, figures.curves(shown, label, asked.against))
+        told.draw(name + suffix, figures.curves(shown, label, asked.against))
 
 
-Which = dict[
+Which = Mapping[
     str, tuple[str, int | None, Judge | None]
 ]  # by row: detector, seed, and who can be asked
 
@@ -330,24 +297,29 @@ def _attention(
         # Beyond the first set each has files of its own.
         file = name if i == 0 else f"{name}-{test_set}"
         if asked.kind == "maps":
-            _draw(told, request, file, figures.maps(found))
+            told.draw(file, figures.maps(found))
         else:
             first = next(iter(found))
             columns = {f"[CLS], {first}": (found[first], "cls")}
             columns |= {f"queries, {row}": (looks, "queries") for row, looks in found.items()}
-            _draw(told, request, file, figures.attention(columns))
-            _add(told, request, activation_table(found, test_set))
+            told.draw(file, figures.attention(columns))
+            told.add(activation_table(f"{name}-activation-{test_set}", found, test_set))
 
 
 def _localisation(
-    request: Request, told: Told, which: Which, names: Sequence[str], sets: Sequence[Crops]
+    request: Request,
+    told: Told,
+    prefix: str,
+    which: Which,
+    names: Sequence[str],
+    sets: Sequence[Crops],
 ) -> None:
     problems = []
     for test_set in names:
         found = _looks(request, which, test_set, sets)
-        _add(told, request, activation_table(found, test_set))
+        told.add(activation_table(f"{prefix}activation-{test_set}", found, test_set))
         try:
-            _add(told, request, localisation_table(found, test_set))
+            told.add(localisation_table(f"{prefix}localisation-{test_set}", found, test_set))
         except DataError as error:
             problems.append(error)
     if len(problems) == len(names):
@@ -367,83 +339,3 @@ def _timing(request: Request, say: Say) -> efficiency.Timing | None:
         timing = efficiency.measure(replace(settings, device=device), *request.timing, say)
         efficiency.write_timing(path, timing)
     return timing
-
-
-# --- steps -----------------------------------------------------------------------------------------
-
-
-def _sets(request: Request, named: Sequence[str]) -> tuple[list[str], list[Crops], dict[str, str]]:
-    """Names of the sets, their crops (none when only tabulating), and why others were skipped."""
-    asked = request.sets if request.sets is not None else tuple(SETS[name] for name in named)
-    if request.tabulate:
-        return [test_set.short for test_set in asked], [], {}
-    found, skipped = present(asked, request.root, request.skip_missing)
-    return [crops.test_set.short for crops in found], found, skipped
-
-
-def _score(
-    request: Request,
-    asked: Judge,
-    crops: Crops,
-    say: Say,
-    progress: Callable[..., None] | None,
-    view: str = PLAIN,
-    change: Distortion | None = None,
-) -> None:
-    count = predict.score(
-        request.out / "predictions",
-        asked,
-        crops,
-        request.scoring,
-        request.workers,
-        view,
-        change,
-        progress,
-    )
-    if count:
-        say(f"{asked.name}: scored {count} crops of {crops.test_set.short}{view and f', {view}'}")
-
-
-def _distorted(
-    request: Request,
-    asked: Judge,
-    crops: Crops,
-    distortion: Distortion,
-    say: Say,
-    progress: Callable[..., None] | None,
-) -> None:
-    view = str(distortion)
-    if distortion.on_crops:
-        _score(request, asked, crops, say, progress, view, distortion)
-    else:
-        folder = request.out / "distorted" / crops.test_set.short
-        cut = predict.distorted(crops, distortion, request.root, folder, progress)
-        _score(request, asked, cut, say, progress, view)
-
-
-def _kinds(request: Request) -> list[str]:
-    kinds = [*LEVELS, *CROP_LEVELS] if "all" in request.distortions else list(request.distortions)
-    return list(dict.fromkeys(kinds))
-
-
-def _predictions(request: Request, judges: Sequence[Judge]) -> pa.Table:
-    """All predictions, or of the checkpoints asked for alone: an older one may carry the same name."""
-    table = predictions.read(request.out / "predictions")
-    if judges:
-        table = table.filter(pc.field("weights").isin([judge.weights for judge in judges]))
-    return table
-
-
-def _asked(request: Request, judges: Sequence[Judge], table: pa.Table) -> list[str]:
-    return [judge.name for judge in judges] or predictions.detectors(table)
-
-
-def _add(told: Told, request: Request, table: Table) -> None:
-    if table.name not in [t.name for t in told.tables]:
-        told.tables.append(table)
-        told.files.extend(write(table, request.out))
-
-
-def _draw(told: Told, request: Request, name: str, figure: Figure) -> None:
-    told.drawn.append(name)
-    told.files.extend(figures.save(figure, request.out, name))

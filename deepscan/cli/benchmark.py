@@ -125,7 +125,7 @@ def benchmark(
     """
     from datetime import UTC, datetime
 
-    from deepscan.benchmark.run import Request
+    from deepscan.benchmark.request import Request
     from deepscan.benchmark.run import benchmark as run
     from deepscan.benchmark.studies import STUDIES
     from deepscan.config import Scoring

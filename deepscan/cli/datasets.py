@@ -66,10 +66,10 @@ def _print_table(found: list[Inventory]) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("", "set", "split"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("real", "manipulated", "expected"):
         table.add_column(name, justify="right")
-    table.add_column("state")
+    table.add_column("state", overflow="fold")
     for one in found:
         sides = sorted({split for split, _ in (one.videos or one.layout_videos)}, key=_order)
         state = (

@@ -1,0 +1,143 @@
+"""What `deepscan benchmark` is asked for, what it tells, and the steps that all of it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
+
+from deepscan.benchmark import evaluation, figures, predict, predictions
+from deepscan.benchmark.datasets import SETS, Crops, TestSet, present
+from deepscan.benchmark.predict import Judge
+from deepscan.benchmark.predictions import PLAIN
+from deepscan.benchmark.tables import Table, write
+from deepscan.config import Scoring
+from deepscan.distortions import CROP_LEVELS, LEVELS, Distortion
+from deepscan.training.settings import TrainSettings
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for. Without `studies`, the detectors in `weights` are judged on `sets`.
+
+    `sets`: None for those a study names. `recipe`: what a study's runs are trained by; None where nothing
+    can be trained. `foreign`: name and file of other tools' predictions. `tabulate`: tell what predictions
+    and attention in `out` hold, without media. `timing`: tower and steps of Table 5's measurement.
+    """
+
+    out: Path
+    sets: tuple[TestSet, ...] | None = None
+    root: Path | None = None
+    weights: tuple[str, ...] = ()
+    foreign: tuple[tuple[str, Path], ...] = ()
+    studies: tuple[str, ...] = ()
+    recipe: TrainSettings | None = None
+    seeds: tuple[int, ...] = (0,)
+    train: bool = False
+    protocols: tuple[str, ...] = ("deepscan",)
+    frames: int = evaluation.FRAMES
+    skip_missing: bool = False
+    tabulate: bool = False
+    distortions: tuple[str, ...] = ()
+    localisation: bool = False
+    averaging: bool = False
+    scoring: Scoring = field(default_factory=Scoring)
+    workers: int = 1
+    timing: tuple[str, int] = ("ViT-L-14-quickgelu", 8)
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came out, and the files in `out` that it was written to."""
+
+    out: Path
+    tables: list[Table] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    def add(self, table: Table) -> None:
+        """Write a table in its forms."""
+        self.tables.append(table)
+        self.files.extend(write(table, self.out))
+
+    def draw(self, name: str, figure: Figure) -> None:
+        """Write a figure in its forms."""
+        self.drawn.append(name)
+        self.files.extend(figures.save(figure, self.out, name))
+
+
+# --- steps -----------------------------------------------------------------------------------------
+
+
+def sets_of(
+    request: Request, named: Sequence[str]
+) -> tuple[list[str], list[Crops], dict[str, str]]:
+    """Names of the sets, their crops (none when only tabulating), and why others were skipped."""
+    asked = request.sets if request.sets is not None else tuple(SETS[name] for name in named)
+    if request.tabulate:
+        return [test_set.short for test_set in asked], [], {}
+    found, skipped = present(asked, request.root, request.skip_missing)
+    return [crops.test_set.short for crops in found], found, skipped
+
+
+def score(
+    request: Request,
+    asked: Judge,
+    crops: Crops,
+    say: Say,
+    progress: Callable[..., None] | None,
+    view: str = PLAIN,
+    change: Distortion | None = None,
+) -> None:
+    """Score what is missing of a set, and say so."""
+    count = predict.score(
+        request.out / "predictions",
+        asked,
+        crops,
+        request.scoring,
+        request.workers,
+        view,
+        change,
+        progress,
+    )
+    if count:
+        say(f"{asked.name}: scored {count} crops of {crops.test_set.short}{view and f', {view}'}")
+
+
+def score_distorted(
+    request: Request,
+    asked: Judge,
+    crops: Crops,
+    distortion: Distortion,
+    say: Say,
+    progress: Callable[..., None] | None,
+) -> None:
+    """Score a set's crops distorted, or crops cut from its distorted frames."""
+    view = str(distortion)
+    if distortion.on_crops:
+        score(request, asked, crops, say, progress, view, distortion)
+    else:
+        folder = request.out / "distorted" / crops.test_set.short
+        cut = predict.distorted(crops, distortion, request.root, folder, progress)
+        score(request, asked, cut, say, progress, view)
+
+
+def kinds_of(request: Request) -> list[str]:
+    """The kinds of distortion asked for."""
+    kinds = [*LEVELS, *CROP_LEVELS] if "all" in request.distortions else list(request.distortions)
+    return list(dict.fromkeys(kinds))
+
+
+def predictions_of(request: Request, judges: Sequence[Judge]) -> pa.Table:
+    """All predictions, or of the checkpoints asked for alone: an older one may carry the same name."""
+    table = predictions.read(request.out / "predictions")
+    if judges:
+        table = table.filter(pc.field("weights").isin([judge.weights for judge in judges]))
+    return table
