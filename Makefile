@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -43,6 +43,11 @@ bench: base
 
 bench-training: base
 	$(BIN)/python -m deepscan.bench_training
+
+# The shipped detector from the material it was trained on, by weights/recipe.toml: half an hour of two free cores.
+MATERIAL ?= ../shared/data
+train-default: base
+	$(BIN)/python -m deepscan.train_default --material $(MATERIAL) --out runs/default
 
 # Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
 # It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs;

@@ -12,6 +12,7 @@ import numpy as np
 from deepscan.align import align
 from deepscan.records import (
     Box,
+    Calibration,
     Case,
     CropQuality,
     DecodeCount,
@@ -25,9 +26,14 @@ from deepscan.records import (
     Source,
 )
 from deepscan.report.pictures import FramePicture, Pictures
-from deepscan.verdict import Coverage, judge
+from deepscan.verdict import Coverage, judge, thresholds_of
 
 WIDTH, HEIGHT = 320, 180
+
+CALIBRATED = Calibration(
+    slope=0.5, intercept=1.0, prior=0.5, low=-3.0, high=2.0, fpr=0.05, fnr=0.05, widening=1.5,
+    data="made-up people", real=39, manipulated=40, ece=0.0625, cllr=0.5,
+)  # fmt: skip
 
 # Markup, a script, quotes, a direction that runs away with what follows, a bell, and a very long word.
 HOSTILE = (
@@ -65,6 +71,7 @@ def made(
     text: str = "",
     seconds: Fraction = Fraction(8),
     logit: Callable[[int, int], float] = logit_of,
+    calibration: Calibration | None = None,
 ) -> tuple[Report, list[FramePicture]]:
     """A report, and the pictures that would have been kept for it.
 
@@ -138,5 +145,10 @@ def made(
     )
     outputs = ("heatmaps/overlay.mp4", "report.html") if heat else ("report.html",)
     return Report(
-        source, judge(source, looked, frames), provenance, None, None, outputs
+        source,
+        judge(source, looked, frames, thresholds_of(calibration)),
+        provenance,
+        None,
+        None,
+        outputs,
     ), pictures.frames()

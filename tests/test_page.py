@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -334,3 +335,15 @@ def test_the_script_gets_its_data_as_data() -> None:
     data = json.loads(text)
     assert data["frames"] == list(range(32))
     assert [len(points) for points in data["lanes"].values()] == [32, 32]
+
+
+def test_a_calibration_is_told_with_its_data_and_its_errors() -> None:
+    report, kept = reports.made(calibration=reports.CALIBRATED, logit=lambda track, instant: -2.0)
+    document = report_json.to_dict(report)
+    jsonschema.validate(document, report_json.schema())
+    assert document["calibration"]["probability"] == pytest.approx(0.5)
+    text = words(page.html(document, kept))
+    assert "uncalibrated" not in text
+    assert "Probability of manipulation 50 %" in text
+    assert "made-up people 39 real and 40 manipulated videos" in text
+    assert "0.062" in text

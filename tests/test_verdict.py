@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,17 @@ import numpy as np
 import pytest
 
 from deepscan.records import Box, CropQuality, DecodeCount, Face, FrameEvidence, Source, VerdictName
-from deepscan.verdict import Coverage, build_tracks, enough_instants, judge, score, top10_mean
+from deepscan.verdict import (
+    PROVISIONAL,
+    Coverage,
+    build_tracks,
+    enough_instants,
+    judge,
+    score,
+    thresholds_of,
+    top10_mean,
+)
+from reports import CALIBRATED
 
 INSTANTS = range(32)  # every sampled frame's index
 
@@ -175,3 +186,49 @@ def test_a_short_manipulation_raises_a_warning_when_the_mean_hides_it() -> None:
     evidence = judge(source(), coverage(), frames)
     assert evidence.verdict.name is VerdictName.NO_MANIPULATION_INDICATED
     assert any("highest tenth" in warning for warning in evidence.warnings)
+
+
+# --- calibration -----------------------------------------------------------------------------------
+
+
+def test_a_calibrated_detectors_thresholds_and_probability_are_used() -> None:
+    """slope 0.5, intercept 1: a score of -2 is even odds."""
+    asked = thresholds_of(CALIBRATED)
+    frames = [seen(1, i, -2.0) for i in range(32)]
+    assert judge(source(), coverage(), frames).verdict.name is VerdictName.NO_MANIPULATION_INDICATED
+    evidence = judge(source(), coverage(), frames, asked)
+    assert evidence.verdict.name is VerdictName.INCONCLUSIVE
+    assert not evidence.thresholds.provisional
+    assert CALIBRATED.probability(-2.0) == pytest.approx(0.5)
+    assert CALIBRATED.probability(2.0) == pytest.approx(1 / (1 + math.exp(-2)))
+    assert CALIBRATED.probability(-1e9) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "count", "words"),
+    [
+        ({}, 40.0, 32, "a small face (40 px)"),
+        ({"bytes": 500}, 200.0, 32, "heavy compression"),
+        ({}, 200.0, 5, "few instants (5)"),
+    ],
+)
+def test_weak_evidence_moves_calibrated_thresholds_apart(
+    changes: dict[str, object], size: float, count: int, words: str
+) -> None:
+    """By 1.5 logits: 3.0 is above the upper threshold of 2.0, but not above 3.5."""
+    frames = [seen(1, i, 3.0) for i in range(count)]
+    frames = [replace(f, quality=replace(f.quality, face_size=size)) for f in frames]
+    asked = thresholds_of(CALIBRATED)
+    sound = judge(source(), coverage(), [seen(1, i, 3.0) for i in range(32)], asked)
+    assert sound.verdict.name is VerdictName.MANIPULATION_INDICATED
+    weak = judge(source(**changes), coverage(), frames, asked)
+    assert weak.verdict.name is VerdictName.INCONCLUSIVE
+    assert f"further apart because of {words}" in weak.verdict.sentence
+    assert (weak.thresholds.low, weak.thresholds.high) == (-4.5, 3.5)
+    (track,) = weak.tracks
+    assert track.runs == ()  # above 3.5 there are none
+
+
+def test_stand_in_thresholds_have_no_measure_to_move_by() -> None:
+    frames = [seen(1, i, 3.0) for i in range(5)]
+    assert judge(source(bytes=500), coverage(), frames).thresholds == PROVISIONAL
