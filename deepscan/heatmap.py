@@ -25,8 +25,8 @@ CAVEAT = (
     "Attention shows where the model looked; it is not evidence that the region is manipulated."
 )
 
-# Until a checkpoint carries a calibration; the logits drawn beside faces stand under it.
-NOTE = "Logits are uncalibrated, provisional; above 0 leans to manipulated."
+# The logits drawn beside faces stand under it.
+NOTE = "Logits above 0 lean to manipulated; the report says what they are worth."
 
 LEGEND_HEIGHT = 62
 INK, PAPER = (235, 235, 235), (24, 24, 24)

@@ -25,9 +25,9 @@ SEED = 0  # fixed, so that a report can be reproduced to the last digit
 FEWEST_FRAMES = 8
 
 # A manipulated tenth of a video holds three of the 32 instants looked at by default. Fewer are not pointed
-# at: single frames of real faces (a blink, motion blur) pass the threshold too often. With the preview
-# detector on 43 demos it was mostly trained on, a swapped tenth was pointed at inside its bounds in 39, and
-# something in 1 of their 43 camera halves.
+# at: single frames of real faces (a blink, motion blur) pass the threshold too often. With an
+# earlier detector on 43 demos it was mostly trained on, a swapped tenth was pointed at inside its bounds in
+# 39, and something in 1 of their 43 camera halves.
 FEWEST_IN_STRETCH = 3
 
 # A report stays readable and bounded however a noisy face crosses the threshold.

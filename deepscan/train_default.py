@@ -1,8 +1,8 @@
 """Train the shipped detector anew from the material it came from: `make train-default`.
 
-The material is not part of deepscan: 53 side-by-side clips (pairs/), face pictures (faces/) and crops of
-FaceForensics++ (ffpp-crops/), see weights/b16-lora.md. What is prepared, and a run that was broken off,
-is gone on with.
+The material is not part of deepscan: 53 side-by-side clips (pairs/) and face pictures (faces/) to learn from,
+crops of FaceForensics++ (ffpp-crops/) to be judged and calibrated on; see weights/b16-lora.md. What is
+prepared, and a run that was broken off, is gone on with.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from deepscan.errors import DataError
 from deepscan.files import part_file
 from deepscan.model.weights import shipped_folder
 from deepscan.prepare import PrepareSettings, prepare
-from deepscan.training.run import resume, train
-from deepscan.training.settings import from_plain
+from deepscan.training.run import calibrate_anew, resume, train
+from deepscan.training.settings import TrainSettings, from_plain
 
-FACES = 2000  # pictures, the first by name; a run of 380 steps sees no more
 PAIR_FRAMES = 8
 
 
@@ -41,14 +40,14 @@ def material(folder: Path, out: Path) -> tuple[Path, Path, Path]:
     with part_file(listing) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label"])
-        for path in sorted((folder / "faces").glob("*.jpg"))[:FACES]:
+        for path in sorted((folder / "faces").glob("*.jpg")):
             writer.writerow([path.resolve(), "real"])
     prepare(listing, out / "faces", PrepareSettings(frames=1))
     return out / "pairs", out / "faces", folder / "ffpp-crops"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prepare, train, and say where the detector lies."""
+    """Prepare, train, calibrate, and say where the detector lies."""
     parser = argparse.ArgumentParser(prog="python -m deepscan.train_default", description=__doc__)
     parser.add_argument("--material", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -57,16 +56,19 @@ def main(arguments: list[str] | None = None) -> None:
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
+    recipe = load_toml(shipped_folder() / "recipe.toml")
     run = asked.out / "run"
-    data = material(asked.material, asked.out)
+    pairs, faces, crops = material(asked.material, asked.out)
     if run.exists():
         trained = resume(run, say=say)
     else:
-        recipe = load_toml(shipped_folder() / "recipe.toml")
-        places = {"data": [str(folder) for folder in data], "out": str(run)}
+        places = {"data": [str(pairs), str(faces)], "out": str(run)}
         today = datetime.now(UTC).date().isoformat()
         trained = train(from_plain(recipe | places, "recipe.toml"), today, say=say)
-    sys.stdout.write(f"{trained.checkpoint}\n")
+    name = str(recipe["name"])
+    detector = asked.out / f"{name}.safetensors"
+    calibrate_anew(trained.checkpoint, detector, TrainSettings((crops,), detector, name=name))
+    sys.stdout.write(f"{detector}\n")
 
 
 if __name__ == "__main__":

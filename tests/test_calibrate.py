@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import toy
+from deepscan.cli import run
+from deepscan.model import tower, weights
+from deepscan.model.header import read_header
 from deepscan.training.calibrate import bounds, fit, platt
 
 
@@ -80,3 +86,52 @@ def test_a_group_is_judged_by_the_others(rng: np.random.Generator) -> None:
 def test_few_videos_give_no_calibration() -> None:
     labels = np.repeat([0, 1], [50, 9])
     assert fit(labels, np.zeros(59), ["a"] * 59, [], "few") is None
+
+
+# --- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Iterator[Path]:
+    """A detector trained on a few made-up people, too few to be calibrated on those held out."""
+    before = toy.install(tmp_path / "base")
+    data = toy.crops(tmp_path / "few")
+    asked = {"data": data, "out": tmp_path / "run", "epochs": 2, "batch": 8, "workers": 0}
+    config = tmp_path / "toy.toml"
+    config.write_text(
+        'base = "toy"\nheads = 4\nlr = 3e-3\nvalidation = 0.34\nprecision = "float32"\n', "utf-8"
+    )
+    flags = [f"--{name}={value}" for name, value in asked.items()]
+    assert run(["train", f"--config={config}", *flags, "-q"]) == 0
+    yield tmp_path / "run" / "detector.safetensors"
+    tower.tower_size, weights.manifest = before  # type: ignore[assignment]
+
+
+def test_a_detector_is_calibrated_on_material_of_ones_own(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read_header(trained).calibration is None
+    own, out = toy.crops(tmp_path / "own", people=12, signal=50), tmp_path / "mine.safetensors"
+    asked = ["calibrate", str(trained), f"--data={own}", f"--out={out}", "--precision=float32"]
+    assert run(asked) == 0
+    assert "(12 real, 12 manipulated videos)" in capsys.readouterr().out
+    header = read_header(out)
+    assert header.name == "mine"
+    assert header.calibration is not None
+    assert (header.calibration.real, header.calibration.manipulated) == (12, 12)
+    assert header.calibration.data == header.training["test"] == "own"
+    assert header.training["results"]["test"]["videos"] == {"real": 12, "manipulated": 12}
+    assert run(asked) == 1
+    assert "already there; --force" in capsys.readouterr().err
+
+
+def test_what_a_detector_learnt_from_calibrates_nothing(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine.safetensors"
+    assert run(["calibrate", str(trained), f"--data={tmp_path / 'few'}", f"--out={out}", "-q"]) == 1
+    assert "few: detector.safetensors was trained on it" in capsys.readouterr().err
+    other = toy.crops(tmp_path / "other", people=9, signal=50)
+    assert run(["calibrate", str(trained), f"--data={other}", f"--out={out}", "-q"]) == 1
+    assert "other: fewer than 10 real or manipulated videos" in capsys.readouterr().err
+    assert not out.exists()

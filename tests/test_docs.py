@@ -39,7 +39,7 @@ def without_numbers(text: str) -> list[str]:
 def test_the_demo_prints_what_the_readme_shows(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (shown,) = (block for block in blocks("text") if "uncalibrated" in block)
+    (shown,) = (block for block in blocks("text") if "sample.mp4" in block)
     assert (
         run(["detect", str(sample), "--heatmap", "--offline", "--out", str(tmp_path / "out")]) == 0
     )

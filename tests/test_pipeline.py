@@ -54,7 +54,8 @@ def test_the_report_on_disk_fits_its_schema(scanned: deepscan.Report) -> None:
     assert scanned.folder is not None
     document = json.loads((scanned.folder / "report.json").read_text("utf-8"))
     jsonschema.validate(document, report_json.schema())
-    assert document["calibration"]["state"] == "uncalibrated, provisional"
+    assert document["calibration"]["state"] == "calibrated"
+    assert document["calibration"]["probability"] == scanned.probability
     assert document["scores"]["direction"] == "logit > 0 leans to manipulated"
     assert document == json.loads(report_json.text(scanned))
 

@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from deepscan.cli import weights
 from deepscan.cli.benchmark import benchmark
+from deepscan.cli.calibrate import calibrate
 from deepscan.cli.console import Exit, say
 from deepscan.cli.datasets import datasets
 from deepscan.cli.detect import detect
@@ -45,6 +46,7 @@ app.command(cls=WithContext)(detect)
 app.command()(verify)
 app.command()(prepare)
 app.command()(train)
+app.command()(calibrate)
 app.command()(model)
 app.command()(datasets)
 app.command()(benchmark)

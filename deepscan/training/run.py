@@ -15,8 +15,8 @@ from deepscan.errors import DataError, SettingsError
 from deepscan.manifest import CropRow, read_crops
 from deepscan.model import adapters, checkpoint, weights
 from deepscan.model.detector import Detector
-from deepscan.model.header import Header
-from deepscan.records import Calibration, Pixels
+from deepscan.model.header import Header, read_header
+from deepscan.records import Calibration
 from deepscan.training import calibrate
 from deepscan.training.data import BLENDED, check_classes, split, thin
 from deepscan.training.folder import Best, RunFolder, check_digests, data_digest
@@ -202,14 +202,70 @@ def _run(
                 folder.write_predictions(name, rows, logits)
                 labels = np.array([row.label for row in rows])
                 results[name] = metrics.summary([row.video for row in rows], labels, logits, rng)
-        calibration = _calibration(stored, sides.val, settings, progress)
+        what = "held-out people of " + ", ".join(folder.name for folder in settings.data)
+        found = _calibration(stored, sides.val, settings, progress, what)
         checkpoint.write(
             folder.checkpoint,
             checkpoint.read_tensors(folder.checkpoint),
-            header(results, calibration),
+            header(results, None if found is None else found[0]),
         )
         folder.write_json("results.json", results)
     return Trained(folder.folder, folder.checkpoint, results)
+
+
+def calibrate_anew(
+    weights_file: Path,
+    out: Path,
+    settings: TrainSettings,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Write a copy of a checkpoint to `out`, calibrated and judged on `settings.data`.
+
+    It must have learnt nothing of these. The copy goes by `settings.name`; of the other settings those
+    matter that say how it is carried out.
+
+    Raises:
+        DataError: it was trained on these data, or there are fewer than ten videos of a class.
+        OutputError: `out` cannot be written.
+        WeightsError: see `checkpoint.load`.
+    """
+    header = read_header(weights_file)
+    base = weights.base_file(weights.base_by_hash(header.base["sha256"]), settings.offline)
+    stored, _ = checkpoint.load(weights_file, base, getattr(torch, settings.precision))
+    stored.to(settings.device)
+    rows = [row for folder in settings.data for row in _crops(folder, None)]
+    digests = {
+        f"data/{folder.name}": data_digest(
+            folder, _files([r for r in rows if r.path.is_relative_to(folder)])
+        )
+        for folder in settings.data
+    }
+    learnt = set(header.training.get("digests", {}).items())
+    if known := [
+        name for name, value in digests.items() if value in {v for k, v in learnt if k != "test"}
+    ]:
+        raise DataError(
+            f"{known[0].removeprefix('data/')}: {weights_file.name} was trained on it; calibrate on videos of"
+            " other people"
+        )
+    names = ", ".join(folder.name for folder in settings.data)
+    found = _calibration(stored, rows, settings, progress, names)
+    if found is None:
+        raise DataError(
+            f"{names}: fewer than {calibrate.FEWEST} real or manipulated videos; no error rate can be told"
+        )
+    calibration, judged = found
+    training = header.training | {
+        "test": names,
+        "results": header.training.get("results", {}) | {"test": judged},
+        "digests": header.training.get("digests", {}) | {"test": ", ".join(digests.values())},
+    }
+    checkpoint.write(
+        out,
+        checkpoint.read_tensors(weights_file),
+        replace(header, name=settings.name, training=training, calibration=calibration),
+    )
+    return calibration
 
 
 def _calibration(
@@ -217,26 +273,35 @@ def _calibration(
     rows: Sequence[CropRow],
     settings: TrainSettings,
     progress: Progress | None,
-) -> Calibration | None:
-    """What video scores mean on the validation side: on folders with manipulations, pseudo-fakes left out."""
+    what: str,
+) -> tuple[Calibration, dict[str, Any]] | None:
+    """What video scores mean, and how well they tell, on folders with manipulations; pseudo-fakes left out.
+
+    None with too few videos.
+    """
     rows = [row for row in rows if row.method != BLENDED]
     folder_of: Callable[[CropRow], str] = lambda row: row.video.split("/")[0]
     manipulated = {folder_of(row) for row in rows if row.label == 1}
     rows = [row for row in rows if folder_of(row) in manipulated]
     videos, labels = [row.video for row in rows], np.array([row.label for row in rows], int)
-    groups = {row.video: f"{folder_of(row)}/{row.group}" for row in rows}
-    if min((labels == 0).sum(), (labels == 1).sum()) < calibrate.FEWEST:
+    counts = [len({row.video for row in rows if row.label == label}) for label in (0, 1)]
+    if min(counts) < calibrate.FEWEST:
         return None
-
-    def scores(stage: str, change: Callable[[Pixels], Pixels] | None = None) -> Any:
-        return metrics.video_scores(
-            videos, labels, score(detector, rows, settings, progress, stage, change)
-        )
-
-    names, of_video, plain = scores("calibrating")
-    weak = [scores(f"calibrating: {name}", change)[2] for name, change in calibrate.WEAK.items()]
-    data = f"held-out people of {', '.join(sorted(manipulated))}"
-    return calibrate.fit(of_video, plain, [groups[name] for name in names], weak, data)
+    logits = score(detector, rows, settings, progress, "calibrating")
+    names, of_video, scores = metrics.video_scores(videos, labels, logits)
+    weak = [
+        metrics.video_scores(
+            videos,
+            labels,
+            score(detector, rows, settings, progress, f"calibrating: {name}", change),
+        )[2]
+        for name, change in calibrate.WEAK.items()
+    ]
+    groups = {row.video: f"{folder_of(row)}/{row.group}" for row in rows}
+    found = calibrate.fit(of_video, scores, [groups[name] for name in names], weak, what)
+    assert found is not None
+    rng = np.random.default_rng(settings.seed)
+    return found, metrics.summary(videos, labels, logits, rng)
 
 
 def build(settings: TrainSettings, tower: str, base: Path | None) -> Detector:
