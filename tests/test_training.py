@@ -59,7 +59,9 @@ def settings(tmp_path: Path, **changes: Any) -> TrainSettings:
         "validation": 0.34,
         "augment": PLAIN,
     }
-    return TrainSettings((tmp_path / "data",), tmp_path / "run", **plain | changes)
+    return TrainSettings(
+        **{"data": (tmp_path / "data",), "out": tmp_path / "run"} | plain | changes
+    )
 
 
 def row(name: str, label: int, frame: int = 0, **more: Any) -> CropRow:
@@ -217,7 +219,7 @@ def test_each_folder_is_divided_by_itself(base: Path, tmp_path: Path) -> None:
     done = train(settings(tmp_path, data=folders, epochs=1), DATE)
     with (done.folder / "predictions-validation.csv").open(encoding="utf-8", newline="") as file:
         videos = {line["video"] for line in csv.DictReader(file)}
-    assert len(videos) == 2 * 2 * 2  # 2 groups... of 3 pairs of people, both classes
+    assert len(videos) == 2 * 2 * 2  # of each folder one of 3 groups: two people, both classes
     assert {video.split("/")[0] for video in videos} == {"one", "two"}
     stated = json.loads((done.folder / "settings.json").read_text("utf-8"))
     assert set(stated["digests"]) == {"data/one", "data/two"}
@@ -251,8 +253,8 @@ def test_the_average_follows_the_weights(base: Path, tmp_path: Path) -> None:
     expected = first + (1 - 0.2) * (5.0 - first)
     assert float(optimizer.state[weight]["average"]) == pytest.approx(expected)
     with loop._averaged(optimizer, [weight]):
-        assert float(weight) == pytest.approx(expected)
-    assert float(weight) == 5
+        assert weight.item() == pytest.approx(expected)
+    assert weight.item() == 5
 
 
 def test_what_is_stored_is_the_average(base: Path, tmp_path: Path) -> None:
