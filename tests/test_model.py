@@ -93,8 +93,8 @@ def test_a_shallow_tower_is_the_deep_ones_first_layers(
     found = shallow(images)
     torch.testing.assert_close(found.cls, deep.visual.ln_post(entering[0][:, 0]))
     torch.testing.assert_close(found.patches, deep.visual.ln_post(entering[0][:, 1:]))
-    with pytest.raises(SettingsError, match="depth: 3 is more than the 2 layers"):
-        Tower(tiny_tower, depth=3)
+    with pytest.raises(SettingsError, match="depth: 4 is more than the 3 layers"):
+        Tower(tiny_tower, depth=4)
 
 
 def test_patches_that_are_not_kept_are_not_looked_at(tiny_tower: str, images: torch.Tensor) -> None:

@@ -605,7 +605,7 @@ def test_missing_data_is_named_before_anything_runs(base: Path, tmp_path: Path) 
         train(settings(tmp_path, test=tmp_path / "none"), DATE)
     with pytest.raises(SettingsError, match="base: 'other' is none of toy"):
         train(settings(tmp_path, base="other"), DATE)
-    with pytest.raises(DataError, match=r"macl: \d+ of the manipulated crops have no mask"):
+    with pytest.raises(DataError, match=r"macl: none of the \d+ manipulated crops has a mask"):
         train(settings(tmp_path, contrast="macl"), DATE)
     assert not (tmp_path / "run").exists()
 
