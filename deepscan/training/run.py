@@ -240,10 +240,9 @@ def calibrate_anew(
         )
         for folder in settings.data
     }
-    learnt = set(header.training.get("digests", {}).items())
-    if known := [
-        name for name, value in digests.items() if value in {v for k, v in learnt if k != "test"}
-    ]:
+    stated = header.training.get("digests", {})
+    learnt = {value for name, value in stated.items() if name != "test"}
+    if known := [name for name, value in digests.items() if value in learnt]:
         raise DataError(
             f"{known[0].removeprefix('data/')}: {weights_file.name} was trained on it; calibrate on videos of"
             " other people"
@@ -258,7 +257,7 @@ def calibrate_anew(
     training = header.training | {
         "test": names,
         "results": header.training.get("results", {}) | {"test": judged},
-        "digests": header.training.get("digests", {}) | {"test": ", ".join(digests.values())},
+        "digests": stated | {"test": ", ".join(digests.values())},
     }
     checkpoint.write(
         out,
