@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,8 @@ class RunFolder:
 
     def close(self) -> None:
         if self._events is not None:
-            self._events.close()
+            with suppress(OSError):  # a full disk is told of where it stops the run
+                self._events.close()
 
     # -- the state ----------------------------------------------------------------------------------
 
