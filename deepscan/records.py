@@ -240,7 +240,11 @@ class Calibration:
     cllr: float  # cost of the log-likelihood ratios, bits; 1 is no knowledge
 
     def __post_init__(self) -> None:
-        if not (self.slope > 0 and self.widening >= 0 and 0 < self.prior < 1):
+        numbers = (self.slope, self.intercept, self.low, self.high, self.widening)
+        sound = (
+            self.slope > 0 and self.widening >= 0 and 0 < self.prior < 1 and self.low < self.high
+        )
+        if not (sound and all(map(math.isfinite, numbers))):
             raise ValueError(f"no calibration: {self}")
 
     def probability(self, score: float) -> float:

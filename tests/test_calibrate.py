@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from deepscan.cli import run
 from deepscan.model import tower, weights
 from deepscan.model.header import read_header
 from deepscan.training.calibrate import bounds, fit, platt
+from reports import CALIBRATED
 
 
 def drawn(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -86,6 +88,15 @@ def test_a_group_is_judged_by_the_others(rng: np.random.Generator) -> None:
 def test_few_videos_give_no_calibration() -> None:
     labels = np.repeat([0, 1], [50, 9])
     assert fit(labels, np.zeros(59), ["a"] * 59, [], "few") is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"slope": -1.0}, {"low": 3.0}, {"intercept": math.nan}, {"widening": math.inf}]
+)
+def test_a_calibration_that_means_nothing_is_refused(change: dict[str, float]) -> None:
+    """A checkpoint's header may say anything; reading it turns this into WeightsMismatch."""
+    with pytest.raises(ValueError, match="no calibration"):
+        replace(CALIBRATED, **change)
 
 
 # --- the command -----------------------------------------------------------------------------------

@@ -28,8 +28,7 @@ class DetectorSettings:
 
     `token` is what the head classifies: the queries' global token, [CLS] ("cls": no queries at all, the
     paper's baselines), or both. `adapter` is what trains in the tower (see model/adapters.py). `depth` is
-    how many of the tower's layers run, from the first; None runs all. The traces of a manipulation are
-    low-level, and a shallow tower is faster. `adapted`: over how many of these layers, the last ones, the
+    how many of the tower's layers run, from the first; None runs all; fewer are faster. `adapted`: over how many of these layers, the last ones, the
     adapter is laid; None: all. The layers before stay the base's, and training does not go back to them.
     """
 
