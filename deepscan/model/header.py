@@ -28,8 +28,9 @@ class DetectorSettings:
 
     `token` is what the head classifies: the queries' global token, [CLS] ("cls": no queries at all, the
     paper's baselines), or both. `adapter` is what trains in the tower (see model/adapters.py). `depth` is
-    how many of the tower's layers run, from the first; None runs all; fewer are faster. `adapted`: over how many of these layers, the last ones, the
-    adapter is laid; None: all. The layers before stay the base's, and training does not go back to them.
+    how many of the tower's layers run, from the first; None runs all, fewer are faster. `adapted`: over how
+    many of these, the last ones, the adapter is laid; None: all. The layers before stay the base's, and
+    training does not go back to them.
     """
 
     tower: str = "ViT-B-16-quickgelu"
