@@ -249,7 +249,7 @@ def official(test_set: TestSet, root: Path | None) -> Path:
     Raises:
         DataError: there is none.
     """
-    if test_set.folder is not None or root is None:
+    if root is None:
         raise DataError(
             f"{test_set.short}: frames are distorted in videos, and only sets under the data root have them"
         )

@@ -119,9 +119,12 @@ def score_distorted(
     say: Say,
     progress: Callable[..., None] | None,
 ) -> None:
-    """Score a set's crops distorted, or crops cut from its distorted frames."""
+    """Score a set's crops distorted, or crops cut from its distorted frames.
+
+    Of crops of one's own there are no frames: every kind is then done to the crops.
+    """
     view = str(distortion)
-    if distortion.on_crops:
+    if distortion.on_crops or crops.test_set.folder is not None:
         score(request, asked, crops, say, progress, view, distortion)
     else:
         folder = request.out / "distorted" / crops.test_set.short
