@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel clean train-default
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -48,6 +48,11 @@ bench-training: base
 MATERIAL ?= ../shared/data
 train-default: base
 	$(BIN)/python -m deepscan.train_default --material $(MATERIAL) --out runs/default
+
+# What a model card says of a trained detector: on the people its run held out, undistorted and distorted.
+RUN ?= runs/default/run
+model-card: base
+	$(BIN)/python -m deepscan.model_card --run $(RUN) --out $(RUN)/../card --docs docs/model-card
 
 # Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
 # It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs;

@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from deepscan.benchmark import page
 from deepscan.benchmark.datasets import TestSet
 from deepscan.benchmark.request import Request, Told
 from deepscan.benchmark.run import benchmark
 from deepscan.benchmark.runs import Shelf
 from deepscan.benchmark.studies import STUDIES
-from deepscan.benchmark.tables import Cell, Table, to_markdown
+from deepscan.benchmark.tables import Cell, Table
 from deepscan.config import Scoring
 from deepscan.errors import DataError
 from deepscan.files import part_file
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         told.files.extend(one.files)
     if asked.other:
         _beside_others(request, asked.other, told, say)
-    write_page(told, request, asked.docs or asked.out / "page")
+    write_page(told, request, sets, asked.docs or asked.out / "page")
 
 
 def _beside_others(
@@ -185,35 +185,20 @@ LaTeX and SVG, comes from kept predictions; the same command draws it anew.
 """
 
 
-def write_page(told: Told, request: Request, folder: Path) -> None:
+def write_page(told: Told, request: Request, sets: Sequence[TestSet], folder: Path) -> None:
     """README.md of all tables and figures, with their pictures and CSVs beside it."""
     assert request.recipe is not None
-    assert request.sets is not None
     recipe = request.recipe
-    parts = [
-        HEAD.format(
-            train="side-by-side pairs of face-swap models' public demos",
-            sets=", ".join(f"{s.title} (`{s.short}`)" for s in request.sets),
-            date=request.date,
-            budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run, within {recipe.epochs}"
-            f" epochs, seeds {', '.join(map(str, request.seeds))}",
-            base=recipe.base,
-            device=recipe.device,
-        )
-    ]
-    parts.append(to_markdown(directions(told.tables)))
-    pictures = {path.stem: path for path in told.files if path.suffix == ".png"}
-    parts += [to_markdown(table) for table in told.tables]
-    parts += [
-        f"## {_title(name)}\n\n![{_title(name)}]({pictures[name].name})\n" for name in told.drawn
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in told.files:
-        if path.suffix in (".png", ".csv"):
-            with part_file(folder / path.name) as part:
-                shutil.copyfile(path, part)
-    with part_file(folder / "README.md") as part:
-        part.write_text("\n".join(parts), "utf-8")
+    head = HEAD.format(
+        train="side-by-side pairs of face-swap models' public demos",
+        sets=", ".join(f"{s.title} (`{s.short}`)" for s in sets),
+        date=request.date,
+        budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run, within {recipe.epochs}"
+        f" epochs, seeds {', '.join(map(str, request.seeds))}",
+        base=recipe.base,
+        device=recipe.device,
+    )
+    page.write(folder, head, [directions(told.tables), *told.tables], told, _title)
 
 
 def _title(name: str) -> str:

@@ -80,7 +80,7 @@ def missing(
     folder: Path, asked: Judge, crops: Crops, view: str = PLAIN
 ) -> tuple[list[CropRow], list[Cropless]]:
     """The rows of a set that `folder` holds no predictions of, by whole videos."""
-    known = predictions.done(folder, asked.weights, crops.test_set.short, view)
+    known = predictions.done(folder, asked.weights, crops.short, view)
     rows = [row for row in crops.rows if row.video not in known]
     return rows, [video for video in crops.cropless if video.video not in known]
 
@@ -113,7 +113,7 @@ def score(
         return 0
     detector, header = _loaded(asked, scoring)
     own = {
-        "set": crops.test_set.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
+        "set": crops.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
         "threshold": None if header.calibration is None else header.calibration.high, "view": view,
     }  # fmt: skip
     waiting: list[tuple[CropRow, float]] = []
@@ -128,7 +128,7 @@ def score(
                 _write(folder, own, ready, ())
                 waiting = waiting[len(ready) :]
         if progress is not None:
-            progress(f"scoring {crops.test_set.short}", finished, len(rows))
+            progress(f"scoring {crops.short}", finished, len(rows))
     _write(folder, own, waiting, cropless)
     return len(rows)
 
@@ -190,7 +190,7 @@ def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: in
     For FLCL's delta the prototypes are those of 8 real and 8 manipulated crops at a time, as in training: a
     checkpoint holds none.
     """
-    path = looks_file(folder, asked.name, asked.seed, crops.test_set.short, asked.weights)
+    path = looks_file(folder, asked.name, asked.seed, crops.short, asked.weights)
     if path.is_file():
         return read_looks(path)
     rows = _in_turn(looked_at(crops.rows))
