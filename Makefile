@@ -56,7 +56,7 @@ model-card: base
 
 # Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
 # It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs;
-# STUDY_OPTIONS takes more, as in --seeds 0,1 or --other Meso4=meso4.csv.
+# STUDY_OPTIONS takes more, as in --seeds 0,1, --patches 0.5 --frames 2 or --other Meso4=meso4.csv.
 PAIRS ?= ../shared/data/pairs
 CROPS ?= ../shared/data/ffpp-crops
 CLIPS ?= ../shared/data/clips
