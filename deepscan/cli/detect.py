@@ -44,6 +44,7 @@ SETTING_OF = {
     "precision": ("scoring.precision",),
     "min_face": ("faces.min_size",),
     "offline": ("scoring.offline",),
+    "time_limit": ("limits.seconds",),
 }
 
 
@@ -78,6 +79,10 @@ def detect(
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace earlier results.")] = False,
     offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    time_limit: Annotated[
+        float | None,
+        Option(help="Give an input up after so long; default: once it hangs.", metavar="SECONDS"),
+    ] = None,
     case: Annotated[str, Option(help="Case number, for the report.", metavar="TEXT")] = "",
     exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
     examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
@@ -97,7 +102,7 @@ def detect(
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
-    from deepscan.config import Faces, Heatmaps, Sampling, Scoring, Settings
+    from deepscan.config import Faces, Heatmaps, Limits, Sampling, Scoring, Settings
     from deepscan.flow import keep_memory_level
     from deepscan.pipeline import prepare_weights, scan
     from deepscan.records import Case, Request
@@ -107,6 +112,7 @@ def detect(
         faces=Faces(min_size=min_face),
         scoring=Scoring(weights=weights, device=device, precision=precision, offline=offline),
         heatmaps=Heatmaps(draw=heatmap, cls=cls_map, explain=explain),
+        limits=Limits(time_limit),
     )
     if cls_map and not heatmap:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
