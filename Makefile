@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
+.PHONY: demo test kills test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -15,6 +15,13 @@ demo: base
 
 test: base
 	$(BIN)/python -m pytest
+
+# A batch and its processes killed by kill -9 at random moments, resumed, and compared with an undisturbed run.
+CLIPS_KILLED ?= 60
+KILLS ?= 20
+kills: base
+	rm -rf runs/kills
+	PYTHONPATH=tests $(BIN)/python tests/kills.py runs/kills --clips $(CLIPS_KILLED) --kills $(KILLS)
 
 # The pages in a real browser alone; `make test` runs these too where there is one.
 test-browser: base chromium

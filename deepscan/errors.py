@@ -5,7 +5,7 @@
     │   ├── UnreadableInput   missing, forbidden, empty, cut, not a picture or video, too large
     │   ├── NoVideoStream     readable media, but nothing in it to look at (audio only)
     │   ├── LimitExceeded     it takes more time or memory than allowed, or hangs
-    │   └── DecoderDied       the process that decoded it crashed, or was taken over
+    │   └── ProcessDied       a process died of it, or was taken over
     ├── WeightsError
     │   ├── WeightsMissing    not on this machine, and not to be fetched
     │   └── WeightsMismatch   there, but not what it claims to be
@@ -38,8 +38,8 @@ class LimitExceeded(InputError):
     """Analysing the file takes more time or memory than it may."""
 
 
-class DecoderDied(InputError):
-    """The process that decodes the file came to no good end."""
+class ProcessDied(InputError):
+    """The process that decodes or judges the file came to no good end."""
 
 
 class WeightsError(DeepscanError):

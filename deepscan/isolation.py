@@ -30,7 +30,7 @@ import numpy as np
 
 from deepscan.config import Limits, Sampling
 from deepscan.decoding import MAX_PIXELS
-from deepscan.errors import DecoderDied, InputError, LimitExceeded, NoVideoStream, UnreadableInput
+from deepscan.errors import InputError, LimitExceeded, NoVideoStream, ProcessDied, UnreadableInput
 from deepscan.files import check_readable
 from deepscan.flow import Clock, ahead, keep_memory_level
 from deepscan.records import Credentials, Frame, Source
@@ -83,7 +83,7 @@ class Decoder:
 
     Every method may raise, beside what it says itself:
         UnreadableInput, NoVideoStream: as VideoSource and StillSource.
-        DecoderDied: the process crashed, or answered what no decoder of ours would.
+        ProcessDied: the process crashed, or answered what no decoder of ours would.
         LimitExceeded: it took more time or memory than allowed, or hung.
     """
 
@@ -245,7 +245,7 @@ class Decoder:
         last = self._said.read().decode("utf-8", "replace").strip().splitlines()[-1:]
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         words = "".join(f"; it said: {line}" for line in last)
-        return DecoderDied(
+        return ProcessDied(
             f"{self._path}: the decoder crashed on it ({how}{words}); the file is damaged, or made to do so."
             " No other input is touched; copy it again from its source, or convert it and note that you did"
         )
@@ -262,8 +262,8 @@ class Decoder:
             " to hang it"
         )
 
-    def _nonsense(self, what: str) -> DecoderDied:
-        return DecoderDied(
+    def _nonsense(self, what: str) -> ProcessDied:
+        return ProcessDied(
             f"{self._path}: the decoder answered {what}; the file may have taken it over, and nothing of it"
             " is used"
         )

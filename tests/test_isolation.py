@@ -17,7 +17,7 @@ from PIL import Image
 import clips
 from deepscan import isolation
 from deepscan.config import Limits, Sampling
-from deepscan.errors import DecoderDied, LimitExceeded, NoVideoStream, UnreadableInput
+from deepscan.errors import LimitExceeded, NoVideoStream, ProcessDied, UnreadableInput
 from deepscan.flow import Clock
 from deepscan.isolation import Decoder, decoder
 from deepscan.records import Frame
@@ -95,7 +95,7 @@ def test_a_crash_is_an_error_with_its_signal(tmp_path: Path, when: str) -> None:
         if when == "decoding":
             next(one.frames())
         os.kill(pid(one), signal.SIGSEGV)
-        with pytest.raises(DecoderDied, match=r"a\.mp4: the decoder crashed on it .SIGSEGV"):
+        with pytest.raises(ProcessDied, match=r"a\.mp4: the decoder crashed on it .SIGSEGV"):
             list(one.frames())
 
 
@@ -158,7 +158,7 @@ def test_nothing_that_no_decoder_of_ours_says_is_believed(
     path = clips.write(tmp_path / "a.mp4", 3)
     with (
         decoder(path, ALL, Limits()) as one,
-        pytest.raises(DecoderDied, match=r"a\.mp4: the decoder answered"),
+        pytest.raises(ProcessDied, match=r"a\.mp4: the decoder answered"),
     ):
         one.opened()
 
@@ -182,7 +182,7 @@ def test_a_frame_of_impossible_shape_is_not_made_room_for(
     start = "import sys; sys.path[:] = [{folder!r}, *{{path!r}}]; from taken import main; main()"
     monkeypatch.setattr(isolation, "START", start.format(folder=str(tmp_path)))
     path = clips.write(tmp_path / "a.mp4", 3)
-    with decoder(path, ALL, Limits()) as one, pytest.raises(DecoderDied, match="answered"):
+    with decoder(path, ALL, Limits()) as one, pytest.raises(ProcessDied, match="answered"):
         list(one.frames())
 
 
