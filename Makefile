@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test kills test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
+.PHONY: demo test audit fuzz kills test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -15,6 +15,14 @@ demo: base
 
 test: base
 	$(BIN)/python -m pytest
+
+# Mutants of clips through detect, as many of what else is read through its readers, and as many of hypothesis's own
+# making through each of these: 2,000 take hours of two cores.
+MUTANTS ?= 2000
+fuzz: base
+	rm -rf runs/fuzz
+	PYTHONPATH=tests $(BIN)/python tests/fuzz.py runs/fuzz --mutants $(MUTANTS)
+	EXAMPLES=$(MUTANTS) $(BIN)/python -m pytest tests/test_fuzz.py -k hypothesis
 
 # A batch and its processes killed by kill -9 at random moments, resumed, and compared with an undisturbed run.
 CLIPS_KILLED ?= 60

@@ -232,7 +232,11 @@ def load_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: neither TOML nor text
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # neither TOML nor text, or nested endlessly
         raise SettingsError(f"{path}: not readable TOML: {error}") from error
 
 

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from deepscan.model.detector import Detector
     from deepscan.model.header import Header
 
-# Frames searched for faces in one batch.
-CHUNK = 8
+# Frames searched for faces in one batch: as many, or of large ones (8K) fewer, to bound memory.
+CHUNK, CHUNK_PIXELS = 8, 2**26
 
 # Called with a stage ("decoding", "faces", "scoring"), how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -123,7 +123,8 @@ def scan(
         try:
             watchers = [w for w in (overlays, pictures, specimens) if w is not None]
             frames = decoding.frames()
-            coverage, scored = _look(frames, indices, models, settings, watchers, clock, tell)
+            size = source.width * source.height
+            coverage, scored = _look(frames, indices, size, models, settings, watchers, clock, tell)
             with clock("drawing"):
                 if overlays is not None:
                     overlays.close()
@@ -219,6 +220,7 @@ def load_detector(scoring: Scoring) -> tuple[Detector, Header, str, str]:
 def _look(
     decoded: Iterator[Any],
     instants: Sequence[int],
+    size: int,
     models: Models,
     settings: Settings,
     watchers: Sequence[Any],
@@ -227,14 +229,15 @@ def _look(
 ) -> tuple[Coverage, list[FrameEvidence]]:
     """Judge every face of the sampled frames, whose display-order indices are `instants`.
 
-    `watchers` have a method add(frame, crops, output) and are shown every frame with what was found.
+    A frame has `size` pixels. `watchers` have a method add(frame, crops, output) and are shown every frame
+    with what was found.
     """
     follower, scenes = Follower(), timeline.Scenes()
     scored: list[FrameEvidence] = []
     sampled = len(instants)
-    good = with_face = too_small = seen = 0
+    good = with_face = too_small = too_many = seen = 0
     interlaced = False
-    for chunk in chunks(decoded, CHUNK):
+    for chunk in chunks(decoded, max(1, min(CHUNK, CHUNK_PIXELS // size))):
         seen += len(chunk)
         tell("decoding", seen, sampled)
         frames = [item for item in chunk if isinstance(item, Frame)]
@@ -252,6 +255,7 @@ def _look(
                 crops.append([replace(c, track=i) for c, i in zip(cut, ids, strict=True)])
                 with_face += bool(found.faces)
                 too_small += found.too_small
+                too_many += found.too_many
         tell("faces", seen, sampled)
         with clock("scoring"):
             outputs = _score(models.detector, crops, settings.scoring.batch)
@@ -266,7 +270,9 @@ def _look(
                 for frame, own, output in zip(frames, crops, outputs, strict=True):
                     watcher.add(frame, own, output)
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
-    coverage = Coverage(counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts())
+    coverage = Coverage(
+        counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts(), too_many
+    )
     return coverage, scored
 
 
