@@ -3,9 +3,10 @@
     scan() ──path, sampling──> python -c ... main()        a fresh process for each input, with limits
            <──source, frames, credentials──                JSON lines, each frame's pixels after its line
 
-A crash, a hang or a bomb costs one input, and one input's fault cannot reach the next one's evidence. What
-comes back is read as numbers and pixels, and checked: nothing of it is ever unpickled or run. The decoder
-works ahead while the networks load; the pipe and its own queue keep it from running away.
+A crash, a hang or a bomb costs one input, and one input's fault cannot reach the next one's evidence. The
+process may compute and read, and nothing else (see `confinement`). What comes back is read as numbers and
+pixels, and checked: nothing of it is ever unpickled or run. The decoder works ahead while the networks load;
+the pipe and its own queue keep it from running away.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import IO, Any
 import numpy as np
 
 from deepscan.config import Limits, Sampling
+from deepscan.confinement import confine
 from deepscan.decoding import MAX_PIXELS
 from deepscan.errors import InputError, LimitExceeded, NoVideoStream, ProcessDied, UnreadableInput
 from deepscan.files import check_readable
@@ -56,7 +58,6 @@ HELD, HELD_PIXEL = 2 * 2**30, 20 * 3
 WAITING = 200 * 2**20
 
 LONGEST_LINE = 2**26  # bytes; the indices of ten hours of video, all of them, take a tenth of it
-LONGEST_FILE = 2**20  # bytes that a decoder may write to any file, which is its stderr
 
 SAID = {"UnreadableInput": UnreadableInput, "NoVideoStream": NoVideoStream}
 
@@ -319,7 +320,7 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints is no answer
-    _confine(int(request["memory"]), int(request["parent"]))
+    confine(int(request["memory"]), int(request["parent"]))
     keep_memory_level()
     try:
         _answer(out, Path(request["path"]), _sampling(request))
@@ -336,26 +337,6 @@ def _sampling(request: dict[str, Any]) -> Sampling:
     seconds = request["seconds"]
     plain = request["sampling"] | {"seconds": None if seconds is None else Fraction(seconds)}
     return Sampling(**plain)
-
-
-def _confine(memory: int, parent: int) -> None:
-    """Set the limits this process lives under, which it cannot raise again."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no parent, no decoder
-        if os.getppid() != parent:
-            os._exit(1)  # it died before it could be watched
-    if resource is not None:
-        bytes_ = memory * 2**20
-        for limit, most in (
-            (resource.RLIMIT_AS, bytes_),
-            (resource.RLIMIT_FSIZE, LONGEST_FILE),
-            (resource.RLIMIT_CORE, 0),  # a dump would be a copy of evidence lying about
-        ):
-            _, hard = resource.getrlimit(limit)
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(limit, (most, most))
 
 
 def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:
