@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test audit fuzz kills test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
+.PHONY: demo test fuzz kills test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -48,6 +48,7 @@ check: $(READY)
 	$(BIN)/ruff check deepscan tests docs/peers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/audit.py
 
 format: $(READY)
 	$(BIN)/ruff format deepscan tests
