@@ -151,7 +151,7 @@ class TrainSettings:
 
     def detector(self, tower: str) -> DetectorSettings:
         """What is trained, on the tower of the base."""
-        names = {entry.name for entry in fields(DetectorSettings)} - {"tower"}
+        names = {entry.name for entry in fields(DetectorSettings)} - {"tower", "normalise"}
         return DetectorSettings(tower=tower, **{name: getattr(self, name) for name in names})
 
     def losses(self) -> LossSettings:
