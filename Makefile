@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
+.PHONY: demo selftest test test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -48,6 +48,10 @@ bench-training: base
 MATERIAL ?= ../shared/data
 train-default: base
 	$(BIN)/python -m deepscan.train_default --material $(MATERIAL) --out runs/default
+
+# What `deepscan doctor` compares with: after the shipped detector was trained anew.
+selftest: base
+	$(BIN)/python -m deepscan.doctor
 
 # Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
 # It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs;

@@ -20,6 +20,7 @@ from deepscan.cli.calibrate import calibrate
 from deepscan.cli.console import Exit, say
 from deepscan.cli.datasets import datasets
 from deepscan.cli.detect import detect
+from deepscan.cli.doctor import doctor
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
 from deepscan.cli.train import train
@@ -44,6 +45,7 @@ class WithContext(TyperCommand):
 
 app.command(cls=WithContext)(detect)
 app.command()(verify)
+app.command()(doctor)
 app.command()(prepare)
 app.command()(train)
 app.command()(calibrate)
