@@ -138,11 +138,10 @@ def test_every_setting_has_a_flag_that_is_known_as_its_origin() -> None:
     from inspect import signature
 
     from deepscan.cli.detect import SETTING_OF, detect
-    from deepscan.config import Settings
+    from deepscan.preferences import defaults
 
     assert set(SETTING_OF) <= set(signature(detect).parameters)
-    named = {name for names in SETTING_OF.values() for name in names}
-    assert named <= set(Settings().origins())
+    assert set(SETTING_OF.values()) <= set(defaults())
 
 
 def test_a_folder_is_taken_with_r_only(

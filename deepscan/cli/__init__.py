@@ -14,7 +14,7 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 
-from deepscan.cli import weights
+from deepscan.cli import config, weights
 from deepscan.cli.benchmark import benchmark
 from deepscan.cli.calibrate import calibrate
 from deepscan.cli.console import Exit, say
@@ -53,6 +53,7 @@ app.command()(model)
 app.command()(datasets)
 app.command()(benchmark)
 app.add_typer(weights.app, name="weights")
+app.add_typer(config.app, name="config")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

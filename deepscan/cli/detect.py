@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -32,18 +32,18 @@ class FailOn(StrEnum):
     manipulation = "manipulation"
 
 
-# The settings an option stands for, as the report's list of origins names them.
+# The key of the setting that an option gives (see preferences.py).
 SETTING_OF = {
-    "heatmap": ("heatmaps.draw",),
-    "cls_map": ("heatmaps.cls",),
-    "explain": ("heatmaps.explain",),
-    "frames": ("sampling.frames",),
-    "sampling": ("sampling.rule", "sampling.seconds"),
-    "weights": ("scoring.weights",),
-    "device": ("scoring.device",),
-    "precision": ("scoring.precision",),
-    "min_face": ("faces.min_size",),
-    "offline": ("scoring.offline",),
+    "heatmap": "heatmaps.draw",
+    "cls_map": "heatmaps.cls",
+    "explain": "heatmaps.explain",
+    "frames": "sampling.frames",
+    "sampling": "sampling.rule",
+    "weights": "scoring.weights",
+    "device": "scoring.device",
+    "precision": "scoring.precision",
+    "min_face": "faces.min_size",
+    "offline": "scoring.offline",
 }
 
 
@@ -97,22 +97,18 @@ def detect(
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
-    from deepscan.config import Faces, Heatmaps, Sampling, Scoring, Settings
     from deepscan.flow import keep_memory_level
     from deepscan.pipeline import prepare_weights, scan
+    from deepscan.preferences import gather
     from deepscan.records import Case, Request
 
-    settings = Settings(
-        sampling=Sampling.parse(sampling, frames),
-        faces=Faces(min_size=min_face),
-        scoring=Scoring(weights=weights, device=device, precision=precision, offline=offline),
-        heatmaps=Heatmaps(draw=heatmap, cls=cls_map, explain=explain),
-    )
-    if cls_map and not heatmap:
+    told = gather(_flags(context))
+    settings = told.settings
+    if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
     request = Request(
         argv=("deepscan", *context.obj),
-        origins=settings.origins(_flags(context)),
+        origins=told.origins(),
         case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
     )
     jobs = list(_jobs(paths, out, recursive))
@@ -152,14 +148,13 @@ def detect(
     raise typer.Exit(_exit_code([result for _, result in results], fail_on))
 
 
-def _flags(context: typer.Context) -> set[str]:
+def _flags(context: typer.Context) -> dict[str, Any]:
     """The settings that were given on the command line."""
-    given = (
-        names
-        for option, names in SETTING_OF.items()
+    return {
+        key: context.params[option]
+        for option, key in SETTING_OF.items()
         if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
-    )
-    return {name for names in given for name in names}
+    }
 
 
 # --- inputs and outputs ----------------------------------------------------------------------------
