@@ -21,6 +21,7 @@ from deepscan.cli.console import Exit, say
 from deepscan.cli.datasets import datasets
 from deepscan.cli.detect import detect
 from deepscan.cli.doctor import doctor
+from deepscan.cli.export import export
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
 from deepscan.cli.train import train
@@ -49,6 +50,7 @@ app.command()(doctor)
 app.command()(prepare)
 app.command()(train)
 app.command()(calibrate)
+app.command()(export)
 app.command()(model)
 app.command()(datasets)
 app.command()(benchmark)
