@@ -18,9 +18,13 @@ def check_readable(path: Path) -> None:
     """Raise UnreadableInput unless `path` is a file with something in it that may be read."""
     try:
         if path.is_dir():
-            raise UnreadableInput(f"{path}: is a folder; add -r to analyse what it holds")
+            raise UnreadableInput(
+                f"{path}: is a folder, not a video or picture; name files, or a folder that holds some"
+            )
         if not path.is_file():
             what = "is not a regular file" if path.exists() else "no such file; check the path"
+            if path.parts[:1] in (("http:",), ("https:",)):
+                what = "an address; save the file, note where it came from, and name the file"
             raise UnreadableInput(f"{path}: {what}")
         with path.open("rb") as file:
             if not file.read(1):

@@ -10,11 +10,14 @@ import typer
 from typer import Option
 
 from deepscan.cli.console import printable, say
+from deepscan.cli.help import Command, Group
 
-app = typer.Typer(no_args_is_help=True, help="See which settings hold, and write a file of them.")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="See which settings hold, and write a file of them."
+)
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def config_show(json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False) -> None:
     """Every setting of `detect`, its value, and whether a file, a variable or nobody told it.
 
@@ -40,7 +43,7 @@ def config_show(json: Annotated[bool, Option("--json", help="JSON to stdout.")] 
     say(f"the user's file: {own}{'' if own.is_file() else ' (not there)'}")
 
 
-@app.command("init")
+@app.command("init", cls=Command)
 def config_init(
     user: Annotated[
         bool, Option("--user", help="Write the user's own file, for all folders.")

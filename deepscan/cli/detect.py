@@ -13,17 +13,18 @@ import typer
 from typer import Argument, Option
 
 from deepscan.cli.console import Exit, progress_bars, say
+from deepscan.cli.weights import detectors
 from deepscan.errors import DeepscanError, InputError, OutputError, SettingsError
 
 if TYPE_CHECKING:
     from deepscan.records import Report
 
-# What `detect -r` takes out of a folder; a file named on the command line may be called anything.
+# What `detect` takes out of a folder; a file named on the command line may be called anything.
 VIDEO_SUFFIXES = """
 .3gp .asf .avi .flv .gif .h264 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts
 .vob .webm .wmv .y4m
 """
-STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2"
+STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
 
 
 class FailOn(StrEnum):
@@ -49,7 +50,7 @@ SETTING_OF = {
 
 def detect(
     context: typer.Context,
-    paths: Annotated[list[Path], Argument(help="Videos, pictures, or with -r folders of them.")],
+    paths: Annotated[list[Path], Argument(help="Videos, pictures, and folders of them.")],
     heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
     cls_map: Annotated[
         bool, Option("--cls-map", help="With --heatmap: [CLS]'s attention too.")
@@ -65,13 +66,14 @@ def detect(
         str, Option(help="uniform, keyframes, all, or every:SECONDS.", metavar="RULE")
     ] = "uniform",
     weights: Annotated[
-        str, Option(help="A shipped detector's name, or a checkpoint file.")
+        str,
+        Option(help="A detector's name, or a checkpoint file.", autocompletion=detectors),
     ] = "default",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
     min_face: Annotated[int, Option(help="Smallest face judged, in pixels.", metavar="PX")] = 40,
     recursive: Annotated[
-        bool, Option("--recursive", "-r", help="Take folders, and what is in them.")
+        bool, Option("--recursive", "-r", help="Folders are taken whole, with or without it.")
     ] = False,
     json: Annotated[
         bool, Option("--json", help="JSON to stdout; several inputs: one line each as they finish.")
@@ -102,6 +104,7 @@ def detect(
     from deepscan.preferences import gather
     from deepscan.records import Case, Request
 
+    recursive = recursive or any(path.is_dir() for path in paths)
     told = gather(_flags(context))
     settings = told.settings
     if settings.heatmaps.cls and not settings.heatmaps.draw:
@@ -111,10 +114,8 @@ def detect(
         origins=told.origins(),
         case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
     )
-    jobs = list(_jobs(paths, out, recursive))
+    jobs = list(_jobs(paths, out))
     batch = len(jobs) > 1 or recursive
-    if not jobs:
-        raise InputError(f"{', '.join(map(str, paths))}: no video or picture in there")
     _check_outputs([folder for _, folder in jobs], force)
     keep_memory_level()
     with progress_bars(quiet) as bars:
@@ -160,11 +161,12 @@ def _flags(context: typer.Context) -> dict[str, Any]:
 # --- inputs and outputs ----------------------------------------------------------------------------
 
 
-def _jobs(paths: Sequence[Path], out: Path, recursive: bool) -> Iterator[tuple[Path, Path]]:
+def _jobs(paths: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
     """Each input with the folder for its results; names that meet are told apart by a number."""
     taken: dict[Path, int] = {out / "index.html": 1}  # a batch's own
     for given in paths:
-        found = sorted(_media(given)) if recursive and given.is_dir() else [given]
+        # A folder with nothing in it is an input that fails, not one that goes missing.
+        found = (sorted(_media(given)) if given.is_dir() else []) or [given]
         for path in found:
             name = path.name if path.name not in ("", "..") else "input"
             inner = path.relative_to(given) if path != given else Path(name)
@@ -180,7 +182,12 @@ def _jobs(paths: Sequence[Path], out: Path, recursive: bool) -> Iterator[tuple[P
 
 def _media(folder: Path) -> Iterator[Path]:
     suffixes = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
-    return (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    return (
+        p
+        for p in folder.rglob("*")
+        # macOS leaves "._clip.mp4" beside a clip on disks that cannot hold what it knows of it.
+        if p.suffix.lower() in suffixes and not p.name.startswith("._") and p.is_file()
+    )
 
 
 def _check_outputs(folders: Sequence[Path], force: bool) -> None:

@@ -9,11 +9,16 @@ import typer
 from typer import Argument, Option
 
 from deepscan.cli.console import say
+from deepscan.cli.weights import detectors
 
 
 def export(
     weights: Annotated[
-        str, Argument(help="A detector: a name (deepscan weights list), or a checkpoint file.")
+        str,
+        Argument(
+            help="A detector: a name (deepscan weights list), or a checkpoint file.",
+            autocompletion=detectors,
+        ),
     ] = "default",
     out: Annotated[Path | None, Option(help="The file to write. [NAME.onnx]")] = None,
     force: Annotated[bool, Option("--force", help="Write over an earlier file.")] = False,
@@ -24,8 +29,6 @@ def export(
     The graph takes aligned 256 px crops as deepscan cuts them, and gives logits and attention. It is written
     once onnxruntime computes with it what torch does. Needs an extra:
     pip install 'deepscan-forensics[onnx]'.
-
-    Example: deepscan export b16-lora --out detector.onnx
     """
     from deepscan.config import Scoring
     from deepscan.errors import OutputError

@@ -10,13 +10,34 @@ import typer
 from typer import Argument, Option
 
 from deepscan.cli.console import Exit, progress_bars
+from deepscan.cli.help import Command, Group
 
-app = typer.Typer(no_args_is_help=True, help="See, fetch, check and import weights.")
-
-NAMES = Argument(help="Names as `weights list` shows them, or open_clip tags (MODEL:TAG).")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="See, fetch, check and import weights.")
 
 
-@app.command("list")
+def detectors(incomplete: str) -> list[str]:
+    """For completion: detectors' names that begin like this."""
+    from deepscan.model.entries import manifest
+
+    known = manifest()
+    return [n for n in (*known.detectors, *known.published) if n.startswith(incomplete)]
+
+
+def everything(incomplete: str) -> list[str]:
+    """For completion: all weights' names that begin like this."""
+    from deepscan.model.entries import manifest
+
+    bases = [name for name in manifest().bases if name.startswith(incomplete)]
+    return bases + detectors(incomplete)
+
+
+NAMES = Argument(
+    help="Names as `weights list` shows them, or open_clip tags (MODEL:TAG).",
+    autocompletion=everything,
+)
+
+
+@app.command("list", cls=Command)
 def weights_list(json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False) -> None:
     """All weights deepscan knows: are they here, their size, licence, training data and published AUC."""
     from deepscan.model.weights import describe
@@ -40,7 +61,7 @@ def weights_list(json: Annotated[bool, Option("--json", help="JSON to stdout.")]
                 typer.echo(f"{'':<{width}}  {what}: {said}")
 
 
-@app.command("fetch")
+@app.command("fetch", cls=Command)
 def weights_fetch(
     names: Annotated[list[str] | None, NAMES] = None,
     offline: Annotated[
@@ -53,9 +74,6 @@ def weights_fetch(
     Does nothing where they are ready. A download that broke off goes on. HTTP_PROXY, HTTPS_PROXY and
     NO_PROXY are honoured; so are HF_ENDPOINT (a mirror), HF_HOME (what other programs fetched from the hub is
     used) and HF_HUB_OFFLINE.
-
-    Examples: `deepscan weights fetch`; `deepscan weights fetch gend-clip-l14`;
-    `deepscan weights fetch ViT-L-14-quickgelu:openai`.
     """
     from deepscan.model import weights
 
@@ -73,7 +91,7 @@ def weights_fetch(
         typer.echo(path)
 
 
-@app.command("import")
+@app.command("import", cls=Command)
 def weights_import(
     file: Annotated[
         Path,
@@ -92,9 +110,11 @@ def weights_import(
     typer.echo(import_file(file))
 
 
-@app.command("path")
+@app.command("path", cls=Command)
 def weights_path(
-    name: Annotated[str | None, Argument(help="A name; without one, the folder.")] = None,
+    name: Annotated[
+        str | None, Argument(help="A name; without one, the folder.", autocompletion=everything)
+    ] = None,
 ) -> None:
     """Where fetched weights are kept (DEEPSCAN_CACHE changes it), or where one file is, or would be."""
     from deepscan.model.weights import cache_folder, entry_of
@@ -102,7 +122,7 @@ def weights_path(
     typer.echo(cache_folder() if name is None else entry_of(name).path)
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def weights_verify(names: Annotated[list[str] | None, NAMES] = None) -> None:
     """Check SHA-256 values: of what is named, or of all that is here and what the default detector needs.
 
