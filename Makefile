@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel clean train-default fuzz kills
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel clean train-default fuzz kills selftest
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -69,6 +69,9 @@ train-default: base
 RUN ?= runs/default/run
 model-card: base
 	$(BIN)/python -m deepscan.model_card --run $(RUN) --out $(RUN)/../card --docs docs/model-card
+# What `deepscan doctor` compares with: after the shipped detector was trained anew.
+selftest: base
+	$(BIN)/python -m deepscan.doctor
 
 # Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
 # It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs;

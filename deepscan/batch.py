@@ -45,7 +45,7 @@ VIDEO_SUFFIXES = """
 .3gp .asf .avi .flv .gif .h264 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts
 .vob .webm .wmv .y4m
 """
-STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2"
+STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
 
 # Names in the batch's folder that no input's results may have.
 RESERVED = {"index.html", *(outcomes.NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))}
@@ -66,27 +66,30 @@ class Input:
             raise SettingsError(f"{self.path}: results at {self.inner} would lie outside of --out")
 
 
-def found(paths: Iterable[Path], recursive: bool, besides: Path) -> Iterator[Input]:
-    """The inputs that `paths` mean: themselves or, if `recursive`, the media files in folders, sorted.
+def found(paths: Iterable[Path], besides: Path) -> Iterator[Input]:
+    """The inputs that `paths` mean: themselves, or of folders the media files in them, sorted.
 
-    Each file once. Links to folders are not followed, and nothing is taken out of the folder `besides`.
+    Each file once. Links to folders are not followed, and nothing is taken out of the folder `besides`. A
+    folder with nothing in it is an input that fails, not one that goes missing.
     """
     seen: set[str] = set()
-    for one in _found(paths, recursive, besides):
-        name = os.path.abspath(one.path)
-        if name not in seen:
-            seen.add(name)
-            yield one
-
-
-def _found(paths: Iterable[Path], recursive: bool, besides: Path) -> Iterator[Input]:
     for given in paths:
-        if recursive and given.is_dir():
-            for path in sorted(_media(given, besides)):
-                inner = path.relative_to(given)
-                yield Input(path, inner if inner.parts else PurePath("input"))
-        else:
-            yield Input(given, PurePath(given.name if given.name not in ("", "..") else "input"))
+        inside = sorted(_media(given, besides)) if given.is_dir() else []
+        for one in [Input(path, _inner(path, given)) for path in inside] or [itself(given)]:
+            name = os.path.abspath(one.path)
+            if name not in seen:
+                seen.add(name)
+                yield one
+
+
+def itself(path: Path) -> Input:
+    """The input that is a file, or a folder that is none."""
+    return Input(path, PurePath(path.name if path.name not in ("", "..") else "input"))
+
+
+def _inner(path: Path, folder: Path) -> PurePath:
+    inner = path.relative_to(folder)
+    return inner if inner.parts else PurePath("input")
 
 
 def listed(content: bytes) -> list[Path]:
@@ -112,7 +115,12 @@ def _media(folder: Path, besides: Path) -> Iterator[Path]:
             path = here / entry.name
             if entry.is_dir(follow_symlinks=False):
                 left.append(path)
-            elif path.suffix.lower() in suffixes and path.is_file():
+            # macOS leaves "._clip.mp4" beside a clip on disks that cannot hold what it knows of it.
+            elif (
+                path.suffix.lower() in suffixes
+                and not entry.name.startswith("._")
+                and path.is_file()
+            ):
                 yield path
 
 

@@ -23,9 +23,13 @@ def check_readable(path: Path) -> None:
         if path.is_dir():
             if not os.access(path, os.R_OK | os.X_OK):
                 raise UnreadableInput(f"{path}: cannot be listed; check its permissions")
-            raise UnreadableInput(f"{path}: is a folder; add -r to analyse what it holds")
+            raise UnreadableInput(
+                f"{path}: is a folder, not a video or picture; name files, or a folder that holds some"
+            )
         if not path.is_file():
             what = "is not a regular file" if path.exists() else "no such file; check the path"
+            if path.parts[:1] in (("http:",), ("https:",)):
+                what = "an address; save the file, note where it came from, and name the file"
             raise UnreadableInput(f"{path}: {what}")
         with path.open("rb") as file:
             if not file.read(1):

@@ -19,7 +19,7 @@ from PIL import Image
 
 import kills
 from deepscan import Sampling, Scoring, Settings, batch
-from deepscan.batch import Batch, Input, found, listed
+from deepscan.batch import Batch, Input, found, itself, listed
 from deepscan.cli import run
 from deepscan.config import Limits
 from deepscan.errors import OutputError, SettingsError
@@ -41,7 +41,7 @@ def picture(path: Path, grey: int = 120, side: int = 64) -> Path:
 def assessed(out: Path, paths: list[Path], **more: object) -> dict[str, Outcome]:
     settings = more.pop("settings", QUICK)
     with Batch(out, settings, **more) as work:  # type: ignore[arg-type]
-        return {o.path.name: o for o in work.assess(list(found(paths, True, out)))}
+        return {o.path.name: o for o in work.assess(list(found(paths, out)))}
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_folders_are_searched_and_named_alike(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "link.mp4").symlink_to(tmp_path / "b.mp4")
     os.mkfifo(tmp_path / "pipe.mp4")
-    inputs = list(found([tmp_path], True, tmp_path / "out"))
+    inputs = list(found([tmp_path], tmp_path / "out"))
     assert [str(one.inner) for one in inputs] == ["b.mp4", "inner/a.PNG", "link.mp4"]
 
 
@@ -86,7 +86,7 @@ def test_a_folder_nested_beyond_all_reason_is_searched(tmp_path: Path) -> None:
     finally:
         os.chdir(here)
     try:
-        assert list(found([tmp_path], True, tmp_path / "out")) == []
+        assert list(found([tmp_path], tmp_path / "out")) == [itself(tmp_path)]  # and will fail
     finally:
         subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # shutil's way recurses
 
@@ -94,7 +94,7 @@ def test_a_folder_nested_beyond_all_reason_is_searched(tmp_path: Path) -> None:
 def test_a_file_is_taken_once(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     given = [path, tmp_path, tmp_path / "." / "a.png", tmp_path / "x" / ".." / "a.png"]
-    assert [one.path for one in found(given, True, tmp_path / "out")] == [path]
+    assert [one.path for one in found(given, tmp_path / "out")] == [path]
 
 
 def test_lists_are_read_to_the_byte() -> None:
@@ -110,8 +110,8 @@ def test_no_results_lie_outside(inner: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "../..", "/", ".", "x/../.."])
-def test_no_name_leads_outside(name: str, tmp_path: Path) -> None:
-    (one,) = found([Path(name)], False, tmp_path)
+def test_no_name_leads_outside(name: str) -> None:
+    one = itself(Path(name))
     assert one.inner.parts
     assert ".." not in one.inner.parts
 

@@ -355,7 +355,9 @@ def test_without_a_package_index_the_error_says_what_to_import(
 def test_a_damaged_base_is_refused(empty_cache: Path) -> None:
     empty_cache.mkdir(parents=True)
     base().path.write_bytes(b"not it")
-    with pytest.raises(WeightsMismatch, match="delete it and run `deepscan weights fetch`"):
+    with pytest.raises(
+        WeightsMismatch, match="delete it and run `deepscan weights fetch clip-vit-b16`"
+    ):
         weights.base_file(base())
 
 
@@ -385,12 +387,12 @@ def test_a_wheel_with_another_file_in_it_is_refused(empty_cache: Path, tmp_path:
 def test_a_file_that_is_no_base_is_refused(empty_cache: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "model.bin"
     stranger.write_bytes(b"?")
-    with pytest.raises(WeightsMismatch, match="no base deepscan knows"):
+    with pytest.raises(WeightsMismatch, match="of no weights deepscan knows"):
         weights.import_file(stranger)
 
 
 def test_weights_that_are_neither_a_name_nor_a_file() -> None:
-    with pytest.raises(WeightsMissing, match="neither a file nor a shipped detector"):
+    with pytest.raises(WeightsMissing, match="neither a file nor one of b16-lora, gend-clip-l14"):
         weights.detector_file("perview")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +31,23 @@ def say(message: str) -> None:
 def printable(text: str) -> str:
     """Control characters, and bytes that are no text, as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def causes(error: BaseException) -> Iterator[str]:
+    """What other libraries said, from which an expected failure came: for -v."""
+    while (cause := error.__cause__) is not None:
+        yield printable(f"{type(cause).__name__}: {cause}")
+        error = cause
+
+
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """Patterns (*, ?) and ~ put out as Unix shells do it; Windows' hand them on as they are."""
+    found: list[str] = []
+    for argument in arguments:
+        path = argument if argument.startswith("-") else os.path.expanduser(argument)
+        pattern = path.replace("[", "[[]") if {"*", "?"} & set(path) else ""
+        found += sorted(glob.glob(pattern)) or [path]
+    return found
 
 
 class Bars:

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from deepscan.cli.console import Exit, progress_bars, say
+from deepscan.cli.weights import detectors
 from deepscan.errors import InputError, OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -32,26 +33,26 @@ class FailOn(StrEnum):
     manipulation = "manipulation"
 
 
-# The settings an option stands for, as the report's list of origins names them.
+# The key of the setting that an option gives (see preferences.py).
 SETTING_OF = {
-    "heatmap": ("heatmaps.draw",),
-    "cls_map": ("heatmaps.cls",),
-    "explain": ("heatmaps.explain",),
-    "frames": ("sampling.frames",),
-    "sampling": ("sampling.rule", "sampling.seconds"),
-    "weights": ("scoring.weights",),
-    "device": ("scoring.device",),
-    "precision": ("scoring.precision",),
-    "min_face": ("faces.min_size",),
-    "offline": ("scoring.offline",),
-    "time_limit": ("limits.seconds",),
+    "heatmap": "heatmaps.draw",
+    "cls_map": "heatmaps.cls",
+    "explain": "heatmaps.explain",
+    "frames": "sampling.frames",
+    "sampling": "sampling.rule",
+    "weights": "scoring.weights",
+    "device": "scoring.device",
+    "precision": "scoring.precision",
+    "min_face": "faces.min_size",
+    "offline": "scoring.offline",
+    "time_limit": "limits.seconds",
 }
 
 
 def detect(
     context: typer.Context,
     paths: Annotated[
-        list[Path] | None, Argument(help="Videos, pictures, or with -r folders of them.")
+        list[Path] | None, Argument(help="Videos, pictures, and folders of them.")
     ] = None,
     heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
     cls_map: Annotated[
@@ -68,13 +69,14 @@ def detect(
         str, Option(help="uniform, keyframes, all, or every:SECONDS.", metavar="RULE")
     ] = "uniform",
     weights: Annotated[
-        str, Option(help="A shipped detector's name, or a checkpoint file.")
+        str,
+        Option(help="A detector's name, or a checkpoint file.", autocompletion=detectors),
     ] = "default",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
     min_face: Annotated[int, Option(help="Smallest face judged, in pixels.", metavar="PX")] = 40,
     recursive: Annotated[
-        bool, Option("--recursive", "-r", help="Take folders, and what is in them.")
+        bool, Option("--recursive", "-r", help="Folders are taken whole, with or without it.")
     ] = False,
     from_file: Annotated[
         Path | None,
@@ -106,46 +108,39 @@ def detect(
     """Look for manipulated faces in videos and pictures.
 
     Each input gets a folder with report.html, report.json, manifest.json and, with --heatmap, pictures, an
-    overlay film and the raw attention. Several inputs, -r and --from-file make a batch: each result is kept
-    as it is finished, in batch.sqlite too, and index.html leads to them; --resume goes on with one that was
-    broken off. A verdict never says that a video is authentic.
+    overlay film and the raw attention. Several inputs, folders and --from-file make a batch: each result is
+    kept as it is finished, in batch.sqlite too, and index.html leads to them; --resume goes on with one that
+    was broken off. A verdict never says that a video is authentic.
 
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
     from deepscan.batch import Batch, found
-    from deepscan.config import Faces, Heatmaps, Limits, Sampling, Scoring, Settings
     from deepscan.flow import keep_memory_level
+    from deepscan.preferences import gather
     from deepscan.records import Case, Request
 
-    settings = Settings(
-        sampling=Sampling.parse(sampling, frames),
-        faces=Faces(min_size=min_face),
-        scoring=Scoring(weights=weights, device=device, precision=precision, offline=offline),
-        heatmaps=Heatmaps(draw=heatmap, cls=cls_map, explain=explain),
-        limits=Limits(time_limit),
-    )
-    if cls_map and not heatmap:
+    told = gather(_flags(context))
+    settings = told.settings
+    if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
     request = Request(
         argv=("deepscan", *context.obj),
-        origins=settings.origins(_flags(context)),
+        origins=told.origins(),
         case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
     )
     given = [*(paths or []), *(_listed(from_file) if from_file is not None else [])]
     if not given:
-        raise SettingsError("no input; name videos or pictures, folders with -r, or a --from-file")
+        raise SettingsError("no input; name videos or pictures, folders of them, or a --from-file")
     if jobs < 1:
         raise SettingsError(f"jobs: {jobs} is not a positive count")
     keep_memory_level()
-    if len(given) == 1 and not recursive and from_file is None:
+    if len(given) == 1 and not (recursive or given[0].is_dir() or from_file is not None):
         if resume:
             raise SettingsError("--resume goes on with a batch, and this is one input")
         results = [_one(given[0], out, settings, force, request, json, quiet, verbose)]
     else:
-        inputs = list(found(given, recursive, out))
-        if not inputs:
-            raise InputError(f"{', '.join(map(str, given[:5]))}: no video or picture in there")
+        inputs = list(found(given, out))
         _fetch(settings, quiet)
         with Batch(out, settings, jobs=jobs, resume=resume, force=force, request=request) as batch:
             results = _all(batch, inputs, out, json, quiet)
@@ -163,13 +158,12 @@ def _one(
     verbose: bool,
 ) -> Outcome:
     """One input, in this very process (but for its decoder)."""
-    from deepscan.batch import found
+    from deepscan.batch import itself
     from deepscan.files import check_free
     from deepscan.outcomes import Outcome
     from deepscan.pipeline import scan
 
-    (only,) = found([path], False, out)
-    folder = out / only.inner
+    folder = out / itself(path).inner
     try:
         check_free(folder, force)  # before any work is done, rather than after
     except OutputError as error:
@@ -248,14 +242,13 @@ def _listed(path: Path) -> list[Path]:
         raise SettingsError(f"--from-file {path}: cannot be read: {error.strerror}") from error
 
 
-def _flags(context: typer.Context) -> set[str]:
+def _flags(context: typer.Context) -> dict[str, Any]:
     """The settings that were given on the command line."""
-    given = (
-        names
-        for option, names in SETTING_OF.items()
+    return {
+        key: context.params[option]
+        for option, key in SETTING_OF.items()
         if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
-    )
-    return {name for names in given for name in names}
+    }
 
 
 def _write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:

@@ -112,7 +112,10 @@ class Detector(nn.Module):
             token, query_attention = None, None
             if self.settings.with_queries:
                 token, query_attention = self.aggregation(patches)
-            logit = self.head(self._classified(cls, token)).squeeze(-1)
+            classified = self._classified(cls, token)
+            if self.settings.normalise:
+                classified = functional.normalize(classified, dim=-1)
+            logit = self.head(classified).squeeze(-1)
         return Answer(logit, cls, patches, tokens.cls_attention, token, query_attention)
 
     def _classified(self, cls: Tensor, token: Tensor | None) -> Tensor:

@@ -30,7 +30,7 @@ class DetectorSettings:
     paper's baselines), or both. `adapter` is what trains in the tower (see model/adapters.py). `depth` is
     how many of the tower's layers run, from the first; None runs all, fewer are faster. `adapted`: over how
     many of these, the last ones, the adapter is laid; None: all. The layers before stay the base's, and
-    training does not go back to them.
+    training does not go back to them. `normalise`: whether what the head classifies is brought to length 1.
     """
 
     tower: str = "ViT-B-16-quickgelu"
@@ -44,6 +44,7 @@ class DetectorSettings:
     effort_rank: int = 1
     depth: int | None = None
     adapted: int | None = None
+    normalise: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.tower, str):
