@@ -22,6 +22,7 @@ from deepscan.cli.datasets import datasets
 from deepscan.cli.detect import detect
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
+from deepscan.cli.serve import serve
 from deepscan.cli.train import train
 from deepscan.cli.verify import verify
 from deepscan.errors import DeepscanError, SettingsError
@@ -44,6 +45,7 @@ class WithContext(TyperCommand):
 
 app.command(cls=WithContext)(detect)
 app.command()(verify)
+app.command(cls=WithContext)(serve)
 app.command()(prepare)
 app.command()(train)
 app.command()(calibrate)
