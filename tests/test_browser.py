@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -22,29 +21,9 @@ from deepscan.outcomes import Outcome
 from deepscan.report import index, page
 from deepscan.report import json as report_json
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """One browser for all tests of this file."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: make test-browser"
-    )
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed: make test-browser")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
-from deepscan.cli.console import Exit, progress_bars, say
+from deepscan.cli.console import Exit, given_flags, progress_bars, say
 from deepscan.cli.weights import detectors
 from deepscan.errors import InputError, OutputError, SettingsError
 
@@ -120,7 +120,7 @@ def detect(
     from deepscan.preferences import gather
     from deepscan.records import Case, Request
 
-    told = gather(_flags(context))
+    told = gather(given_flags(context, SETTING_OF))
     settings = told.settings
     if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
@@ -240,15 +240,6 @@ def _listed(path: Path) -> list[Path]:
         return listed(path.read_bytes())
     except OSError as error:
         raise SettingsError(f"--from-file {path}: cannot be read: {error.strerror}") from error
-
-
-def _flags(context: typer.Context) -> dict[str, Any]:
-    """The settings that were given on the command line."""
-    return {
-        key: context.params[option]
-        for option, key in SETTING_OF.items()
-        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
-    }
 
 
 def _write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
