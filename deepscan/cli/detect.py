@@ -131,7 +131,9 @@ def detect(
     )
     given = [*(paths or []), *(_listed(from_file) if from_file is not None else [])]
     if not given:
-        raise SettingsError("no input; name videos or pictures, folders of them, or a --from-file")
+        raise SettingsError(
+            "no input: name videos or pictures, folders of them, or a --from-file. See deepscan detect --help."
+        )
     if jobs < 1:
         raise SettingsError(f"jobs: {jobs} is not a positive count")
     keep_memory_level()
