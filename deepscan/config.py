@@ -101,6 +101,20 @@ class Heatmaps:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one input may cost; an input that costs more is an error. No limit changes a result."""
+
+    seconds: float | None = None  # from first to last sampled frame; None: as long as it goes on
+    memory: int = 4096  # MiB of address space of the process that decodes it
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise SettingsError(f"time-limit: {self.seconds} is not a positive number of seconds")
+        if self.memory < 512:
+            raise SettingsError(f"memory: {self.memory} MiB; no decoder starts in less than 512")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of `deepscan.scan`'s settings."""
 
@@ -108,6 +122,7 @@ class Settings:
     faces: Faces = field(default_factory=Faces)
     scoring: Scoring = field(default_factory=Scoring)
     heatmaps: Heatmaps = field(default_factory=Heatmaps)
+    limits: Limits = field(default_factory=Limits)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as a report states them."""
@@ -141,7 +156,8 @@ class Settings:
                 sampling["seconds"] = Fraction(str(sampling["seconds"]))
             stages = {"faces": Faces, "scoring": Scoring, "heatmaps": Heatmaps}
             rest = {name: stage(**plain[name]) for name, stage in stages.items()}
-            return cls(Sampling(**sampling), **rest)
+            limits = Limits(**plain.get("limits", {}))  # which the first reports do not state
+            return cls(Sampling(**sampling), **rest, limits=limits)
         except (KeyError, TypeError, ValueError) as error:
             raise SettingsError(
                 f"settings of another version of deepscan, or changed ones: {error}"
@@ -229,7 +245,11 @@ def load_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: neither TOML nor text
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # neither TOML nor text, or nested endlessly
         raise SettingsError(f"{path}: not readable TOML: {error}") from error
 
 

@@ -37,6 +37,8 @@ MEANING = {
     "heatmaps.draw": "draw where the detector looked",
     "heatmaps.cls": "the attention of [CLS] too",
     "heatmaps.explain": "measure whether heatmaps are faithful to the score",
+    "limits.seconds": "give an input up after so many seconds; without it, once it hangs",
+    "limits.memory": "MiB of address space of the process that decodes an input",
 }
 
 
@@ -200,13 +202,12 @@ def example() -> str:
         if table != stage:
             stage = table
             lines += ["", f"[{table}]"]
-        lines.append(f"# {name} = {_toml(value)}  # {MEANING[key]}")
+        told = f"# {name} = {_toml(value)}  # " if value is not None else f"# {name}: "
+        lines.append(told + MEANING[key])
     return "\n".join(lines) + "\n"
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if value is None:
-        return "?"
     return f'"{value}"' if isinstance(value, str) else str(value)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -18,32 +17,13 @@ import pytest
 
 import reports
 from deepscan.errors import UnreadableInput
+from deepscan.outcomes import Outcome
 from deepscan.report import index, page
 from deepscan.report import json as report_json
-
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """One browser for all tests of this file."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: make test-browser"
-    )
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed: make test-browser")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -289,7 +269,7 @@ def test_names_tags_and_notes_are_text_and_nothing_else(visit: Open, tmp_path: P
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of three reports that are there, one with a name that needs quoting, and a failure."""
     out = tmp_path_factory.mktemp("batch")
-    results: list[tuple[Path, Any]] = []
+    results: list[Outcome] = []
     for name, people, raised in (
         ("b.mp4", 1, -9.0),
         ("a 50% <b>&#?.mp4", 2, 9.0),
@@ -300,8 +280,9 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         (out / name).mkdir()
         page.write(report_json.to_dict(report), out / name, kept)
-        results.append((Path(name), replace(report, folder=out / name)))
-    results.append((Path("d.mp4"), UnreadableInput("d.mp4: <script>alert(3)</script> no video")))
+        results.append(Outcome.of(Path(name), replace(report, folder=out / name)))
+    failed = UnreadableInput("d.mp4: <script>alert(3)</script> no video")
+    results.append(Outcome.of(Path("d.mp4"), failed))
     return index.write(out, results)
 
 

@@ -94,18 +94,18 @@ def test_earlier_results_stay_unless_forced(
 
 
 def test_inputs_of_one_name_get_folders_of_their_own(wall: Path, tmp_path: Path) -> None:
-    twin = tmp_path / "twin" / wall.name
-    twin.parent.mkdir()
-    twin.write_bytes(wall.read_bytes())
-    run(["detect", str(wall), str(twin), *QUICK, "--out", str(tmp_path / "out")])
+    namesake = tmp_path / "other" / wall.name
+    namesake.parent.mkdir()
+    Image.new("L", (64, 64)).save(namesake)
+    run(["detect", str(wall), str(namesake), *QUICK, "--out", str(tmp_path / "out")])
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["index.html", "wall.png", "wall.png-2"]
+    assert names == ["batch.sqlite", "index.html", "wall.png", "wall.png-2"]
 
 
 def test_an_input_may_be_called_as_the_index(wall: Path, tmp_path: Path) -> None:
-    twin = tmp_path / "index.html"
-    twin.write_bytes(wall.read_bytes())
-    run(["detect", str(wall), str(twin), *QUICK, "--out", str(tmp_path / "out")])
+    namesake = tmp_path / "index.html"
+    Image.new("L", (64, 64)).save(namesake, "png")
+    run(["detect", str(wall), str(namesake), *QUICK, "--out", str(tmp_path / "out")])
     assert (tmp_path / "out" / "index.html").is_file()
     assert (tmp_path / "out" / "index.html-2" / "report.html").is_file()
 
@@ -267,29 +267,29 @@ def test_a_good_file_among_twenty_bad_ones(
             assert str(path) in verdict["sentence"]
             assert "scores" not in row
     assert "Traceback" not in captured.err
-    assert sorted(p.name for p in out.iterdir()) == ["index.html", "sample.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == ["batch.sqlite", "index.html", "sample.mp4"]
 
 
 def test_ctrl_c_keeps_what_is_finished(
     wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from deepscan import pipeline
+    from deepscan.batch import Batch
 
-    scan, second = pipeline.scan, tmp_path / "second.png"
+    finish, second = Batch._finish, tmp_path / "second.png"
     second.write_bytes(wall.read_bytes())
 
-    def interrupted(path: Path, *args: object, **kwargs: object) -> object:
-        if path == second:
+    def interrupted(self: Batch, task: object, outcome: object) -> object:
+        if task.path == second:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
-        return scan(path, *args, **kwargs)  # type: ignore[arg-type]
+        return finish(self, task, outcome)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "scan", interrupted)
+    monkeypatch.setattr(Batch, "_finish", interrupted)
     out = tmp_path / "out"
     assert run(["detect", str(wall), str(second), *QUICK, "--json", "--out", str(out)]) == 130
     captured = capsys.readouterr()
     assert len(lines(captured.out)) == 1
     assert "interrupted" in captured.err
-    assert sorted(p.name for p in out.iterdir()) == ["index.html", "wall.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["batch.sqlite", "index.html", "wall.png"]
 
 
 def test_names_that_would_drive_a_terminal_are_shown_as_text(

@@ -219,6 +219,16 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_of_the_base(
     assert {name.split(".")[0] for name in names} == {"aggregation", "head"}
 
 
+def test_prototypes_are_kept_where_there_are_any(saved: tuple[Path, Path, Detector]) -> None:
+    path, base, detector = saved
+    assert checkpoint.load(path, base)[0].prototypes is None
+    means = torch.arange(2.0 * detector.tower.width).view(2, -1)
+    checkpoint.write(path, {**load_file(path), "prototypes": means}, read_header(path))
+    again, _ = checkpoint.load(path, base)
+    assert again.prototypes is not None
+    assert torch.equal(again.prototypes, means)
+
+
 def test_int8_bases_are_multiplied_out(tmp_path: Path) -> None:
     path = tmp_path / "base.safetensors"
     codes = torch.tensor([[1, -2], [3, 127]], dtype=torch.int8)
@@ -271,6 +281,7 @@ def test_tensors_that_differ_are_refused(saved: tuple[Path, Path, Detector]) -> 
         ({**good, "head.extra": torch.zeros(1)}, "unexpected: .*head.extra"),
         ({**good, "head.bias": torch.zeros(2)}, "head.bias has shape"),
         ({**good, "head.bias": torch.tensor([float("nan")])}, "not finite"),
+        ({**good, "prototypes": torch.zeros(2, 3)}, "prototypes has shape"),
     ):
         rewritten(path, tensors)
         with pytest.raises(WeightsMismatch, match=words):

@@ -26,6 +26,7 @@ from deepscan.cli.export import export
 from deepscan.cli.help import Command, Group
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
+from deepscan.cli.serve import serve
 from deepscan.cli.train import train
 from deepscan.cli.verify import verify
 from deepscan.errors import DeepscanError, SettingsError
@@ -44,7 +45,7 @@ app = typer.Typer(
 # Commands by what they are for, in the order of their need.
 MEDIA, MACHINE, RESEARCH = "Look at media", "This machine", "Train and measure"
 for heading, commands in (
-    (MEDIA, (detect, verify)),
+    (MEDIA, (detect, verify, serve)),
     (MACHINE, (doctor,)),
     (RESEARCH, (prepare, train, calibrate, export, model, datasets, benchmark)),
 ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,3 +89,12 @@ def progress_bars(quiet: bool) -> Iterator[Bars]:
     hidden = quiet or not console.is_terminal  # no animation off a terminal
     with Progress(console=console, transient=True, disable=hidden) as progress:
         yield Bars(progress)
+
+
+def given_flags(context: typer.Context, keys: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that were given on the command line; `keys` says which one an option gives."""
+    return {
+        key: context.params[option]
+        for option, key in keys.items()
+        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
+    }

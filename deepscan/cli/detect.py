@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
-from deepscan.cli.console import Exit, progress_bars, say
+from deepscan.cli.console import Exit, given_flags, progress_bars, say
 from deepscan.cli.weights import detectors
-from deepscan.errors import DeepscanError, InputError, OutputError, SettingsError
+from deepscan.errors import InputError, OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from deepscan.records import Report
+    from deepscan.batch import Batch, Input
+    from deepscan.config import Settings
+    from deepscan.outcomes import Outcome
+    from deepscan.records import Request
 
-# What `detect` takes out of a folder; a file named on the command line may be called anything.
-VIDEO_SUFFIXES = """
-.3gp .asf .avi .flv .gif .h264 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts
-.vob .webm .wmv .y4m
-"""
-STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
+# More inputs than this are counted, not shown one by one.
+MOST_ROWS = 100
 
 
 class FailOn(StrEnum):
@@ -45,12 +45,15 @@ SETTING_OF = {
     "precision": "scoring.precision",
     "min_face": "faces.min_size",
     "offline": "scoring.offline",
+    "time_limit": "limits.seconds",
 }
 
 
 def detect(
     context: typer.Context,
-    paths: Annotated[list[Path], Argument(help="Videos, pictures, and folders of them.")],
+    paths: Annotated[
+        list[Path] | None, Argument(help="Videos, pictures, and folders of them.")
+    ] = None,
     heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
     cls_map: Annotated[
         bool, Option("--cls-map", help="With --heatmap: [CLS]'s attention too.")
@@ -75,11 +78,23 @@ def detect(
     recursive: Annotated[
         bool, Option("--recursive", "-r", help="Folders are taken whole, with or without it.")
     ] = False,
+    from_file: Annotated[
+        Path | None,
+        Option(help="A list of inputs, one a line, or ended by NUL; - is stdin.", metavar="LIST"),
+    ] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the batch in --out: only what is not finished.")
+    ] = False,
+    jobs: Annotated[int, Option(help="Inputs of a batch that are analysed side by side.")] = 1,
     json: Annotated[
         bool, Option("--json", help="JSON to stdout; several inputs: one line each as they finish.")
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace earlier results.")] = False,
     offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    time_limit: Annotated[
+        float | None,
+        Option(help="Give an input up after so long; default: once it hangs.", metavar="SECONDS"),
+    ] = None,
     case: Annotated[str, Option(help="Case number, for the report.", metavar="TEXT")] = "",
     exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
     examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
@@ -93,19 +108,19 @@ def detect(
     """Look for manipulated faces in videos and pictures.
 
     Each input gets a folder with report.html, report.json, manifest.json and, with --heatmap, pictures, an
-    overlay film and the raw attention; several inputs get an index.html above them. A verdict never says
-    that a video is authentic.
+    overlay film and the raw attention. Several inputs, folders and --from-file make a batch: each result is
+    kept as it is finished, in batch.sqlite too, and index.html leads to them; --resume goes on with one that
+    was broken off. A verdict never says that a video is authentic.
 
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
+    from deepscan.batch import Batch, found
     from deepscan.flow import keep_memory_level
-    from deepscan.pipeline import prepare_weights, scan
     from deepscan.preferences import gather
     from deepscan.records import Case, Request
 
-    recursive = recursive or any(path.is_dir() for path in paths)
-    told = gather(_flags(context))
+    told = gather(given_flags(context, SETTING_OF))
     settings = told.settings
     if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
@@ -114,96 +129,120 @@ def detect(
         origins=told.origins(),
         case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
     )
-    jobs = list(_jobs(paths, out))
-    batch = len(jobs) > 1 or recursive
-    _check_outputs([folder for _, folder in jobs], force)
+    given = [*(paths or []), *(_listed(from_file) if from_file is not None else [])]
+    if not given:
+        raise SettingsError("no input; name videos or pictures, folders of them, or a --from-file")
+    if jobs < 1:
+        raise SettingsError(f"jobs: {jobs} is not a positive count")
     keep_memory_level()
-    with progress_bars(quiet) as bars:
-        prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
-    results: list[tuple[Path, Report | DeepscanError]] = []
+    if len(given) == 1 and not (recursive or given[0].is_dir() or from_file is not None):
+        if resume:
+            raise SettingsError("--resume goes on with a batch, and this is one input")
+        results = [_one(given[0], out, settings, force, request, json, quiet, verbose)]
+    else:
+        inputs = list(found(given, out))
+        _fetch(settings, quiet)
+        with Batch(out, settings, jobs=jobs, resume=resume, force=force, request=request) as batch:
+            results = _all(batch, inputs, out, json, quiet)
+    raise typer.Exit(_exit_code(results, fail_on))
+
+
+def _one(
+    path: Path,
+    out: Path,
+    settings: Settings,
+    force: bool,
+    request: Request,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> Outcome:
+    """One input, in this very process (but for its decoder)."""
+    from deepscan.batch import itself
+    from deepscan.files import check_free
+    from deepscan.outcomes import Outcome
+    from deepscan.pipeline import scan
+
+    folder = out / itself(path).inner
+    try:
+        check_free(folder, force)  # before any work is done, rather than after
+    except OutputError as error:
+        raise SettingsError(str(error)) from error
+    _fetch(settings, quiet)
+    report = None
     try:
         with progress_bars(quiet) as bars:
-            for number, (path, folder) in enumerate(jobs, 1):
-                of = f"{number}/{len(jobs)} " if len(jobs) > 1 else ""
-                try:
-                    result: Report | DeepscanError = scan(
-                        path,
-                        settings,
-                        out=folder,
-                        force=force,
-                        request=request,
-                        progress=bars.stages(of + path.name),
-                    )
-                except (InputError, OutputError) as error:
-                    result = error
-                results.append((path, result))
+            report = scan(
+                path,
+                settings,
+                out=folder,
+                force=force,
+                request=request,
+                progress=bars.stages(path.name),
+            )
+        result = Outcome.of(path, report)
+    except (InputError, OutputError) as error:
+        result = Outcome.of(path, error)
+    if json:
+        _print_json(result, indent=2)
+    else:
+        _print_table([result])
+    if not quiet:
+        _announce(result)
+        if report is not None and verbose:
+            spent = ", ".join(f"{k} {v:.2f} s" for k, v in report.provenance.seconds.items())
+            say(f"  {spent}; {report.provenance.device}, {report.provenance.precision}")
+    return result
+
+
+def _all(
+    batch: Batch, inputs: Sequence[Input], out: Path, json: bool, quiet: bool
+) -> list[Outcome]:
+    """A batch's inputs; what was finished is shown whatever ends the run."""
+    finished: dict[Path, Outcome] = {}
+    try:
+        with progress_bars(quiet) as bars:
+            tell = bars.stages(str(out))
+            for result in batch.assess(inputs):
+                finished[result.path] = result
+                tell("inputs", len(finished), len(inputs))
                 if json:
-                    _print_json(path, result, indent=None if batch else 2)
+                    _print_json(result, indent=None)
                 if not quiet:
-                    _announce(path, result, verbose)
+                    _announce(result)
     finally:
-        if results and batch:
+        results = [finished[one.path] for one in inputs if one.path in finished]
+        if results:
             _write_index(out, results, quiet)
         if results and not json:
             _print_table(results)
-    raise typer.Exit(_exit_code([result for _, result in results], fail_on))
+        if not quiet:
+            counts = Counter(result.verdict.value.replace("_", " ") for result in results)
+            words = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+            say(f"{len(results)} of {len(inputs)} inputs" + (f": {words}" if words else ""))
+    return results
 
 
-def _flags(context: typer.Context) -> dict[str, Any]:
-    """The settings that were given on the command line."""
-    return {
-        key: context.params[option]
-        for option, key in SETTING_OF.items()
-        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
-    }
+def _fetch(settings: Settings, quiet: bool) -> None:
+    """Have the weights here before any scan."""
+    from deepscan.pipeline import prepare_weights
+
+    with progress_bars(quiet) as bars:
+        prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
 
 
-# --- inputs and outputs ----------------------------------------------------------------------------
+def _listed(path: Path) -> list[Path]:
+    from deepscan.batch import listed
 
-
-def _jobs(paths: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
-    """Each input with the folder for its results; names that meet are told apart by a number."""
-    taken: dict[Path, int] = {out / "index.html": 1}  # a batch's own
-    for given in paths:
-        # A folder with nothing in it is an input that fails, not one that goes missing.
-        found = (sorted(_media(given)) if given.is_dir() else []) or [given]
-        for path in found:
-            name = path.name if path.name not in ("", "..") else "input"
-            inner = path.relative_to(given) if path != given else Path(name)
-            folder = out / inner
-            taken[folder] = taken.get(folder, 0) + 1
-            yield (
-                path,
-                folder
-                if taken[folder] == 1
-                else folder.with_name(f"{folder.name}-{taken[folder]}"),
-            )
-
-
-def _media(folder: Path) -> Iterator[Path]:
-    suffixes = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
-    return (
-        p
-        for p in folder.rglob("*")
-        # macOS leaves "._clip.mp4" beside a clip on disks that cannot hold what it knows of it.
-        if p.suffix.lower() in suffixes and not p.name.startswith("._") and p.is_file()
-    )
-
-
-def _check_outputs(folders: Sequence[Path], force: bool) -> None:
-    """Refuse before any work is done, rather than after."""
-    from deepscan.files import check_free
-
+    if str(path) == "-":
+        return listed(sys.stdin.buffer.read())
     try:
-        for folder in folders:
-            check_free(folder, force)
-    except OutputError as error:
-        raise SettingsError(str(error)) from error
+        return listed(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"--from-file {path}: cannot be read: {error.strerror}") from error
 
 
-def _write_index(
-    out: Path, results: Sequence[tuple[Path, Report | DeepscanError]], quiet: bool
-) -> None:
+def _write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
     """A batch's index.html. Results stand without it, so a failure is told and changes nothing else."""
     from deepscan.report import index
 
@@ -216,39 +255,42 @@ def _write_index(
         say(f"all results: {path}")
 
 
-def _exit_code(results: Sequence[Report | DeepscanError], fail_on: FailOn | None) -> int:
-    reports = [r for r in results if not isinstance(r, DeepscanError)]
-    verdicts = {r.verdict.name for r in reports}
+def _exit_code(results: Sequence[Outcome], fail_on: FailOn | None) -> int:
+    verdicts = {result.verdict for result in results if not result.failed}
     if fail_on and "manipulation_indicated" in verdicts:
         return Exit.MANIPULATION
-    if not reports:
+    if not verdicts:
         return Exit.NOTHING_USABLE
-    if len(reports) < len(results):
+    if any(result.failed for result in results):
         return Exit.SOME_FAILED
     return Exit.ANALYSED if any(v.assessed for v in verdicts) else Exit.NOTHING_ASSESSABLE
 
 
-def _print_json(path: Path, result: Report | DeepscanError, indent: int | None) -> None:
-    from deepscan.report.json import error_dict, to_dict
+def _print_json(result: Outcome, indent: int | None) -> None:
+    """The report as it lies in its folder, under the name of this input; or why there is none."""
+    from deepscan.report.json import error_dict
 
-    document = error_dict(path, result) if isinstance(result, DeepscanError) else to_dict(result)
+    if result.folder is None:
+        document = error_dict(result)
+    else:
+        document = jsonlib.loads((result.folder / "report.json").read_bytes())
+        document["input"]["path"] = str(result.path)
     sys.stdout.write(jsonlib.dumps(document, indent=indent, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
-def _print_table(results: Sequence[tuple[Path, Report | DeepscanError]]) -> None:
+def _print_table(results: Sequence[Outcome]) -> None:
     from rich.console import Console
 
     from deepscan.report.terminal import summary
 
-    Console().print(summary(results))
+    if len(results) <= MOST_ROWS:
+        Console().print(summary(results))
 
 
-def _announce(path: Path, result: Report | DeepscanError, verbose: bool) -> None:
-    if isinstance(result, DeepscanError):
-        say(f"error: {result}")
+def _announce(result: Outcome) -> None:
+    if result.failed:
+        say(f"error: {result.sentence}")
         return
-    say(f"{result.verdict.name}: results in {result.folder}")
-    if verbose:
-        spent = ", ".join(f"{k} {v:.2f} s" for k, v in result.provenance.seconds.items())
-        say(f"  {spent}; {result.provenance.device}, {result.provenance.precision}")
+    same = f", of the same bytes as {result.same_as}" if result.same_as else ""
+    say(f"{result.verdict}: results in {result.folder}{same}")

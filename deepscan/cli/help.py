@@ -17,6 +17,7 @@ OPTION_GROUPS = {
     "Frames and faces": ("frames", "sampling", "min_face"),
     "Detector": ("weights", "device", "precision", "offline"),
     "Heatmaps": ("heatmap", "cls_map", "explain"),
+    "Many inputs": ("recursive", "from_file", "resume", "jobs", "time_limit"),
     "Results": ("out", "json", "force", "fail_on", "quiet", "verbose"),
     "For the report": ("case", "exhibit", "examiner", "notes"),
 }
@@ -34,8 +35,10 @@ EXAMPLES = {
         "deepscan detect folder photo.jpg --heatmap --out results",
         "deepscan detect video.mp4 --sampling every:0.5 --case 12/26",
         "deepscan detect folder --json > results.ndjson",
+        "deepscan detect --from-file clips.txt --jobs 4 --resume --out case",
     ),
     "verify": ("deepscan verify deepscan-out/video.mp4 --rerun",),
+    "serve": ("deepscan serve --open",),
     "doctor": ("deepscan doctor", "deepscan doctor --json > doctor.json"),
     "prepare": ("deepscan prepare /data/FaceForensics++ --out /data/prepared",),
     "train": (

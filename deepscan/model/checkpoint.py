@@ -21,6 +21,8 @@ from deepscan.model import adapters, published
 from deepscan.model.detector import Detector
 from deepscan.model.header import FORMAT, MEAN, PREPROCESSING, STD, Header, opened, read_header
 
+PROTOTYPES = "prototypes"  # the one tensor that a checkpoint may do without
+
 
 def save(
     path: Path, detector: Detector, header: Header, dtype: torch.dtype = torch.float32
@@ -58,7 +60,12 @@ def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[De
         detector = Detector(header.settings)
     state = read_base(base, dtype if plain else torch.float32)
     adapters.load_base(detector.tower, state)
-    restore(detector, path, {name: value.float() for name, value in read_tensors(path).items()})
+    trained = {name: value.float() for name, value in read_tensors(path).items()}
+    prototypes = trained.pop(PROTOTYPES, None)
+    restore(detector, path, trained)
+    if prototypes is not None:
+        _match(path, {PROTOTYPES: (2, detector.tower.width)}, {PROTOTYPES: prototypes})
+        detector.prototypes = prototypes
     adapters.merge(detector.tower)
     detector.tower.to(dtype)
     detector.mean = torch.tensor(MEAN).view(3, 1, 1)

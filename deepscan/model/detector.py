@@ -72,6 +72,9 @@ class Detector(nn.Module):
 
     mean: Tensor
     std: Tensor
+    # The mean patch of real crops and of manipulated ones that it learnt from, (2, d), by which FLCL tells
+    # patches of one crop apart. No part of a score; None where its checkpoint has none.
+    prototypes: Tensor | None
 
     def __init__(self, settings: DetectorSettings) -> None:
         super().__init__()
@@ -86,6 +89,7 @@ class Detector(nn.Module):
         # Not part of any checkpoint's tensors: the header states them and the loader compares.
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("prototypes", None, persistent=False)
         adapters.adapt(self.tower, settings)
 
     def tokens(

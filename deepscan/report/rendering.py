@@ -26,15 +26,23 @@ HEADLINES = {
 }
 
 
-def render(template: str, script: str, **values: Any) -> str:
+def render(template: str, script: str, connect: bool = False, **values: Any) -> str:
     """A template of this package with the common style and its script, under a policy that names both."""
-    style, code = _part("page.css"), _part(script)
-    policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src '{_digest(style)}'; script-src '{_digest(code)}'"
+    style, code = Markup(_part("page.css")), Markup(_part(script))  # noqa: S704, files of this package
+    return (
+        _environment()
+        .get_template(template)
+        .render(policy=policy(script, connect), style=style, script=code, **values)
     )
-    trusted = {"style": Markup(style), "script": Markup(code)}  # noqa: S704, files of this package
-    return _environment().get_template(template).render(policy=policy, **trusted, **values)
+
+
+def policy(script: str, connect: bool = False) -> str:
+    """What a page with this script may load and run: its own text, and with `connect` its own server."""
+    return (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        + ("connect-src 'self'; " if connect else "")
+        + f"style-src '{_digest(_part('page.css'))}'; script-src '{_digest(_part(script))}'"
+    )
 
 
 @cache

@@ -1,0 +1,95 @@
+"""`deepscan serve`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from deepscan.cli.console import given_flags, progress_bars, say
+from deepscan.errors import SettingsError
+
+# The key of the setting that an option gives (see preferences.py).
+SETTING_OF = {
+    "weights": "scoring.weights",
+    "device": "scoring.device",
+    "offline": "scoring.offline",
+}
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port to listen on; 0: any that is free.")] = 8765,
+    open_page: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
+    max_size: Annotated[int, Option(help="Largest clip taken, in megabytes.", metavar="MB")] = 2000,
+    keep: Annotated[
+        float, Option(help="How long reports are kept, in minutes.", metavar="MINUTES")
+    ] = 60.0,
+    weights: Annotated[
+        str, Option(help="A shipped detector's name, or a checkpoint file.")
+    ] = "default",
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+) -> None:
+    """Serve a page on which clips are dropped and their reports read.
+
+    For this machine alone unless --host says otherwise; then the address holds a key that has to be known.
+    Clips are analysed one by one, with heatmaps, and deleted as soon as they are; reports are deleted after
+    --keep minutes. Ctrl-C ends it, and deletes all that is left.
+
+    Needs the extra: pip install 'deepscan-forensics[serve]'.
+    """
+    try:
+        from deepscan.serve.app import Limits
+        from deepscan.serve.server import serve as serve_until_stopped
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in (
+            "fastapi",
+            "starlette",
+            "uvicorn",
+        ):
+            raise
+        raise SettingsError(
+            f"deepscan serve needs {error.name}: pip install 'deepscan-forensics[serve]'"
+        ) from error
+    from deepscan.pipeline import prepare_weights
+    from deepscan.preferences import gather
+
+    if max_size < 1:
+        raise SettingsError(f"max-size: {max_size} MB would take no clip")
+    if not (math.isfinite(keep) and keep > 0):
+        raise SettingsError(f"keep: {keep} minutes is not a positive time")
+    told = gather(given_flags(context, SETTING_OF)).settings
+    # Clips are analysed from folders of their own, where a relative path leads elsewhere.
+    named = told.scoring.weights
+    named = str(Path(named).resolve()) if Path(named).is_file() else named
+    settings = replace(
+        told,
+        scoring=replace(told.scoring, weights=named),
+        heatmaps=replace(told.heatmaps, draw=True),
+    )
+    with progress_bars(quiet=False) as bars:
+        prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
+
+    def ready(address: str) -> None:
+        say(f"Open {address} in a browser; Ctrl-C ends deepscan and deletes what it was given.")
+        if open_page:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    serve_until_stopped(
+        settings,
+        host=host,
+        port=port,
+        limits=Limits(bytes=max_size * 10**6),
+        keep=60 * keep,
+        argv=("deepscan", *context.obj),
+        ready=ready,
+    )
+    say("stopped; all clips and reports are deleted")

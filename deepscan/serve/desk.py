@@ -1,0 +1,257 @@
+"""The desk: uploaded clips wait in one line, are analysed one by one, and are gone when their time is up.
+
+    receive -> submit -> (waiting) -> analysed -> results kept for a while -> gone
+
+A clip is deleted the moment its analysis ends; its results after `keep` seconds, when they are removed by
+hand, or when the desk closes, whichever is first. What a killed server left goes when the next one opens.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, runtime_checkable
+
+from deepscan.errors import DeepscanError, InputError, OutputError
+from deepscan.files import part_file
+from deepscan.records import Case
+from deepscan.serve.worker import Finding, Tell
+
+try:
+    import fcntl
+except ImportError:  # Windows, which deletes no file that is open
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".in-use"
+
+# Left free on the disk: a report with all its pictures takes tens of megabytes.
+ROOM = 256 * 2**20
+
+
+class State(StrEnum):
+    """Where a clip is."""
+
+    RECEIVING = "receiving"
+    WAITING = "waiting"
+    ANALYSING = "analysing"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One clip at one moment. `id` cannot be guessed, and names its folder; times are seconds since 1970."""
+
+    id: str
+    name: str
+    bytes: int
+    state: State = State.RECEIVING
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    finding: Finding | None = None
+    words: str = ""  # why there is no finding
+    ended: float | None = None
+    case: Case | None = None
+
+
+class Busy(DeepscanError):
+    """No place for another clip now; the message says why and what to do."""
+
+
+@runtime_checkable
+class Analyst(Protocol):
+    """Who analyses the clips: `worker.Worker`, or a test's."""
+
+    def start(self) -> None: ...
+    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Finding: ...
+    def stop(self) -> None: ...
+
+
+class Desk:
+    """All clips of one server. Every method may be called from any thread."""
+
+    def __init__(
+        self, analyst: Analyst, folder: Path, waiting: int = 8, keep: float = 3600.0
+    ) -> None:
+        """Open the desk.
+
+        Args:
+            analyst: who analyses.
+            folder: where clips and results lie, in a folder of this desk's own that nobody else may enter.
+            waiting: clips that may be received or wait at a time.
+            keep: seconds for which results are kept.
+
+        Raises:
+            OutputError: `folder` cannot be written to.
+        """
+        self._analyst, self._waiting, self.keep = analyst, waiting, keep
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            self._folder = Path(tempfile.mkdtemp(prefix="desk-", dir=folder))
+            self._lock_file = (self._folder / LOCK).open("w")
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+        if fcntl is not None:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.RLock()
+        self._line: queue.Queue[str | None] = queue.Queue()
+        self._closing = threading.Event()
+        self._threads = [threading.Thread(target=t) for t in (self._analyse_all, self._expire_all)]
+
+    def __enter__(self) -> Desk:
+        self._analyst.start()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        self._line.put(None)
+        self._analyst.stop()
+        for thread in self._threads:
+            thread.join()
+        self._lock_file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # --- what the server asks for ---
+
+    def receive(self, name: str, size: int, case: Case | None = None) -> Job:
+        """Take a place in the line for a clip of `size` bytes that is about to arrive.
+
+        Raises:
+            Busy: the line, or the disk, is full.
+        """
+        with self._lock:
+            if not self._threads[0].is_alive():  # a bug ended it; better said than waited for
+                raise Busy("the analysis has stopped working; restart deepscan serve")
+            ahead = sum(j.state in (State.RECEIVING, State.WAITING) for j in self._jobs.values())
+            if ahead >= self._waiting:
+                raise Busy(
+                    f"{ahead} clips are waiting already, and no more are taken; try again when one is done"
+                )
+            if shutil.disk_usage(self._folder).free < size + ROOM:
+                raise Busy("the disk has no room for this clip; free some, then try again")
+            job = Job(secrets.token_urlsafe(16), name, size, case=case)
+            self._jobs[job.id] = job
+        self.clip(job).parent.mkdir(parents=True)
+        return job
+
+    def clip(self, job: Job) -> Path:
+        """Where a clip's bytes belong. Its name is one that `uploads.safe_name` made."""
+        return self._folder / job.id / "clip" / job.name
+
+    def submit(self, job: Job) -> Job | None:
+        """Put a clip that has arrived into the line; None when it was removed meanwhile."""
+        with self._lock:
+            if job.id not in self._jobs:
+                return None
+            size = self.clip(job).stat().st_size
+            self._jobs[job.id] = waiting = replace(job, state=State.WAITING, bytes=size)
+            self._line.put(job.id)
+        return waiting
+
+    def jobs(self) -> list[Job]:
+        """All clips at the desk, the first to come first."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def job(self, name: str) -> Job | None:
+        """The clip of this id, if there is one."""
+        return self._jobs.get(name)
+
+    def results(self, job: Job) -> Path:
+        """The folder of a finished clip's results."""
+        return self._folder / job.id / "results"
+
+    def archive(self, job: Job) -> Path:
+        """The same, as one file to take along."""
+        return self._folder / job.id / "results.zip"
+
+    def remove(self, name: str) -> bool:
+        """Forget a clip and delete all of it, at once, whatever its state; False where there is none."""
+        with self._lock:
+            job = self._jobs.pop(name, None)
+            if job is None:
+                return False
+            if job.state is State.ANALYSING:
+                self._analyst.stop()
+        shutil.rmtree(self._folder / job.id, ignore_errors=True)
+        return True
+
+    # --- the line ---
+
+    def _analyse_all(self) -> None:
+        while (name := self._line.get()) is not None and not self._closing.is_set():
+            if self._change(name, state=State.ANALYSING):
+                self._analyse(self._jobs[name])
+
+    def _analyse(self, job: Job) -> None:
+        def tell(stage: str, done: int, total: int) -> None:
+            self._change(job.id, stage=stage, done=done, total=total)
+
+        clip = self.clip(job)
+        try:
+            finding = self._analyst.run(clip, self.results(job), job.case, tell)
+            _pack(self.results(job), self.archive(job), clip.stem)
+        except (InputError, OutputError) as error:
+            words = str(error).removeprefix(f"{job.name}: ")
+            ended = {"state": State.FAILED, "words": words, "ended": time.time()}
+        except DeepscanError as error:  # weights, which no other clip will change
+            ended = {"state": State.FAILED, "words": str(error), "ended": time.time()}
+        else:
+            ended = {"state": State.FINISHED, "finding": finding, "ended": time.time()}
+        shutil.rmtree(clip.parent, ignore_errors=True)
+        if not self._change(job.id, **ended):  # removed meanwhile
+            shutil.rmtree(self._folder / job.id, ignore_errors=True)
+
+    def _change(self, name: str, **values: object) -> bool:
+        with self._lock:
+            if name not in self._jobs:
+                return False
+            self._jobs[name] = replace(self._jobs[name], **values)  # type: ignore[arg-type]
+            return True
+
+    # --- what is over ---
+
+    def _expire_all(self) -> None:
+        while not self._closing.wait(min(1.0, self.keep / 4)):
+            for job in self.jobs():
+                if job.ended is not None and time.time() - job.ended >= self.keep:
+                    self.remove(job.id)
+
+
+def _pack(folder: Path, archive: Path, name: str) -> None:
+    """All results in one file, in a folder of the clip's name; pictures and films are packed already."""
+    with part_file(archive) as part, zipfile.ZipFile(part, "w") as packed:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            packed.write(path, f"{name}/{path.relative_to(folder).as_posix()}")
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the folders of desks that were killed: nobody holds their lock."""
+    for left in folder.glob("desk-*"):
+        with suppress(OSError):  # of a desk that is open, or just opening or closing
+            if fcntl is None:
+                (left / LOCK).unlink()
+            else:
+                with (left / LOCK).open("r+") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)

@@ -1,0 +1,108 @@
+"""What stands before every request: who may ask, and what browsers may do with the answer.
+
+A page on this machine can be reached by every page that its browser opens. Three things keep those out: a
+request must call this server by a loopback name, which a foreign name that was pointed at this machine (DNS
+rebinding) is not; what changes something must come from this server's own page (no forged requests); and
+beyond this machine a key is asked for, since names prove nothing there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+
+COOKIE = "deepscan-key"
+
+# Answers hold evidence: they are neither kept, nor framed, nor guessed at, nor read by other sites.
+HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+POLICY = "default-src 'none'; frame-ancestors 'none'"  # of all that is no page
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """An ASGI application around another."""
+
+    def __init__(self, app: App, key: str | None = None) -> None:
+        """Guard `app`; whoever asks must know `key`, or without one call this server by a loopback name."""
+        self._app, self._key = app, key
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return  # no WebSocket is ever accepted
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                there = {name for name, _ in message["headers"]}
+                added = {**HEADERS, "content-security-policy": POLICY}
+                message["headers"] = [
+                    *message["headers"],
+                    *(
+                        (n.encode(), v.encode())
+                        for n, v in added.items()
+                        if n.encode() not in there
+                    ),
+                ]
+            await send(message)
+
+        answer = self._refusal(scope) or self._app
+        await answer(scope, receive, with_headers)
+
+    def _refusal(self, scope: Message) -> Response | None:
+        """The answer to a request that must not get through."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        host, origin = headers.get("host", "").lower(), headers.get("origin")
+        if self._key is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            return PlainTextResponse(
+                "This server answers to 127.0.0.1 and localhost only; open one of these.", 421
+            )
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host
+        if scope["method"] not in ("GET", "HEAD") and (
+            foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+        ):
+            return PlainTextResponse("Another site's page asked for this; it was not done.", 403)
+        return None if self._key is None else self._locked(scope, headers.get("cookie", ""))
+
+    def _locked(self, scope: Message, cookies: str) -> Response | None:
+        """Nothing for who brings the key; who brings it in the address gets it as a cookie."""
+        assert self._key is not None
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
+        if scope["path"] == "/" and secrets.compare_digest(given.encode(), self._key.encode()):
+            opened = RedirectResponse("/", 303)
+            opened.set_cookie(COOKIE, self._key, httponly=True, samesite="strict")
+            return opened
+        try:
+            held = SimpleCookie(cookies).get(COOKIE)
+        except CookieError:
+            held = None
+        if held is not None and secrets.compare_digest(held.value.encode(), self._key.encode()):
+            return None
+        return PlainTextResponse("Open the address that deepscan serve printed, with its key.", 401)

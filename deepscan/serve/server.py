@@ -1,0 +1,77 @@
+"""Opens the desk and a socket, and serves the page until it is told to stop."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+
+from deepscan.config import Settings
+from deepscan.errors import SettingsError
+from deepscan.model import weights
+from deepscan.serve.app import Limits, build
+from deepscan.serve.desk import Desk
+from deepscan.serve.guard import is_loopback
+from deepscan.serve.worker import Worker
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    limits: Limits | None = None,
+    keep: float = 3600.0,
+    argv: tuple[str, ...] = (),
+    ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; all clips and results are gone then.
+
+    Args:
+        settings: of every analysis.
+        host: the address to listen on; beyond this machine a key is asked for.
+        port: 0 takes one that is free.
+        limits: what is taken in at a time.
+        keep: seconds for which results are kept.
+        argv: the command line, for the reports.
+        ready: is called with the page's address, its key included, when it can be opened.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+        OutputError: there is nowhere to keep clips.
+    """
+    try:
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"{host}, port {port}: cannot be listened on: {error.strerror}; --port N takes another"
+        ) from error
+    key = None if is_loopback(host) else secrets.token_urlsafe(24)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?key={key}" if key else "")
+    folder = weights.cache_folder().with_name("serve")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with (
+            listening,
+            Desk(Worker(settings, argv), folder, keep=keep) as desk,
+            suppress(KeyboardInterrupt),  # uvicorn stops, then tells by which signal
+        ):
+            config = uvicorn.Config(
+                build(desk, limits or Limits(), key),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=64,
+                timeout_graceful_shutdown=3,
+            )
+            ready(address)
+            uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
