@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel clean train-default fuzz kills selftest
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -95,9 +95,14 @@ compare:
 base: $(READY)
 	$(BIN)/deepscan weights fetch
 
+# Wheel and sdist.
 wheel: $(READY)
 	rm -rf dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m hatchling build -d dist
+
+# The wheel in an environment with nothing else in it: a newcomer's path, timed. Downloads what deepscan needs.
+smoke: wheel
+	PATH="$(abspath $(BIN)):$$PATH" PYTHON=$(PYTHON) .ci/smoke dist/*.whl
 
 # uv installs faster than pip; where it cannot be had, pip does the same. Like pip it is told to compile
 # what it installs: where Python may not write bytecode, every start would compile torch anew.

@@ -91,9 +91,19 @@ def _torch() -> Iterator[Check]:
 
     yield Check("torch", State.OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
     if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
-        yield Check("cuda", State.OK, f"CUDA {torch.version.cuda}: {names}")
+        advice = "update the GPU's driver, or use --device cpu"
+        try:
+            names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+            right = float((ones := torch.ones(8, 8, device="cuda")).matmul(ones).sum()) == 8**3
+        except RuntimeError as error:  # a driver too old, a GPU too new
+            found = str(error).splitlines()[0]
+            yield Check("cuda", State.FAILED, f"does not compute: {found}", advice)
+            return
+        found = f"CUDA {torch.version.cuda}: {', '.join(names)}"
+        if right:
+            yield Check("cuda", State.OK, found)
+        else:
+            yield Check("cuda", State.FAILED, f"{found}: computes wrong products", advice)
     elif torch.version.cuda is None:
         yield Check("cuda", State.OK, "torch without CUDA: the processor is used")
     else:

@@ -401,6 +401,16 @@ def test_a_slip_of_the_pen_is_met_with_the_nearest_word(
     assert words in line
 
 
+@pytest.mark.parametrize("arguments", [[], ["weights"], ["config"]])
+def test_a_name_alone_shows_its_help(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"Usage: {' '.join(['deepscan', *arguments])} [OPTIONS]")
+
+
 def test_verbose_adds_what_lies_beneath(
     tmp_path: Path, wall: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

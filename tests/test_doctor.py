@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import pytest
+import torch
 
 from deepscan import doctor
 from deepscan.cli import run
@@ -105,6 +106,17 @@ def test_a_package_that_cannot_be_imported_is_a_finding(
     assert found["ffmpeg"].state is doctor.State.FAILED
     assert "av" in found["ffmpeg"].found
     assert found["torch"].state is doctor.State.OK
+
+
+def test_a_gpu_that_does_not_compute_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine's GPU computes")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    check = by_name("torch")["cuda"]
+    assert check.state is doctor.State.FAILED
+    assert "does not compute" in check.found
+    assert "--device cpu" in check.advice
 
 
 def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -391,6 +391,13 @@ def test_a_file_that_is_no_base_is_refused(empty_cache: Path, tmp_path: Path) ->
         weights.import_file(stranger)
 
 
+def test_a_checkpoint_needs_no_import(
+    empty_cache: Path, saved: tuple[Path, Path, Detector]
+) -> None:
+    with pytest.raises(WeightsMismatch, match=r"a checkpoint \(tiny\), .* use it with --weights"):
+        weights.import_file(saved[0])
+
+
 def test_weights_that_are_neither_a_name_nor_a_file() -> None:
     with pytest.raises(WeightsMissing, match="neither a file nor one of b16-lora, gend-clip-l14"):
         weights.detector_file("perview")

@@ -10,6 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from deepscan.cli.console import Exit
+
 # Options that belong together, in whichever command they are; what is in no group is shown last.
 OPTION_GROUPS = {
     "Frames and faces": ("frames", "sampling", "min_face"),
@@ -92,7 +94,13 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Commands under the headings they were registered with."""
+    """Commands under the headings they were registered with; named alone, it shows its help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(Exit.USAGE)
+        return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

@@ -136,8 +136,10 @@ def fetch(
         if source is None or not source.address:
             why = "offline" if wheel else "its publisher offers it by hand only"
             raise WeightsMissing(f"not in {cache_folder()}, and {why}")
-        if (found := fetching.in_hub_cache(source.hub, source.file, source.sha256)) is not None:
-            return import_file(found)
+        if source.hub:
+            there = fetching.in_hub_cache(source.hub, source.file, source.sha256)
+            if there is not None:
+                return import_file(there)
         if offline:
             raise WeightsMissing(f"not in {cache_folder()}, and offline")
         target = entry.path if isinstance(entry, BaseEntry) else entry.base_path
@@ -180,6 +182,10 @@ def import_file(path: Path) -> Path:
                     f" {one.source.sha256}: other weights, or damaged ones"
                 )
             return _convert(one, path, digest)
+    if (name := _name_of_checkpoint(path)) is not None:
+        raise WeightsMismatch(
+            f"{path}: a checkpoint ({name}), which needs no import; use it with --weights FILE"
+        )
     names = [e.file if e.source is None else e.source.file for e in known.bases.values()]
     names += [e.wheel["requirement"] for e in known.bases.values() if e.wheel]
     names += [e.source.file for e in known.published.values()]
@@ -187,6 +193,13 @@ def import_file(path: Path) -> Path:
         f"{path}: SHA-256 {digest} is of no weights deepscan knows, nor has it tensors of any;"
         f" expected one of {', '.join(dict.fromkeys(names))}"
     )
+
+
+def _name_of_checkpoint(path: Path) -> str | None:
+    try:
+        return read_header(path).name
+    except WeightsMismatch:
+        return None
 
 
 def _copy(path: Path, target: Path) -> Path:
