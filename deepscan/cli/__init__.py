@@ -25,6 +25,7 @@ from deepscan.cli.prepare import prepare
 from deepscan.cli.serve import serve
 from deepscan.cli.train import train
 from deepscan.cli.verify import verify
+from deepscan.cli.watch import watch
 from deepscan.errors import DeepscanError, SettingsError
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ class WithContext(TyperCommand):
 
 app.command(cls=WithContext)(detect)
 app.command()(verify)
+app.command(cls=WithContext)(watch)
 app.command(cls=WithContext)(serve)
 app.command()(prepare)
 app.command()(train)
