@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean train-default
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean train-default docs
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -29,14 +29,14 @@ chromium:
 	} || echo "Chromium cannot be installed here; the browser tests will be skipped."
 
 check: $(READY)
-	$(BIN)/ruff format --check deepscan tests docs/peers
-	$(BIN)/ruff check deepscan tests docs/peers
+	$(BIN)/ruff format --check deepscan tests docs
+	$(BIN)/ruff check deepscan tests docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(READY)
-	$(BIN)/ruff format deepscan tests
-	$(BIN)/ruff check --fix deepscan tests
+	$(BIN)/ruff format deepscan tests docs
+	$(BIN)/ruff check --fix deepscan tests docs
 
 bench: base
 	$(BIN)/python -m deepscan.bench
@@ -70,6 +70,13 @@ compare:
 # The CLIP base, in the weights cache; nothing happens where it is there already.
 base: $(READY)
 	$(BIN)/deepscan weights fetch
+
+# The site, in build/docs; it opens from there without a server. A warning is a failure.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/docs
+
+docs/serve.png: base chromium
+	$(BIN)/python docs/screenshot.py $$(command -v chromium)
 
 wheel: $(READY)
 	rm -rf dist
