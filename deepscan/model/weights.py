@@ -306,7 +306,7 @@ def describe() -> list[dict[str, Any]]:
 
 
 def state(entry: Entry) -> str:
-    """ "ready", "absent" or "damaged"; a published detector is ready with its base alone."""
+    """One of ready, absent and damaged; a published detector is not ready without its base."""
     if not entry.path.is_file():
         return "absent"
     if sha256(entry.path) != _digest(entry):
