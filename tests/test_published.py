@@ -92,7 +92,7 @@ def made(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
         values = pool[start : start + prod(shape)].view(shape)
         if "norm" in name and name.endswith("weight"):
             tensors[name] = 1 + 0.2 * values
-        elif name.endswith(("class_embedding", "S_residual")):
+        elif name.endswith(("class_embedding", "S_residual", "linear.weight")):
             tensors[name] = 1 * values
         elif len(shape) > 1:  # of rows about as long as 1, but singular vectors are columns
             tensors[name] = values / (shape[0] if "U_residual" in name else prod(shape[1:])) ** 0.5
