@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -44,15 +44,15 @@ chromium:
 	} || echo "Chromium cannot be installed here; the browser tests will be skipped."
 
 check: $(READY)
-	$(BIN)/ruff format --check deepscan tests docs/peers
-	$(BIN)/ruff check deepscan tests docs/peers
+	$(BIN)/ruff format --check deepscan tests docs
+	$(BIN)/ruff check deepscan tests docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/audit.py
 
 format: $(READY)
-	$(BIN)/ruff format deepscan tests
-	$(BIN)/ruff check --fix deepscan tests
+	$(BIN)/ruff format deepscan tests docs
+	$(BIN)/ruff check --fix deepscan tests docs
 
 bench: base
 	$(BIN)/python -m deepscan.bench
@@ -96,6 +96,13 @@ base: $(READY)
 	$(BIN)/deepscan weights fetch
 
 # Wheel and sdist.
+# The site, in build/docs; it opens from there without a server. A warning is a failure.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/docs
+
+docs/serve.png: base chromium
+	$(BIN)/python docs/screenshot.py $$(command -v chromium)
+
 wheel: $(READY)
 	rm -rf dist
 	$(BIN)/python -m hatchling build -d dist

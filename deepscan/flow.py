@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -109,6 +110,17 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
+
+
+@contextmanager
+def until_told_to_stop() -> Iterator[None]:
+    """A block that runs until SIGINT or SIGTERM ends it, which is its usual end; for the main thread."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def keep_memory_level() -> None:

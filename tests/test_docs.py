@@ -101,3 +101,10 @@ def test_the_readmes_figures_are_the_model_cards() -> None:
 
 def test_the_changelog_knows_this_version() -> None:
     assert f"## {deepscan.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)(#[^)]*)?\)", README)
+    assert links
+    for target, _ in links:
+        assert (ROOT / target).exists(), target

@@ -29,6 +29,7 @@ from deepscan.cli.prepare import prepare
 from deepscan.cli.serve import serve
 from deepscan.cli.train import train
 from deepscan.cli.verify import verify
+from deepscan.cli.watch import watch
 from deepscan.errors import DeepscanError, SettingsError
 
 app = typer.Typer(
@@ -45,7 +46,7 @@ app = typer.Typer(
 # Commands by what they are for, in the order of their need.
 MEDIA, MACHINE, RESEARCH = "Look at media", "This machine", "Train and measure"
 for heading, commands in (
-    (MEDIA, (detect, verify, serve)),
+    (MEDIA, (detect, watch, serve, verify)),
     (MACHINE, (doctor,)),
     (RESEARCH, (prepare, train, calibrate, export, model, datasets, benchmark)),
 ):

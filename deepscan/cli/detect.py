@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import typer
 from typer import Argument, Option
 
 from deepscan.cli.console import Exit, given_flags, progress_bars, say
+from deepscan.cli.results import announce, print_json, print_table, write_index
 from deepscan.cli.weights import detectors
 from deepscan.errors import InputError, OutputError, SettingsError
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from deepscan.config import Settings
     from deepscan.outcomes import Outcome
     from deepscan.records import Request
-
-# More inputs than this are counted, not shown one by one.
-MOST_ROWS = 100
 
 
 class FailOn(StrEnum):
@@ -131,7 +128,9 @@ def detect(
     )
     given = [*(paths or []), *(_listed(from_file) if from_file is not None else [])]
     if not given:
-        raise SettingsError("no input; name videos or pictures, folders of them, or a --from-file")
+        raise SettingsError(
+            "no input: name videos, pictures, folders of them, or a --from-file. See deepscan detect --help."
+        )
     if jobs < 1:
         raise SettingsError(f"jobs: {jobs} is not a positive count")
     keep_memory_level()
@@ -184,11 +183,11 @@ def _one(
     except (InputError, OutputError) as error:
         result = Outcome.of(path, error)
     if json:
-        _print_json(result, indent=2)
+        print_json(result, indent=2)
     else:
-        _print_table([result])
+        print_table([result])
     if not quiet:
-        _announce(result)
+        announce(result)
         if report is not None and verbose:
             spent = ", ".join(f"{k} {v:.2f} s" for k, v in report.provenance.seconds.items())
             say(f"  {spent}; {report.provenance.device}, {report.provenance.precision}")
@@ -207,15 +206,15 @@ def _all(
                 finished[result.path] = result
                 tell("inputs", len(finished), len(inputs))
                 if json:
-                    _print_json(result, indent=None)
+                    print_json(result, indent=None)
                 if not quiet:
-                    _announce(result)
+                    announce(result)
     finally:
         results = [finished[one.path] for one in inputs if one.path in finished]
         if results:
-            _write_index(out, results, quiet)
+            write_index(out, results, quiet)
         if results and not json:
-            _print_table(results)
+            print_table(results)
         if not quiet:
             counts = Counter(result.verdict.value.replace("_", " ") for result in results)
             words = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
@@ -242,19 +241,6 @@ def _listed(path: Path) -> list[Path]:
         raise SettingsError(f"--from-file {path}: cannot be read: {error.strerror}") from error
 
 
-def _write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
-    """A batch's index.html. Results stand without it, so a failure is told and changes nothing else."""
-    from deepscan.report import index
-
-    try:
-        path = index.write(out, results)
-    except OutputError as error:
-        say(f"error: {error}")
-        return
-    if not quiet:
-        say(f"all results: {path}")
-
-
 def _exit_code(results: Sequence[Outcome], fail_on: FailOn | None) -> int:
     verdicts = {result.verdict for result in results if not result.failed}
     if fail_on and "manipulation_indicated" in verdicts:
@@ -264,33 +250,3 @@ def _exit_code(results: Sequence[Outcome], fail_on: FailOn | None) -> int:
     if any(result.failed for result in results):
         return Exit.SOME_FAILED
     return Exit.ANALYSED if any(v.assessed for v in verdicts) else Exit.NOTHING_ASSESSABLE
-
-
-def _print_json(result: Outcome, indent: int | None) -> None:
-    """The report as it lies in its folder, under the name of this input; or why there is none."""
-    from deepscan.report.json import error_dict
-
-    if result.folder is None:
-        document = error_dict(result)
-    else:
-        document = jsonlib.loads((result.folder / "report.json").read_bytes())
-        document["input"]["path"] = str(result.path)
-    sys.stdout.write(jsonlib.dumps(document, indent=indent, allow_nan=False) + "\n")
-    sys.stdout.flush()
-
-
-def _print_table(results: Sequence[Outcome]) -> None:
-    from rich.console import Console
-
-    from deepscan.report.terminal import summary
-
-    if len(results) <= MOST_ROWS:
-        Console().print(summary(results))
-
-
-def _announce(result: Outcome) -> None:
-    if result.failed:
-        say(f"error: {result.sentence}")
-        return
-    same = f", of the same bytes as {result.same_as}" if result.same_as else ""
-    say(f"{result.verdict}: results in {result.folder}{same}")

@@ -38,6 +38,7 @@ EXAMPLES = {
         "deepscan detect --from-file clips.txt --jobs 4 --resume --out case",
     ),
     "verify": ("deepscan verify deepscan-out/video.mp4 --rerun",),
+    "watch": ("deepscan watch inbox --out results",),
     "serve": ("deepscan serve --open",),
     "doctor": ("deepscan doctor", "deepscan doctor --json > doctor.json"),
     "prepare": ("deepscan prepare /data/FaceForensics++ --out /data/prepared",),

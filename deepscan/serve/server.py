@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 import uvicorn
 
 from deepscan.config import Settings
 from deepscan.errors import SettingsError
+from deepscan.flow import until_told_to_stop
 from deepscan.model import weights
 from deepscan.serve.app import Limits, build
 from deepscan.serve.desk import Desk
@@ -56,22 +55,18 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?key={key}" if key else "")
     folder = weights.cache_folder().with_name("serve")
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with (
-            listening,
-            Desk(Worker(settings, argv), folder, keep=keep) as desk,
-            suppress(KeyboardInterrupt),  # uvicorn stops, then tells by which signal
-        ):
-            config = uvicorn.Config(
-                build(desk, limits or Limits(), key),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                limit_concurrency=64,
-                timeout_graceful_shutdown=3,
-            )
-            ready(address)
-            uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with (
+        listening,
+        Desk(Worker(settings, argv), folder, keep=keep) as desk,
+        until_told_to_stop(),  # uvicorn stops, then raises what told it to
+    ):
+        config = uvicorn.Config(
+            build(desk, limits or Limits(), key),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=64,
+            timeout_graceful_shutdown=3,
+        )
+        ready(address)
+        uvicorn.Server(config).run(sockets=[listening])

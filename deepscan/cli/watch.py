@@ -1,0 +1,100 @@
+"""`deepscan watch`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from deepscan.cli.console import given_flags, progress_bars, say
+from deepscan.cli.results import announce, print_json, write_index
+from deepscan.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    from deepscan.batch import Input
+    from deepscan.outcomes import Outcome
+
+# The key of the setting that an option gives (see preferences.py).
+SETTING_OF = {
+    "heatmap": "heatmaps.draw",
+    "weights": "scoring.weights",
+    "device": "scoring.device",
+    "offline": "scoring.offline",
+}
+
+
+def watch(
+    context: typer.Context,
+    folder: Annotated[Path, Argument(help="The folder that videos and pictures arrive in.")],
+    out: Annotated[Path, Option(help="Folder for the results, one folder per input.")] = Path(
+        "deepscan-out"
+    ),
+    settle: Annotated[
+        float,
+        Option(help="Seconds for which a file must stay the same to be whole.", metavar="SECONDS"),
+    ] = 3.0,
+    heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
+    weights: Annotated[
+        str, Option(help="A shipped detector's name, or a checkpoint file.")
+    ] = "default",
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json: Annotated[bool, Option("--json", help="A line of JSON to stdout for each file.")] = False,
+    offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+) -> None:
+    """Analyse what is in a folder and below it, and what arrives there, until Ctrl-C or SIGTERM.
+
+    A file is read once it has stopped growing, and again when it has changed since. The results are a batch
+    in --out, whole or not at all, as of detect; what a batch there has finished is not done again.
+
+    Exit code: 0, stopped.
+    """
+    from deepscan.batch import Batch, found
+    from deepscan.flow import keep_memory_level, until_told_to_stop
+    from deepscan.pipeline import prepare_weights
+    from deepscan.preferences import gather
+    from deepscan.records import Request
+    from deepscan.watch import Arrivals
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name the one that files arrive in")
+    if not (math.isfinite(settle) and settle > 0):
+        raise SettingsError(f"settle: {settle} seconds is not a positive time")
+    told = gather(given_flags(context, SETTING_OF))
+    request = Request(argv=("deepscan", *context.obj), origins=told.origins())
+    keep_memory_level()
+    with progress_bars(quiet) as bars:
+        prepare_weights(told.settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
+    inputs: dict[Path, Input] = {}  # what is there, and where its results belong
+
+    def media() -> Iterator[Path]:
+        inputs.clear()
+        inputs.update((one.path, one) for one in found([folder], out) if one.path != folder)
+        return iter(inputs)
+
+    arrivals = Arrivals(media, settle)
+    outcomes: list[Outcome] = []
+    with (
+        Batch(out, told.settings, resume=True, request=request) as batch,
+        until_told_to_stop(),
+    ):
+        if not quiet:
+            say(f"watching {folder}; Ctrl-C ends it")
+        while True:
+            for outcome in batch.assess([inputs[path] for path in arrivals.ready()]):
+                outcomes.append(outcome)
+                if json:
+                    print_json(outcome, indent=None)
+                if not quiet:
+                    announce(outcome)
+            time.sleep(min(settle / 2, 1.0))
+    if outcomes:
+        write_index(out, outcomes, quiet)
+    if not quiet:
+        analysed = sum(not outcome.failed for outcome in outcomes)
+        say(f"stopped; {analysed} analysed, and nothing is left half-written")

@@ -1,0 +1,69 @@
+"""Files that arrive in a folder, each once, as soon as it has stopped growing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A file at one moment: its size in bytes and when it was last written, in nanoseconds."""
+
+    size: int
+    written: int
+
+    @classmethod
+    def at(cls, path: Path) -> Look | None:
+        """None where there is no such file (any more)."""
+        try:
+            told = path.stat()
+        except OSError:
+            return None
+        return cls(told.st_size, told.st_mtime_ns)
+
+
+class Arrivals:
+    """What is new among some files.
+
+    A file is ready when it has stayed the same, and not empty, for `settle` seconds. It is named once, and
+    again when it has changed since.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Iterator[Path]],
+        settle: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Find nothing yet.
+
+        Args:
+            find: lists the files there are.
+            settle: seconds.
+            now: a clock that never goes back, in seconds.
+        """
+        self._find, self._settle, self._now = find, settle, now
+        self._seen: dict[Path, tuple[Look, float]] = {}  # how it looks, and since when
+        self._named: dict[Path, Look] = {}
+
+    def ready(self) -> list[Path]:
+        """The files that have become ready, the longest unchanged first."""
+        there: dict[Path, tuple[Look, float]] = {}
+        for path in self._find():
+            look = Look.at(path)
+            if look is not None:
+                before = self._seen.get(path)
+                there[path] = before if before and before[0] == look else (look, self._now())
+        self._seen = there
+        self._named = {path: look for path, look in self._named.items() if path in there}
+        ready = [
+            (since, path)
+            for path, (look, since) in there.items()
+            if look.size and self._now() - since >= self._settle and self._named.get(path) != look
+        ]
+        for _, path in ready:
+            self._named[path] = there[path][0]
+        return [path for _, path in sorted(ready)]
