@@ -330,7 +330,9 @@ def test_a_sender_that_goes_quiet_or_away_leaves_nothing(stand: Stand, tmp_path:
 # --- who may ask -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::1", "]"]
+)
 def test_a_foreign_name_for_this_machine_is_not_answered_to(ask: Ask, host: str) -> None:
     """DNS rebinding: a page of evil.example, which now leads here, would be of the same origin."""
     status, words, _ = ask("GET", "/jobs", Host=host)
@@ -349,6 +351,7 @@ def test_loopback_names_are_answered_to_by_any_port(ask: Ask, host: str) -> None
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://[::1"},
         {"Origin": "http://127.0.0.1:1"},
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},

@@ -200,8 +200,9 @@ class Desk:
 
     def _analyse_all(self) -> None:
         while (name := self._line.get()) is not None and not self._closing.is_set():
-            if self._change(name, state=State.ANALYSING):
-                self._analyse(self._jobs[name])
+            job = self._change(name, state=State.ANALYSING)
+            if job is not None:
+                self._analyse(job)
 
     def _analyse(self, job: Job) -> None:
         def tell(stage: str, done: int, total: int) -> None:
@@ -219,15 +220,16 @@ class Desk:
         else:
             ended = {"state": State.FINISHED, "finding": finding, "ended": time.time()}
         shutil.rmtree(clip.parent, ignore_errors=True)
-        if not self._change(job.id, **ended):  # removed meanwhile
+        if self._change(job.id, **ended) is None:  # removed meanwhile
             shutil.rmtree(self._folder / job.id, ignore_errors=True)
 
-    def _change(self, name: str, **values: object) -> bool:
+    def _change(self, name: str, **values: object) -> Job | None:
+        """The clip as it is now; None where it was removed."""
         with self._lock:
             if name not in self._jobs:
-                return False
-            self._jobs[name] = replace(self._jobs[name], **values)  # type: ignore[arg-type]
-            return True
+                return None
+            self._jobs[name] = changed = replace(self._jobs[name], **values)  # type: ignore[arg-type]
+            return changed
 
     # --- what is over ---
 

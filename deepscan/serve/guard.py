@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
@@ -42,6 +42,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _split(address: str) -> SplitResult:
+    """An address in parts; what is none has none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 class Guard:
@@ -80,11 +88,11 @@ class Guard:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         host, origin = headers.get("host", "").lower(), headers.get("origin")
-        if self._key is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._key is None and not is_loopback(_split(f"//{host}").hostname or ""):
             return PlainTextResponse(
                 "This server answers to 127.0.0.1 and localhost only; open one of these.", 421
             )
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host
+        foreign = origin is not None and _split(origin).netloc.lower() != host
         if scope["method"] not in ("GET", "HEAD") and (
             foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         ):
