@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare base wheel clean train-default docs
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -15,6 +15,21 @@ demo: base
 
 test: base
 	$(BIN)/python -m pytest
+
+# Mutants of clips through detect, as many of what else is read through its readers, and as many of hypothesis's own
+# making through each of these: 2,000 take hours of two cores.
+MUTANTS ?= 2000
+fuzz: base
+	rm -rf runs/fuzz
+	PYTHONPATH=tests $(BIN)/python tests/fuzz.py runs/fuzz --mutants $(MUTANTS)
+	EXAMPLES=$(MUTANTS) $(BIN)/python -m pytest tests/test_fuzz.py -k hypothesis
+
+# A batch and its processes killed by kill -9 at random moments, resumed, and compared with an undisturbed run.
+CLIPS_KILLED ?= 60
+KILLS ?= 20
+kills: base
+	rm -rf runs/kills
+	PYTHONPATH=tests $(BIN)/python tests/kills.py runs/kills --clips $(CLIPS_KILLED) --kills $(KILLS)
 
 # The pages in a real browser alone; `make test` runs these too where there is one.
 test-browser: base chromium
@@ -33,6 +48,7 @@ check: $(READY)
 	$(BIN)/ruff check deepscan tests docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/audit.py
 
 format: $(READY)
 	$(BIN)/ruff format deepscan tests docs
@@ -49,9 +65,17 @@ MATERIAL ?= ../shared/data
 train-default: base
 	$(BIN)/python -m deepscan.train_default --material $(MATERIAL) --out runs/default
 
+# What a model card says of a trained detector: on the people its run held out, undistorted and distorted.
+RUN ?= runs/default/run
+model-card: base
+	$(BIN)/python -m deepscan.model_card --run $(RUN) --out $(RUN)/../card --docs docs/model-card
+# What `deepscan doctor` compares with: after the shipped detector was trained anew.
+selftest: base
+	$(BIN)/python -m deepscan.doctor
+
 # Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
 # It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs;
-# STUDY_OPTIONS takes more, as in --seeds 0,1 or --other Meso4=meso4.csv.
+# STUDY_OPTIONS takes more, as in --seeds 0,1, --patches 0.5 --frames 2 or --other Meso4=meso4.csv.
 PAIRS ?= ../shared/data/pairs
 CROPS ?= ../shared/data/ffpp-crops
 CLIPS ?= ../shared/data/clips
@@ -78,9 +102,14 @@ docs: $(READY)
 docs/serve.png: base chromium
 	$(BIN)/python docs/screenshot.py $$(command -v chromium)
 
+# Wheel and sdist.
 wheel: $(READY)
 	rm -rf dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m hatchling build -d dist
+
+# The wheel in an environment with nothing else in it: a newcomer's path, timed. Downloads what deepscan needs.
+smoke: wheel
+	PATH="$(abspath $(BIN)):$$PATH" PYTHON=$(PYTHON) .ci/smoke dist/*.whl
 
 # uv installs faster than pip; where it cannot be had, pip does the same. Like pip it is told to compile
 # what it installs: where Python may not write bytecode, every start would compile torch anew.

@@ -1,12 +1,16 @@
 """`python -m deepscan`, and the `deepscan` command."""
 
+import signal
 import sys
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and leave with its exit code. Being terminated is being interrupted."""
     from deepscan.cli import run
 
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     sys.exit(run())
 
 

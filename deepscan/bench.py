@@ -33,7 +33,11 @@ WAYS = ("deepscan", "straight")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One process: wall seconds, peak resident MiB, the verdict's logit, and both by stage."""
+    """One process: wall seconds, peak resident MiB, the verdict's logit, and both by stage.
+
+    deepscan decodes in a process of its own, whose peak is the stage's and is added to `peak`, as though
+    both came at one moment.
+    """
 
     wall: float
     peak: float
@@ -192,7 +196,9 @@ def _process(command: Sequence[str]) -> Measured:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}")
-    return Measured(wall=wall, peak=usage.ru_maxrss / 1024, **json.loads(output.splitlines()[-1]))
+    told = json.loads(output.splitlines()[-1])
+    peak = usage.ru_maxrss / 1024 + told["stage_peak"].get("decoding", 0.0)
+    return Measured(wall=wall, peak=peak, **told)
 
 
 def _stages(clip: Path, runs: Sequence[Measured]) -> Table:

@@ -80,11 +80,17 @@ def heavy(codec: str) -> float:
 
 
 def about_faces(
-    tracks: Sequence[TrackEvidence], scores: Scores | None, sampled: int, too_small: int
+    tracks: Sequence[TrackEvidence],
+    scores: Scores | None,
+    sampled: int,
+    too_small: int,
+    too_many: int = 0,
 ) -> Iterator[str]:
     """What weakens the judgement of the faces, above all of the one that decides."""
     if too_small:
         yield f"{too_small} faces too small to judge were passed over."
+    if too_many:
+        yield f"{too_many} faces were passed over: only the largest of each frame are judged."
     if scores is None:
         return
     (track,) = (t for t in tracks if t.id == scores.track)

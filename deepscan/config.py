@@ -7,10 +7,12 @@ import os
 import re
 import tomllib
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from deepscan.errors import SettingsError
 
@@ -99,6 +101,20 @@ class Heatmaps:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one input may cost; an input that costs more is an error. No limit changes a result."""
+
+    seconds: float | None = None  # from first to last sampled frame; None: as long as it goes on
+    memory: int = 4096  # MiB of address space of the process that decodes it
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise SettingsError(f"time-limit: {self.seconds} is not a positive number of seconds")
+        if self.memory < 512:
+            raise SettingsError(f"memory: {self.memory} MiB; no decoder starts in less than 512")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of `deepscan.scan`'s settings."""
 
@@ -106,6 +122,7 @@ class Settings:
     faces: Faces = field(default_factory=Faces)
     scoring: Scoring = field(default_factory=Scoring)
     heatmaps: Heatmaps = field(default_factory=Heatmaps)
+    limits: Limits = field(default_factory=Limits)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as a report states them."""
@@ -117,18 +134,11 @@ class Settings:
 
         return plain(asdict(self))
 
-    def origins(self, flags: Collection[str] = ()) -> dict[str, str]:
-        """Where each setting ("sampling.frames") comes from: "flag" for `flags`, else "default" or "call".
-
-        A value other than the default that no flag gave was given in a call from Python.
-        """
+    def origins(self) -> dict[str, str]:
+        """Where each setting ("sampling.frames") of a call from Python comes from: "default" or "call"."""
         usual = Settings().to_dict()
         return {
-            f"{stage}.{name}": "flag"
-            if f"{stage}.{name}" in flags
-            else "default"
-            if value == usual[stage][name]
-            else "call"
+            f"{stage}.{name}": "default" if value == usual[stage][name] else "call"
             for stage, values in self.to_dict().items()
             for name, value in values.items()
         }
@@ -146,7 +156,8 @@ class Settings:
                 sampling["seconds"] = Fraction(str(sampling["seconds"]))
             stages = {"faces": Faces, "scoring": Scoring, "heatmaps": Heatmaps}
             rest = {name: stage(**plain[name]) for name, stage in stages.items()}
-            return cls(Sampling(**sampling), **rest)
+            limits = Limits(**plain.get("limits", {}))  # which the first reports do not state
+            return cls(Sampling(**sampling), **rest, limits=limits)
         except (KeyError, TypeError, ValueError) as error:
             raise SettingsError(
                 f"settings of another version of deepscan, or changed ones: {error}"
@@ -155,31 +166,34 @@ class Settings:
 
 # --- deepscan.toml ---------------------------------------------------------------------------------
 
-TABLES = ("data", "train")  # [train] is read, and checked, by what trains
+STAGES = tuple(stage.name for stage in fields(Settings))  # read, and checked, by preferences.py
+TABLES = ("data", "train", *STAGES)  # [train] is read, and checked, by what trains
 
 
 def data_root(flag: Path | None) -> Path:
-    """The folder the user's data sets lie in: --root, else DEEPSCAN_DATA, else deepscan.toml's [data] root.
+    """The folder the user's data sets lie in: --root, else DEEPSCAN_DATA, else [data] root in a file.
 
-    A relative root in a deepscan.toml starts at the file's own folder.
+    Of the files the user's own goes before the nearest deepscan.toml. A relative root starts at the file's
+    own folder.
 
     Raises:
-        SettingsError: none of the three says so, or what says so names no folder.
+        SettingsError: none of them says so, or what says so names no folder.
     """
     if flag is not None:
         root, origin = flag, "--root"
     elif named := os.environ.get("DEEPSCAN_DATA"):
         root, origin = Path(named), "DEEPSCAN_DATA"
     else:
-        file, tables = project()
-        table = tables.get("data", {})
-        if not file or "root" not in table:
+        told = [(file, table["data"]["root"]) for file, table in files() if table.get("data")]
+        if not told:
+            file = project()[0]
             raise SettingsError(
                 "no data root: name the folder of your data sets with --root, with the variable"
                 ' DEEPSCAN_DATA, or in deepscan.toml as root = "..." under [data]'
                 + (f" ({file} does not)" if file else "")
             )
-        root, origin = file.parent / table["root"], str(file)
+        file, named = told[-1]
+        root, origin = file.parent / named, str(file)
     if not root.is_dir():
         raise SettingsError(f"data root {root}, from {origin}: no such folder; correct it there")
     return root
@@ -194,8 +208,23 @@ def project() -> tuple[Path | None, dict[str, dict[str, Any]]]:
     here = Path.cwd()
     places = (folder / "deepscan.toml" for folder in (here, *here.parents))
     path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        return None, {}
+    return (None, {}) if path is None else (path, _tables(path))
+
+
+def user_file() -> Path:
+    """Where a user's own settings lie, whether or not they are there."""
+    return platformdirs.user_config_path("deepscan") / "deepscan.toml"
+
+
+def files() -> list[tuple[Path, dict[str, dict[str, Any]]]]:
+    """The files of settings that are there, the ones that win last: nearest deepscan.toml, user's own."""
+    path, tables = project()
+    found = [] if path is None else [(path, tables)]
+    own = user_file()
+    return [*found, (own, _tables(own))] if own.is_file() and own != path else found
+
+
+def _tables(path: Path) -> dict[str, dict[str, Any]]:
     tables = load_toml(path)
     for name, table in tables.items():
         check_known(name, TABLES, f"{path}")
@@ -205,7 +234,7 @@ def project() -> tuple[Path | None, dict[str, dict[str, Any]]]:
         check_known(key, ("root",), f"{path}: [data]")
         if not isinstance(value, str):
             raise SettingsError(f"{path}: [data] {key}: {value!r} is not a path in quotes")
-    return path, tables
+    return tables
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -216,7 +245,11 @@ def load_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: neither TOML nor text
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # neither TOML nor text, or nested endlessly
         raise SettingsError(f"{path}: not readable TOML: {error}") from error
 
 

@@ -24,6 +24,7 @@ from deepscan.config import Sampling
 from deepscan.distortions import Distortion, recompress
 from deepscan.errors import UnreadableInput
 from deepscan.faces import FaceFinder
+from deepscan.isolation import open_source
 from deepscan.records import Crop, Frame, Pixels
 from deepscan.stills import BROKEN, StillSource, is_still
 from deepscan.video import DamagedFrame, VideoSource
@@ -115,7 +116,7 @@ def cut_video(
     Raises:
         InputError: the video or its mask cannot be read.
     """
-    source, masks = _source(path), _source(mask) if mask else None
+    source, masks = open_source(path), open_source(mask) if mask else None
     crops: list[Cut] = []
     damaged = faceless = 0
     for items in _chunks(source.decode(source.choose(Sampling("uniform", frames))), AT_ONCE):
@@ -237,10 +238,6 @@ def changed_region(real: Pixels, fake: Pixels) -> Mask:
 
 
 # --- steps -----------------------------------------------------------------------------------------
-
-
-def _source(path: Path) -> StillSource | VideoSource:
-    return StillSource(path) if is_still(path) else VideoSource(path)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

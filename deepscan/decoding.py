@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,13 +50,20 @@ class Doubt(Exception):
     """This way of decoding lost its way or met damage: a more careful one must say what is there."""
 
 
+def short_of_memory(error: av.error.FFmpegError) -> None:
+    """Raise MemoryError if that is what FFmpeg ran into: it is no fault of the file's."""
+    if error.errno == errno.ENOMEM:
+        raise MemoryError from error
+
+
 def packets(container: Any, stream: Any) -> Iterator[Any]:
     """The stream's packets in decoding order, up to the end or to where the file breaks off."""
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            short_of_memory(error)
             return  # what could be read before the damage is still evidence
         if packet is None:
             return
@@ -99,7 +107,8 @@ def decoded(
         nonlocal broken, founded
         try:
             frames = context.decode(packet)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            short_of_memory(error)
             frames, broken = [], min(broken, place)
         for frame in frames:
             one = _Held(frame, coming.pop(frame.pts, place))

@@ -3,7 +3,9 @@
     DeepscanError
     ├── InputError            the file handed in cannot be analysed
     │   ├── UnreadableInput   missing, forbidden, empty, cut, not a picture or video, too large
-    │   └── NoVideoStream     readable media, but nothing in it to look at (audio only)
+    │   ├── NoVideoStream     readable media, but nothing in it to look at (audio only)
+    │   ├── LimitExceeded     it takes more time or memory than allowed, or hangs
+    │   └── ProcessDied       a process died of it, or was taken over
     ├── WeightsError
     │   ├── WeightsMissing    not on this machine, and not to be fetched
     │   └── WeightsMismatch   there, but not what it claims to be
@@ -30,6 +32,14 @@ class UnreadableInput(InputError):
 
 class NoVideoStream(InputError):
     """The file is media without a video stream."""
+
+
+class LimitExceeded(InputError):
+    """Analysing the file takes more time or memory than it may."""
+
+
+class ProcessDied(InputError):
+    """The process that decodes or judges the file came to no good end."""
 
 
 class WeightsError(DeepscanError):

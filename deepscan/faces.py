@@ -12,13 +12,17 @@ from PIL import Image
 from deepscan.mtcnn import FIELD, Detections, Mtcnn
 from deepscan.records import Box, Face, Frame
 
+# Faces judged in one frame, the largest: the crops of ten thousand would take two gigabytes.
+MOST = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The faces of one frame, largest first, and how many more were too small to judge."""
+    """The faces of one frame, largest first; how many more were too small to judge, or too many."""
 
     faces: tuple[Face, ...]
     too_small: int
+    too_many: int = 0
 
 
 class FaceFinder:
@@ -73,7 +77,7 @@ class FaceFinder:
             (f for f in faces if f.confidence >= self._min_confidence), key=lambda f: -f.box.size
         )
         large = tuple(f for f in sure if f.box.size >= self._min_size)
-        return Found(large, len(sure) - len(large))
+        return Found(large[:MOST], len(sure) - len(large), len(large[MOST:]))
 
 
 def _faces(found: Detections, back: Float[np.ndarray, " 2"]) -> Iterable[Face]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -18,9 +21,15 @@ def check_readable(path: Path) -> None:
     """Raise UnreadableInput unless `path` is a file with something in it that may be read."""
     try:
         if path.is_dir():
-            raise UnreadableInput(f"{path}: is a folder; add -r to analyse what it holds")
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise UnreadableInput(f"{path}: cannot be listed; check its permissions")
+            raise UnreadableInput(
+                f"{path}: is a folder, not a video or picture; name files, or a folder that holds some"
+            )
         if not path.is_file():
             what = "is not a regular file" if path.exists() else "no such file; check the path"
+            if path.parts[:1] in (("http:",), ("https:",)):
+                what = "an address; save the file, note where it came from, and name the file"
             raise UnreadableInput(f"{path}: {what}")
         with path.open("rb") as file:
             if not file.read(1):
@@ -70,6 +79,18 @@ def sha256(path: Path) -> str:
         raise UnreadableInput(f"{path}: cannot be read to its end: {error.strerror}") from error
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none, or nested deeper than anybody's who means well.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 @contextmanager
 def part_file(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends well, and nothing when it does not."""
@@ -107,6 +128,34 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what a killed `part_folder` has left beside `folder`."""
+    with suppress(OSError):  # nothing is there yet, or nothing can be done about it
+        for entry in list(os.scandir(folder.parent)):
+            ours = entry.name.startswith(f".{folder.name}.part-") and is_part(Path(entry.name))
+            if ours and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def is_part(path: Path) -> bool:
+    """Whether this is what `part_file` and `part_folder` call what they write to."""
+    return re.fullmatch(r"\..*\.part-\d+", path.name) is not None
+
+
+def check_inside(folder: Path, out: Path) -> None:
+    """Raise OutputError where writing to `folder`, which is under `out`, would follow a link."""
+    inner = folder.relative_to(out)
+    if ".." in inner.parts:
+        raise OutputError(f"{folder}: leads out of {out}")
+    for part in (folder, *folder.parents):
+        if part == out:
+            return
+        if part.is_symlink():
+            raise OutputError(
+                f"{part}: is a link, and results would lie where it leads; remove it, or choose another --out"
+            )
 
 
 def check_free(folder: Path, replace: bool) -> None:

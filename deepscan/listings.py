@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from deepscan.errors import DataError
+from deepscan.files import parse_json
 
 SPLITS = ("train", "val", "test")
 
@@ -34,7 +34,7 @@ def read_lines(path: Path) -> list[str]:
 def read_json(path: Path) -> Any:
     """What JSON it holds."""
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}); copy it again") from error
 

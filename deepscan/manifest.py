@@ -8,7 +8,6 @@ real/<id>_<k>.jpg and fake/<target>_<source>_<k>.jpg, as FaceForensics++ numbers
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepscan.errors import DataError
+from deepscan.files import parse_json
 from deepscan.listings import SPLITS
 
 # Where the JSONs, and the pictures they name, may lie under the folder handed in.
@@ -309,10 +309,13 @@ def _listings(folder: Path) -> dict[str, Path]:
 def _load(path: Path) -> Any:
     """The set in a JSON, or None when this is no set's listing: a data set's own files may lie beside."""
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:  # ValueError: neither JSON nor text
         raise DataError(f"{path}: not readable JSON ({error}); copy or prepare it again") from error
-    return document.get(path.stem) if isinstance(document, dict) else None
+    labels = document.get(path.stem) if isinstance(document, dict) else None
+    if labels is not None and not isinstance(labels, dict):
+        raise DataError(f"{path}: {path.stem!r} in it is no table of labels; prepare it again")
+    return labels
 
 
 def _videos(path: Path, labels: Any, compression: str) -> Iterator[_Video]:

@@ -3,14 +3,13 @@
     path -> source -> frames -> faces -> tracks -> aligned crops -> logits and attention -> evidence
 
 Frames flow through in small chunks and are dropped once judged and drawn, so memory is bounded by
-the chunk, not by the video. Decoding runs ahead in threads of its own: FFmpeg leaves the
-interpreter free, which is spent on loading the models and then on running them.
+the chunk, not by the video. Decoding runs ahead in a process of its own (see `isolation`), at first
+while the models load and then while they run.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,14 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepscan import credentials, provenance, timeline
+from deepscan import provenance, timeline
 from deepscan.align import align
 from deepscan.config import Faces, Scoring, Settings
 from deepscan.errors import SettingsError, UnreadableInput
 from deepscan.explain import Score, Specimens
 from deepscan.files import part_folder, sha256
-from deepscan.flow import Clock, ahead, chunks
+from deepscan.flow import Clock, chunks
+from deepscan.isolation import decoder
 from deepscan.records import (
+    Credentials,
     Crop,
     DecodeCount,
     Evidence,
@@ -37,27 +38,19 @@ from deepscan.records import (
     Provenance,
     Report,
     Request,
+    Source,
 )
 from deepscan.report import json as report_json
-from deepscan.stills import StillSource, is_still
 from deepscan.tracks import Follower, look_of
 from deepscan.verdict import Coverage, judge, thresholds_of
-from deepscan.video import VideoSource
 
 if TYPE_CHECKING:
     from deepscan.faces import FaceFinder
     from deepscan.model.detector import Detector
     from deepscan.model.header import Header
 
-# Frames searched for faces in one batch.
-CHUNK = 8
-
-# Decoders at work on one video: more would wait for the networks.
-DECODERS = min(4, os.cpu_count() or 1)
-
-# Bytes of decoded frames that may wait to be judged: at 1080p what 32 instants take, so that a short
-# clip is decoded while the models load.
-WAITING = 200 * 2**20
+# Frames searched for faces in one batch: as many, or of large ones (8K) fewer, to bound memory.
+CHUNK, CHUNK_PIXELS = 8, 2**26
 
 # Called with a stage ("decoding", "faces", "scoring"), how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -99,57 +92,60 @@ def scan(
         clock: where time and memory are written down; a new one if none is given.
 
     Raises:
-        InputError: the file cannot be analysed.
+        InputError: the file cannot be analysed, or not within settings.limits.
         WeightsError: the detector or its base is missing or not what it should be.
         OutputError: `out` exists, or cannot be written.
     """
     settings = settings or Settings()
     tell = progress or (lambda stage, done, total: None)
     started, clock = datetime.now(UTC), clock or Clock()
-    with part_folder(out, force) if out is not None else nullcontext() as folder:
+    with (
+        part_folder(out, force) if out is not None else nullcontext() as folder,
+        decoder(Path(path), settings.sampling, settings.limits) as decoding,
+    ):
+        with clock("loading"):
+            import torch  # noqa: F401 (seconds of importing, in which the decoder opens the file)
         with clock("opening"):
-            source = open_source(Path(path))
-        indices = source.choose(settings.sampling)
-        parts = [source.decode(part) for part in source.split(indices, DECODERS)]
-        depth = WAITING // (3 * source.source.width * source.source.height)
-        with ahead(parts, depth, clock, lambda item: item.index) as decoded:
-            with clock("loading"):
-                models = load_models(settings.faces, settings.scoring)
-                specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
-                pictures = overlays = None
-                if folder is not None:
-                    from deepscan.report.pictures import Pictures
+            opened = decoding.opened()
+        source, indices = opened.source, opened.indices
+        with clock("loading"):
+            models = load_models(settings.faces, settings.scoring)
+            specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
+            pictures = overlays = None
+            if folder is not None:
+                from deepscan.report.pictures import Pictures
 
-                    pictures = Pictures(len(indices), settings.heatmaps.draw)
-                if folder is not None and settings.heatmaps.draw:
-                    from deepscan.report.overlays import Overlays
+                pictures = Pictures(len(indices), settings.heatmaps.draw)
+            if folder is not None and settings.heatmaps.draw:
+                from deepscan.report.overlays import Overlays
 
-                    overlays = Overlays(folder, source.source, settings.heatmaps.cls, len(indices))
-            try:
-                watchers = [w for w in (overlays, pictures, specimens) if w is not None]
-                coverage, scored = _look(decoded, indices, models, settings, watchers, clock, tell)
-                with clock("drawing"):
-                    if overlays is not None:
-                        overlays.close()
-                        overlays = None
-            finally:
+                overlays = Overlays(folder, source, settings.heatmaps.cls, len(indices))
+        try:
+            watchers = [w for w in (overlays, pictures, specimens) if w is not None]
+            frames = decoding.frames()
+            size = source.width * source.height
+            coverage, scored = _look(frames, indices, size, models, settings, watchers, clock, tell)
+            with clock("drawing"):
                 if overlays is not None:
-                    overlays.abandon()
+                    overlays.close()
+                    overlays = None
+        finally:
+            if overlays is not None:
+                overlays.abandon()
+        signed = decoding.credentials(clock)
         evidence = judge(
-            source.source,
+            source,
             coverage,
             scored,
             thresholds_of(models.header.calibration),
-            declared_duration=None
-            if source.declared_duration is None
-            else float(source.declared_duration),
+            declared_duration=opened.declared_duration,
         )
         faithfulness = None
         if specimens is not None:
             with clock("explaining"):
                 faithfulness = specimens.measure(_logits(models.detector, settings.scoring.batch))
         report = replace(
-            _report(source.source, evidence, models, settings, request, started, clock),
+            _report(source, signed, evidence, models, settings, request, started, clock),
             faithfulness=faithfulness,
         )
         if folder is not None and pictures is not None:
@@ -159,13 +155,8 @@ def scan(
             report = replace(report, folder=out, outputs=tuple(names))
             page.write(report_json.to_dict(report), folder, pictures.frames())
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
-            provenance.write_manifest(folder, source.source)
+            provenance.write_manifest(folder, source)
     return report
-
-
-def open_source(path: Path) -> VideoSource | StillSource:
-    """The file behind the one interface: `source`, `choose`, `split` and `decode`."""
-    return StillSource(path) if is_still(path) else VideoSource(path)
 
 
 def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | None = None) -> None:
@@ -229,6 +220,7 @@ def load_detector(scoring: Scoring) -> tuple[Detector, Header, str, str]:
 def _look(
     decoded: Iterator[Any],
     instants: Sequence[int],
+    size: int,
     models: Models,
     settings: Settings,
     watchers: Sequence[Any],
@@ -237,14 +229,15 @@ def _look(
 ) -> tuple[Coverage, list[FrameEvidence]]:
     """Judge every face of the sampled frames, whose display-order indices are `instants`.
 
-    `watchers` have a method add(frame, crops, output) and are shown every frame with what was found.
+    A frame has `size` pixels. `watchers` have a method add(frame, crops, output) and are shown every frame
+    with what was found.
     """
     follower, scenes = Follower(), timeline.Scenes()
     scored: list[FrameEvidence] = []
     sampled = len(instants)
-    good = with_face = too_small = seen = 0
+    good = with_face = too_small = too_many = seen = 0
     interlaced = False
-    for chunk in chunks(decoded, CHUNK):
+    for chunk in chunks(decoded, max(1, min(CHUNK, CHUNK_PIXELS // size))):
         seen += len(chunk)
         tell("decoding", seen, sampled)
         frames = [item for item in chunk if isinstance(item, Frame)]
@@ -262,6 +255,7 @@ def _look(
                 crops.append([replace(c, track=i) for c, i in zip(cut, ids, strict=True)])
                 with_face += bool(found.faces)
                 too_small += found.too_small
+                too_many += found.too_many
         tell("faces", seen, sampled)
         with clock("scoring"):
             outputs = _score(models.detector, crops, settings.scoring.batch)
@@ -276,7 +270,9 @@ def _look(
                 for frame, own, output in zip(frames, crops, outputs, strict=True):
                     watcher.add(frame, own, output)
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
-    coverage = Coverage(counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts())
+    coverage = Coverage(
+        counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts(), too_many
+    )
     return coverage, scored
 
 
@@ -335,7 +331,8 @@ def _precision(wanted: str, device: str) -> str:
 
 
 def _report(
-    source: Any,
+    source: Source,
+    signed: Credentials,
     evidence: Evidence,
     models: Models,
     settings: Settings,
@@ -344,8 +341,6 @@ def _report(
     clock: Clock,
 ) -> Report:
     header = models.header
-    with clock("credentials"):
-        signed = credentials.check(source.path)
     with clock("hashing again"):
         after = sha256(source.path)
     if after != source.sha256:

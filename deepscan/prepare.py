@@ -36,6 +36,7 @@ from deepscan.layouts import ARCHIVE, Layout, VideoRow, read_layout
 from deepscan.ledger import Entry, Ledger
 from deepscan.listings import SPLITS
 from deepscan.manifest import beside
+from deepscan.pool import cores
 
 LEVELS = ("raw", "c23", "c40")
 
@@ -43,11 +44,6 @@ LEVELS = ("raw", "c23", "c40")
 Progress = Callable[[str, int, int], None]
 
 Task = tuple[VideoRow, ...]  # what is cut in one go: a video, or both halves of a pair
-
-
-def cores() -> int:
-    """How many of the machine's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Any
 import av
 
 from deepscan.errors import DataError, UnreadableInput
-from deepscan.files import check_readable, sha256
+from deepscan.files import check_readable, parse_json, sha256
 from deepscan.records import Source
 
 NAME = "manifest.json"
@@ -113,7 +113,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{error}; without {NAME} a folder of results cannot be checked"
         ) from error
     try:
-        plain = json.loads(raw)
+        plain = parse_json(raw)
         manifest = Manifest(
             tool=plain["tool"],
             input_sha256=plain["input"]["sha256"],

@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,17 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from deepscan.benchmark.datasets import TestSet
+from deepscan.benchmark import page
+from deepscan.benchmark.datasets import Crops, TestSet, read_test
 from deepscan.benchmark.request import Request, Told
 from deepscan.benchmark.run import benchmark
 from deepscan.benchmark.runs import Shelf
 from deepscan.benchmark.studies import STUDIES
-from deepscan.benchmark.tables import Cell, Table, to_markdown
+from deepscan.benchmark.tables import Cell, Table
 from deepscan.config import Scoring
 from deepscan.errors import DataError
 from deepscan.files import part_file
 from deepscan.listings import read_json
 from deepscan.prepare import PrepareSettings, prepare
+from deepscan.training.data import thin
 from deepscan.training.settings import TrainSettings
 
 HELD_OUT = 0.25  # of the pairs' people, to be judged on
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", default=",".join(STUDIES), help="studies, as in table-1,figure-2")
     parser.add_argument("--steps", type=int, default=80, help="of 16 crops, each run's budget")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--patches", type=float, default=1.0, help="share a step looks at")
+    parser.add_argument("--frames", type=int, default=8, help="crops of a test video that count")
     parser.add_argument("--seeds", default="0", help="as in 0,1,2")
     parser.add_argument("--timed", type=int, default=8, help="steps of each method in Table 5")
     parser.add_argument("--base", default="clip-vit-b16")
@@ -60,15 +63,14 @@ def main(arguments: list[str] | None = None) -> None:
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
-    sets = stand_ins(asked.pairs, asked.crops, asked.clips, asked.out)
-    learn = sets[0].folder
-    assert learn is not None
+    sets = stand_ins(asked.pairs, asked.crops, asked.clips, asked.out, asked.frames)
     recipe = TrainSettings(
-        (learn,),
+        (sets[0].folder,),
         asked.out,
         base=asked.base,
         steps=asked.steps,
         epochs=asked.epochs,
+        patches=asked.patches,
         device=asked.device,
         workers=1,
     )
@@ -76,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         out=asked.out / "benchmark",
         sets=sets,
         recipe=recipe,
+        frames=asked.frames,
         seeds=tuple(int(seed) for seed in asked.seeds.split(",")),
         train=True,
         protocols=("deepscan",),
@@ -91,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         told.files.extend(one.files)
     if asked.other:
         _beside_others(request, asked.other, told, say)
-    write_page(told, request, asked.docs or asked.out / "page")
+    write_page(told, request, sets, asked.docs or asked.out / "page")
 
 
 def _beside_others(
@@ -121,8 +124,10 @@ def _of(request: Request, name: str) -> Request:
 # --- material --------------------------------------------------------------------------------------
 
 
-def stand_ins(pairs: Path, crops: Path, clips: Path, out: Path) -> tuple[TestSet, ...]:
-    """The three stand-ins, prepared where need be; the first one's folder is also what runs learn from.
+def stand_ins(pairs: Path, crops: Path, clips: Path, out: Path, frames: int) -> tuple[Crops, ...]:
+    """The three stand-ins, prepared where need be, `frames` crops of a video at most.
+
+    The first one's folder is also what runs learn from.
 
     Raises:
         DataError: material is missing, or not what its name says.
@@ -133,11 +138,13 @@ def stand_ins(pairs: Path, crops: Path, clips: Path, out: Path) -> tuple[TestSet
         prepare(pairs, prepared, PrepareSettings(frames=8))
     learn = hold_out(prepared, out / "pairs")
     prepare(clips, out / "clips", PrepareSettings(frames=32))
-    return (
+    sets = (
         TestSet("pairs", "held-out pairs", folder=learn),
         TestSet("ffpp", "FaceForensics++ crops", folder=crops),
         TestSet("clips", "clips", folder=out / "clips"),
     )
+    every = (read_test(one, None) for one in sets)
+    return tuple(replace(one, rows=thin(one.rows, frames)) for one in every)
 
 
 def hold_out(prepared: Path, folder: Path) -> Path:
@@ -185,35 +192,21 @@ LaTeX and SVG, comes from kept predictions; the same command draws it anew.
 """
 
 
-def write_page(told: Told, request: Request, folder: Path) -> None:
+def write_page(told: Told, request: Request, sets: Sequence[Crops], folder: Path) -> None:
     """README.md of all tables and figures, with their pictures and CSVs beside it."""
     assert request.recipe is not None
-    assert request.sets is not None
     recipe = request.recipe
-    parts = [
-        HEAD.format(
-            train="side-by-side pairs of face-swap models' public demos",
-            sets=", ".join(f"{s.title} (`{s.short}`)" for s in request.sets),
-            date=request.date,
-            budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run, within {recipe.epochs}"
-            f" epochs, seeds {', '.join(map(str, request.seeds))}",
-            base=recipe.base,
-            device=recipe.device,
-        )
-    ]
-    parts.append(to_markdown(directions(told.tables)))
-    pictures = {path.stem: path for path in told.files if path.suffix == ".png"}
-    parts += [to_markdown(table) for table in told.tables]
-    parts += [
-        f"## {_title(name)}\n\n![{_title(name)}]({pictures[name].name})\n" for name in told.drawn
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in told.files:
-        if path.suffix in (".png", ".csv"):
-            with part_file(folder / path.name) as part:
-                shutil.copyfile(path, part)
-    with part_file(folder / "README.md") as part:
-        part.write_text("\n".join(parts), "utf-8")
+    head = HEAD.format(
+        train="side-by-side pairs of face-swap models' public demos",
+        sets=", ".join(f"{s.test_set.title} (`{s.short}`)" for s in sets),
+        date=request.date,
+        budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run, within {recipe.epochs}"
+        f" epochs, {recipe.patches:.0%} of the patches in each step; at most {request.frames} crops of a test"
+        f" video; seeds {', '.join(map(str, request.seeds))}",
+        base=recipe.base,
+        device=recipe.device,
+    )
+    page.write(folder, head, [directions(told.tables), *told.tables], told, _title)
 
 
 def _title(name: str) -> str:

@@ -23,6 +23,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", 
 # Of these FFmpeg plays the animated ones; of all others only a single picture is taken.
 ANIMATED = ("GIF", "PNG")
 
+# Brands of HEIC pictures, which Pillow does not read.
+HEIC = (b"heic", b"heix", b"heim", b"heis")
+
 # What Pillow raises for damaged files, depending on where the damage lies.
 BROKEN = (
     OSError,
@@ -43,6 +46,11 @@ MAX_PIXELS = 2**26
 def is_still(path: Path) -> bool:
     """Whether the content, not the name, is a single picture. Animations are left to FFmpeg."""
     check_readable(path)
+    if _is_heic(path):  # FFmpeg would take one of its tiles for the picture
+        raise UnreadableInput(
+            f"{path}: a HEIC picture, as iPhones take them; save it as JPEG or PNG in its full size, and keep"
+            " the original"
+        )
     try:
         with _opened(path) as image:
             return image.format not in ANIMATED or getattr(image, "n_frames", 1) == 1
@@ -50,6 +58,15 @@ def is_still(path: Path) -> bool:
         return True  # a picture all right: StillSource says why it is refused
     except BROKEN:
         return False
+
+
+def _is_heic(path: Path) -> bool:
+    """By the brands that its first box lists: the major one, or any of those that it is compatible with."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    size = int.from_bytes(head[:4], "big")
+    brands = {head[at : at + 4] for at in (8, *range(16, min(size, len(head)), 4))}
+    return head[4:8] == b"ftyp" and bool(brands & set(HEIC)) and b"avif" not in brands
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class Coverage:
     interlaced: bool
     instants: tuple[int, ...]  # display-order indices of the sampled frames, damaged ones included
     cuts: tuple[Fraction, ...] = ()  # times of the first sampled instants after a scene cut
+    faces_too_many: int = 0  # passed over, since larger ones were enough
 
 
 def thresholds_of(calibration: Calibration | None) -> Thresholds:
@@ -88,7 +89,13 @@ def judge(
         verdict=verdict,
         warnings=(
             *about_input(source, coverage.decoding, declared_duration, coverage.interlaced),
-            *about_faces(tracks, scores, coverage.decoding.sampled, coverage.faces_too_small),
+            *about_faces(
+                tracks,
+                scores,
+                coverage.decoding.sampled,
+                coverage.faces_too_small,
+                coverage.faces_too_many,
+            ),
             *about_scores(tracks, scores, thresholds),
         ),
     )

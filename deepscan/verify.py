@@ -7,7 +7,6 @@ frame's logit is compared.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from deepscan.errors import (
     WeightsMismatch,
     WeightsMissing,
 )
-from deepscan.files import check_readable, sha256
+from deepscan.files import check_readable, parse_json, sha256
 from deepscan.model import weights
 from deepscan.pipeline import Progress, scan
 from deepscan.records import Report
@@ -146,7 +145,7 @@ def _report(
     ):
         return None, Finding(what, State.NOT_CHECKED, "report.json is not as it was written")
     try:
-        report = json.loads((folder / "report.json").read_bytes())
+        report = parse_json((folder / "report.json").read_bytes())
         source, names = report["input"], {*report["outputs"], "report.json"}
         hashes = {source["sha256"], source["sha256_after"], manifest.input_sha256}
         Settings.from_dict(report["run"]["settings"])

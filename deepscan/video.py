@@ -22,7 +22,16 @@ import av.error
 import numpy as np
 
 from deepscan.config import Sampling
-from deepscan.decoding import MAX_PIXELS, Doubt, check_size, decoded, display, packets, rotation
+from deepscan.decoding import (
+    MAX_PIXELS,
+    Doubt,
+    check_size,
+    decoded,
+    display,
+    packets,
+    rotation,
+    short_of_memory,
+)
 from deepscan.errors import NoVideoStream, UnreadableInput
 from deepscan.files import check_readable, diagnose, sha256
 from deepscan.records import Frame, Pixels, Source
@@ -313,6 +322,7 @@ class VideoSource:
                     stream.codec_context.options |= {"err_detect": "+aggressive"}
                 yield container, stream
         except av.error.FFmpegError as error:
+            short_of_memory(error)
             raise UnreadableInput(
                 f"{self._path}: not a readable video ({error.strerror}): {diagnose(self._path)}"
             ) from error

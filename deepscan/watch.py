@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepscan import provenance
-from deepscan.errors import DeepscanError
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -29,7 +26,7 @@ class Look:
 
 
 class Arrivals:
-    """What is new in a folder.
+    """What is new among some files.
 
     A file is ready when it has stayed the same, and not empty, for `settle` seconds. It is named once, and
     again when it has changed since.
@@ -70,26 +67,3 @@ class Arrivals:
         for _, path in ready:
             self._named[path] = there[path][0]
         return [path for _, path in sorted(ready)]
-
-
-def results_folder(path: Path, folder: Path) -> Path | None:
-    """Where the results of `path` belong: `folder`, or numbered where that holds those of an earlier file.
-
-    None where its own results are there already: of as many bytes, written after it was.
-    """
-    number, place = 1, folder
-    while place.exists():
-        report, look = Look.at(place / "report.json"), Look.at(path)
-        if report and look and report.written >= look.written and _bytes(place) == look.size:
-            return None
-        number += 1
-        place = folder.with_name(f"{folder.name}-{number}")
-    return place
-
-
-def _bytes(folder: Path) -> int | None:
-    """How large the input of a folder of results was, by its manifest."""
-    try:
-        return provenance.read_manifest(folder / provenance.NAME).input_bytes
-    except DeepscanError:  # changed, or no folder of deepscan's: not the results of this file
-        return None

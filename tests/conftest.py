@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepscan import demo
+from deepscan import demo, preferences
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and processes they start, see no settings of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("no-settings")))
+        for name in [n for n in os.environ if n.startswith(preferences.PREFIX)]:
+            if name not in preferences.OTHER_VARIABLES:
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import pytest
 
 import reports
 from deepscan.errors import UnreadableInput
+from deepscan.outcomes import Outcome
 from deepscan.report import index, page
 from deepscan.report import json as report_json
 
@@ -268,7 +269,7 @@ def test_names_tags_and_notes_are_text_and_nothing_else(visit: Open, tmp_path: P
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of three reports that are there, one with a name that needs quoting, and a failure."""
     out = tmp_path_factory.mktemp("batch")
-    results: list[tuple[Path, Any]] = []
+    results: list[Outcome] = []
     for name, people, raised in (
         ("b.mp4", 1, -9.0),
         ("a 50% <b>&#?.mp4", 2, 9.0),
@@ -279,8 +280,9 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         (out / name).mkdir()
         page.write(report_json.to_dict(report), out / name, kept)
-        results.append((Path(name), replace(report, folder=out / name)))
-    results.append((Path("d.mp4"), UnreadableInput("d.mp4: <script>alert(3)</script> no video")))
+        results.append(Outcome.of(Path(name), replace(report, folder=out / name)))
+    failed = UnreadableInput("d.mp4: <script>alert(3)</script> no video")
+    results.append(Outcome.of(Path("d.mp4"), failed))
     return index.write(out, results)
 
 

@@ -94,18 +94,18 @@ def test_earlier_results_stay_unless_forced(
 
 
 def test_inputs_of_one_name_get_folders_of_their_own(wall: Path, tmp_path: Path) -> None:
-    twin = tmp_path / "twin" / wall.name
-    twin.parent.mkdir()
-    twin.write_bytes(wall.read_bytes())
-    run(["detect", str(wall), str(twin), *QUICK, "--out", str(tmp_path / "out")])
+    namesake = tmp_path / "other" / wall.name
+    namesake.parent.mkdir()
+    Image.new("L", (64, 64)).save(namesake)
+    run(["detect", str(wall), str(namesake), *QUICK, "--out", str(tmp_path / "out")])
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["index.html", "wall.png", "wall.png-2"]
+    assert names == ["batch.sqlite", "index.html", "wall.png", "wall.png-2"]
 
 
 def test_an_input_may_be_called_as_the_index(wall: Path, tmp_path: Path) -> None:
-    twin = tmp_path / "index.html"
-    twin.write_bytes(wall.read_bytes())
-    run(["detect", str(wall), str(twin), *QUICK, "--out", str(tmp_path / "out")])
+    namesake = tmp_path / "index.html"
+    Image.new("L", (64, 64)).save(namesake, "png")
+    run(["detect", str(wall), str(namesake), *QUICK, "--out", str(tmp_path / "out")])
     assert (tmp_path / "out" / "index.html").is_file()
     assert (tmp_path / "out" / "index.html-2" / "report.html").is_file()
 
@@ -138,14 +138,13 @@ def test_every_setting_has_a_flag_that_is_known_as_its_origin() -> None:
     from inspect import signature
 
     from deepscan.cli.detect import SETTING_OF, detect
-    from deepscan.config import Settings
+    from deepscan.preferences import defaults
 
     assert set(SETTING_OF) <= set(signature(detect).parameters)
-    named = {name for names in SETTING_OF.values() for name in names}
-    assert named <= set(Settings().origins())
+    assert set(SETTING_OF.values()) <= set(defaults())
 
 
-def test_a_folder_is_taken_with_r_only(
+def test_a_folder_is_taken_whole(
     wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "case" / "inner"
@@ -153,9 +152,8 @@ def test_a_folder_is_taken_with_r_only(
     (folder / "a.png").write_bytes(wall.read_bytes())
     (folder / "notes.txt").write_text("left alone")
     out = tmp_path / "out"
-    assert run(["detect", str(folder.parent), *QUICK, "--json", "--out", str(out)]) == 1
-    assert "add -r" in json.loads(capsys.readouterr().out)["verdict"]["sentence"]
-    assert run(["detect", "-r", str(folder.parent), *QUICK, "--json", "--out", str(out)]) == 4
+    (folder / "._a.png").write_bytes(b"what macOS keeps beside a file")
+    assert run(["detect", str(folder.parent), *QUICK, "--json", "--out", str(out)]) == 4
     (row,) = lines(capsys.readouterr().out)
     assert row["verdict"]["name"] == "no_face"  # type: ignore[index]
     assert (out / "inner" / "a.png" / "report.json").is_file()
@@ -269,29 +267,29 @@ def test_a_good_file_among_twenty_bad_ones(
             assert str(path) in verdict["sentence"]
             assert "scores" not in row
     assert "Traceback" not in captured.err
-    assert sorted(p.name for p in out.iterdir()) == ["index.html", "sample.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == ["batch.sqlite", "index.html", "sample.mp4"]
 
 
 def test_ctrl_c_keeps_what_is_finished(
     wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from deepscan import pipeline
+    from deepscan.batch import Batch
 
-    scan, second = pipeline.scan, tmp_path / "second.png"
+    finish, second = Batch._finish, tmp_path / "second.png"
     second.write_bytes(wall.read_bytes())
 
-    def interrupted(path: Path, *args: object, **kwargs: object) -> object:
-        if path == second:
+    def interrupted(self: Batch, task: object, outcome: object) -> object:
+        if task.path == second:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
-        return scan(path, *args, **kwargs)  # type: ignore[arg-type]
+        return finish(self, task, outcome)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "scan", interrupted)
+    monkeypatch.setattr(Batch, "_finish", interrupted)
     out = tmp_path / "out"
     assert run(["detect", str(wall), str(second), *QUICK, "--json", "--out", str(out)]) == 130
     captured = capsys.readouterr()
     assert len(lines(captured.out)) == 1
     assert "interrupted" in captured.err
-    assert sorted(p.name for p in out.iterdir()) == ["index.html", "wall.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["batch.sqlite", "index.html", "wall.png"]
 
 
 def test_names_that_would_drive_a_terminal_are_shown_as_text(
@@ -311,3 +309,172 @@ def test_weights_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["kind"] for row in rows} == {"base", "detector"}
     assert run(["weights", "verify"]) == 0
     assert run(["weights", "import", "no-such-file"]) == 1
+
+
+# --- friendly ---------------------------------------------------------------------------------------
+
+
+def test_folders_and_files_may_be_named_together(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "b.png").write_bytes(wall.read_bytes())
+    out = str(tmp_path / "out")
+    arguments = ["detect", str(wall), str(tmp_path / "folder"), *QUICK, "--json", "--out", out]
+    assert run(arguments) == 4
+    rows = lines(capsys.readouterr().out)
+    assert [Path(row["input"]["path"]).name for row in rows] == ["wall.png", "b.png"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("https://example.org/v.mp4", None, "an address; save the file"),
+        ("photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "save it as JPEG"),
+        ("photo.heif", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99), "save it as JPEG"),
+    ],
+)
+def test_what_people_try_gets_a_next_step(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes | None,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_bytes(content)
+    assert run(["detect", name, *QUICK, "--json"]) == 1
+    assert words in json.loads(capsys.readouterr().out)["verdict"]["sentence"]
+
+
+def test_names_that_a_terminal_cannot_write_do_not_end_the_run(wall: Path, tmp_path: Path) -> None:
+    """As Windows writes into files and pipes: in a code page of 256 characters."""
+    named = tmp_path / "\u8138-\N{GRINNING FACE}.png"
+    named.write_bytes(wall.read_bytes())
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "deepscan",
+            "detect",
+            str(named),
+            *QUICK,
+            "--out",
+            str(tmp_path / "o"),
+        ],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert rb"\u8138" in done.stdout
+    assert b"Traceback" not in done.stderr
+
+
+def test_patterns_are_put_out_where_the_shell_does_not(tmp_path: Path) -> None:
+    from deepscan.cli.console import expanded
+
+    for name in ("a.mp4", "b.mp4", "c[1].mp4", "d.txt"):
+        (tmp_path / name).touch()
+    found = expanded([str(tmp_path / "*.mp4"), "--out", str(tmp_path / "none*"), "c[1].mp4"])
+    names = [Path(argument).name for argument in found]
+    assert names == ["a.mp4", "b.mp4", "c[1].mp4", "--out", "none*", "c[1].mp4"]
+    assert expanded(["~"]) == [str(Path.home())]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["detct"], "Did you mean 'detect'? See deepscan --help."),
+        (["detect", "x", "--fraems", "3"], "--frames"),
+        (["detect"], "See deepscan detect --help."),
+        (["weights", "fetsh"], "See deepscan weights --help."),
+    ],
+)
+def test_a_slip_of_the_pen_is_met_with_the_nearest_word(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+@pytest.mark.parametrize("arguments", [[], ["weights"], ["config"]])
+def test_a_name_alone_shows_its_help(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"Usage: {' '.join(['deepscan', *arguments])} [OPTIONS]")
+
+
+def test_verbose_adds_what_lies_beneath(
+    tmp_path: Path, wall: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deepscan.toml").write_text("[sampling\n", "utf-8")
+    assert run(["detect", str(wall)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert run(["detect", str(wall), "-v"]) == 2
+    assert "  because of TOMLDecodeError: " in capsys.readouterr().err
+
+
+def test_help_is_grouped_and_its_examples_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    import re
+
+    from deepscan.cli.help import EXAMPLES, OPTION_GROUPS
+
+    assert run(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(heading in told for heading in ("Look at media:", "This machine:", "Examples:"))
+    assert run(["detect", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n{heading}:\n" in told for heading in OPTION_GROUPS)
+    for example in (example for examples in EXAMPLES.values() for example in examples):
+        words = re.sub(r"^[A-Z_]+=\S+ ", "", example).split()
+        assert words[0] == "deepscan"
+        nested = words[1] in ("weights", "config")
+        assert run([*words[1 : 2 + nested], "--help"]) == 0
+        offered = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+        assert {word for word in words if word.startswith("--")} <= offered
+
+
+# --- completion -------------------------------------------------------------------------------------
+
+
+def completed(shell: str, typed: str) -> str:
+    """What a shell is told when TAB is pressed after `typed`."""
+    words = typed.split(" ")
+    environment = {
+        **os.environ,
+        "_DEEPSCAN_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(words) - 1),
+        "_TYPER_COMPLETE_ARGS": typed,
+        "_TYPER_COMPLETE_WORD_TO_COMPLETE": words[-1],
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    command = [str(Path(sys.executable).parent / "deepscan")]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_tab_completes_commands_options_and_weights(shell: str) -> None:
+    assert "detect" in completed(shell, "deepscan det")
+    assert "prepare" not in completed(shell, "deepscan det")
+    assert "--sampling" in completed(shell, "deepscan detect --samp")
+    assert "gend-clip-l14" in completed(shell, "deepscan weights fetch gen")
+    assert "gend-clip-l14" in completed(shell, "deepscan detect --weights gen")
+
+
+def test_tab_is_answered_without_heavy_imports() -> None:
+    code = "import sys; from deepscan.cli.weights import everything; everything('b'); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert not {"torch", "numpy", "av", "rich"} & set(loaded.stdout.split())

@@ -58,7 +58,7 @@ def test_a_root_that_is_no_folder_says_where_it_was_set(here: Path) -> None:
     [
         ("[dat]\n", "unknown key dat; did you mean data"),
         ("[data]\nroots = 'x'\n", r"\[data\]: unknown key roots; did you mean root"),
-        ("[other]\n", "unknown key other; known are data, train"),
+        ("[other]\n", "unknown key other; known are data, train, sampling"),
         ("[data]\nroot = 3\n", "3 is not a path in quotes"),
         ("data = 'x'\n", r"write \[data\] above its keys"),
         ("[data\n", "not readable TOML"),

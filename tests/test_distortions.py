@@ -21,7 +21,6 @@ from deepscan.video import VideoSource
 
 FLAT = np.full((64, 96, 3), (200, 100, 50), np.uint8)
 GREY_OF_FLAT = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
-PIXELWISE = [kind for kind in (*LEVELS, *CROP_LEVELS) if kind != "h264"]
 
 
 def test_all_levels_are_the_protocols() -> None:
@@ -65,7 +64,7 @@ def test_blur_and_pixelation_keep_the_mean_and_lose_detail() -> None:
     assert (cell == cell[0]).all()
 
 
-@pytest.mark.parametrize("kind", PIXELWISE)
+@pytest.mark.parametrize("kind", [*LEVELS, *CROP_LEVELS])
 def test_the_same_seed_distorts_alike(kind: str) -> None:
     picture = footage.portrait()[:256, :256]
     weakest = every(kind)[0]
@@ -76,6 +75,12 @@ def test_the_same_seed_distorts_alike(kind: str) -> None:
     if kind in ("blocks", "noise"):
         a, b = (weakest.frame(Frame(i, Fraction(0), picture)).pixels for i in (0, 1))
         assert (a != b).any()  # each frame has its own
+
+
+def test_h264_loses_more_at_a_higher_rate_factor() -> None:
+    picture = footage.portrait()[:256, :256]
+    lost = [np.abs(d(picture).astype(float) - picture).mean() for d in every("h264")]
+    assert 0 < lost[0] < lost[1] < lost[2] < lost[3] < lost[4] < 25
 
 
 def test_h264_keeps_frames_and_times(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 def commands(program: str) -> set[str]:
     """The first words after a program's name, where the README quotes it or shows it to be typed."""
     shown = "".join(blocks("sh"))
-    words = r"((?:weights )?[a-z-]+)"
+    words = r"((?:(?:weights|config) )?[a-z-]+)"
     return {
         *re.findall(rf"`{program} {words}", README),
         *re.findall(rf"^{program} {words}", shown, re.MULTILINE),
@@ -76,7 +76,9 @@ def test_every_option_typed_in_the_readme_is_its_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     typed = re.findall(
-        r"^deepscan ((?:weights )?[a-z]+)(.*?)(?:#|$)", "".join(blocks("sh")), re.MULTILINE
+        r"^deepscan ((?:(?:weights|config) )?[a-z]+)(.*?)(?:#|$)",
+        "".join(blocks("sh")),
+        re.MULTILINE,
     )
     assert {command for command, _ in typed} >= {"detect", "prepare", "train", "model"}
     for command, rest in typed:

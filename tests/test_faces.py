@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepscan import demo
+from deepscan import demo, faces
 from deepscan.align import TEMPLATE, align
 from deepscan.faces import FaceFinder
 from deepscan.records import Box, Frame
@@ -82,3 +82,12 @@ def test_faces_under_the_smallest_size_are_counted(finder: FaceFinder) -> None:
     picky = FaceFinder(min_size=150, min_confidence=0.9, working_side=960)
     (found,) = picky.find([scene(640, 480, (100, 40, 420))])
     assert (found.faces, found.too_small) == ((), 1)
+
+
+def test_of_too_many_faces_the_largest_are_judged(
+    finder: FaceFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faces, "MOST", 1)
+    (found,) = finder.find([scene(900, 500, (20, 80, 300), (450, 20, 460))])
+    assert [face.box.iou(in_portrait(450, 20, 460)) > 0.6 for face in found.faces] == [True]
+    assert (found.too_small, found.too_many) == (0, 1)

@@ -21,7 +21,7 @@ def names(folder: Path) -> list[str]:
     ("name", "words"),
     [
         ("absent", "no such file; check the path"),
-        ("folder", "is a folder; add -r"),
+        ("folder", "is a folder, not a video or picture"),
         ("empty", "empty .0 bytes.; copy it again"),
         ("pipe", "not a regular file"),
         ("dangling", "no such file"),

@@ -14,6 +14,7 @@ from deepscan.errors import DataError, SettingsError
 from deepscan.training.losses import (
     MIN_TAU,
     LossSettings,
+    fake_leaning,
     fake_likelihood,
     flcl,
     forged_patches,
@@ -111,6 +112,13 @@ def test_equal_crops_tell_nothing_apart() -> None:
     found = fake_likelihood(PATCHES[:1].expand(2, -1, -1), LABELS)
     assert found.weights.tolist() == [[0.5, 0.5]]
     assert isnan(found.snr)  # delta is 0 everywhere: no noise, and no signal either
+
+
+def test_leaning_by_two_known_means_is_the_batchs_where_these_are_its_means() -> None:
+    real, fake = PATCHES[0].mean(0), PATCHES[1].mean(0)
+    found = fake_leaning(PATCHES, real, fake)
+    assert torch.equal(found[1:], fake_likelihood(PATCHES, LABELS).delta)
+    assert fake_leaning(PATCHES, fake, real).tolist() == (-found).tolist()
 
 
 def test_a_patch_of_zeros_resembles_neither() -> None:

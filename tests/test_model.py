@@ -219,6 +219,16 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_of_the_base(
     assert {name.split(".")[0] for name in names} == {"aggregation", "head"}
 
 
+def test_prototypes_are_kept_where_there_are_any(saved: tuple[Path, Path, Detector]) -> None:
+    path, base, detector = saved
+    assert checkpoint.load(path, base)[0].prototypes is None
+    means = torch.arange(2.0 * detector.tower.width).view(2, -1)
+    checkpoint.write(path, {**load_file(path), "prototypes": means}, read_header(path))
+    again, _ = checkpoint.load(path, base)
+    assert again.prototypes is not None
+    assert torch.equal(again.prototypes, means)
+
+
 def test_int8_bases_are_multiplied_out(tmp_path: Path) -> None:
     path = tmp_path / "base.safetensors"
     codes = torch.tensor([[1, -2], [3, 127]], dtype=torch.int8)
@@ -271,6 +281,7 @@ def test_tensors_that_differ_are_refused(saved: tuple[Path, Path, Detector]) -> 
         ({**good, "head.extra": torch.zeros(1)}, "unexpected: .*head.extra"),
         ({**good, "head.bias": torch.zeros(2)}, "head.bias has shape"),
         ({**good, "head.bias": torch.tensor([float("nan")])}, "not finite"),
+        ({**good, "prototypes": torch.zeros(2, 3)}, "prototypes has shape"),
     ):
         rewritten(path, tensors)
         with pytest.raises(WeightsMismatch, match=words):
@@ -344,7 +355,9 @@ def test_without_a_package_index_the_error_says_what_to_import(
 def test_a_damaged_base_is_refused(empty_cache: Path) -> None:
     empty_cache.mkdir(parents=True)
     base().path.write_bytes(b"not it")
-    with pytest.raises(WeightsMismatch, match="delete it and run `deepscan weights fetch`"):
+    with pytest.raises(
+        WeightsMismatch, match="delete it and run `deepscan weights fetch clip-vit-b16`"
+    ):
         weights.base_file(base())
 
 
@@ -374,12 +387,19 @@ def test_a_wheel_with_another_file_in_it_is_refused(empty_cache: Path, tmp_path:
 def test_a_file_that_is_no_base_is_refused(empty_cache: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "model.bin"
     stranger.write_bytes(b"?")
-    with pytest.raises(WeightsMismatch, match="no base deepscan knows"):
+    with pytest.raises(WeightsMismatch, match="of no weights deepscan knows"):
         weights.import_file(stranger)
 
 
+def test_a_checkpoint_needs_no_import(
+    empty_cache: Path, saved: tuple[Path, Path, Detector]
+) -> None:
+    with pytest.raises(WeightsMismatch, match=r"a checkpoint \(tiny\), .* use it with --weights"):
+        weights.import_file(saved[0])
+
+
 def test_weights_that_are_neither_a_name_nor_a_file() -> None:
-    with pytest.raises(WeightsMissing, match="neither a file nor a shipped detector"):
+    with pytest.raises(WeightsMissing, match="neither a file nor one of b16-lora, gend-clip-l14"):
         weights.detector_file("perview")
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 import reports
 from deepscan.errors import OutputError, UnreadableInput
 from deepscan.heatmap import CAVEAT, OPACITY, SCALE_TOP
+from deepscan.outcomes import Outcome
 from deepscan.records import VerdictName
 from deepscan.report import index, lanes, page, pictures, rendering
 from deepscan.report import json as report_json
@@ -299,14 +300,14 @@ def test_text_stands_out_from_its_ground(scheme: int, text: str, ground: str) ->
 # --- the index of a batch --------------------------------------------------------------------------
 
 
-def batch(out: Path) -> list[tuple[Path, object]]:
+def batch(out: Path) -> list[Outcome]:
     """One input judged, one with a name that needs quoting, one that failed."""
     first, _ = reports.made(path="a.mp4")
     odd, _ = reports.made(path="50% <b>&#?.mp4", people=0)
     return [
-        (Path("a.mp4"), replace(first, folder=out / "a.mp4")),
-        (Path("50% <b>&#?.mp4"), replace(odd, folder=out / "50% <b>&#?.mp4")),
-        (Path("c.mp4"), UnreadableInput("c.mp4: cannot be <i>read</i>")),
+        Outcome.of(Path("a.mp4"), replace(first, folder=out / "a.mp4")),
+        Outcome.of(Path("50% <b>&#?.mp4"), replace(odd, folder=out / "50% <b>&#?.mp4")),
+        Outcome.of(Path("c.mp4"), UnreadableInput("c.mp4: cannot be <i>read</i>")),
     ]
 
 

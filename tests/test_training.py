@@ -32,7 +32,7 @@ from deepscan.training import loop
 from deepscan.training.augment import AugmentSettings
 from deepscan.training.data import Order, Twins, batches, blended, picture, split, thin
 from deepscan.training.folder import RunFolder, data_digest
-from deepscan.training.run import build, resume, train
+from deepscan.training.run import build, resume, shown, train
 from deepscan.training.settings import TrainSettings, from_plain, told
 
 DATE = "2026-01-31"
@@ -262,6 +262,7 @@ def test_what_is_stored_is_the_average(base: Path, tmp_path: Path) -> None:
     done = train(settings(tmp_path, average=0.9, epochs=1), DATE)
     state = load_file(done.folder / "state.safetensors")
     stored = load_file(done.checkpoint)
+    stored.pop("prototypes")  # computed with the average, not itself one
     for name, value in stored.items():
         torch.testing.assert_close(value.float(), state[f"average.{name}"], atol=1e-3, rtol=1e-3)
     assert not torch.allclose(state["average.head.weight"], state["model.head.weight"])
@@ -396,6 +397,10 @@ def test_a_run_leaves_a_detector_and_all_that_tells_how_it_came_about(
     assert metrics.auc(labels, logits) == done.results["test"]["frame_auc"]["value"]
     assert str(tmp_path) not in json.dumps(header.training)  # no places of this machine
     assert loaded.score(np.zeros((1, 256, 256, 3), np.uint8)).logit.shape == (1,)
+    learnt, _ = shown(asked)
+    reals = torch.stack([torch.from_numpy(picture(r)[0]) for r in learnt if r.label == 0])
+    assert loaded.prototypes is not None
+    torch.testing.assert_close(loaded.prototypes[0], loaded(reals).patches.mean((0, 1)))
     stated = json.loads((done.folder / "settings.json").read_text("utf-8"))
     assert header.training["digests"] == stated["digests"]
     assert {"torch", "deepscan"} <= stated["versions"].keys()

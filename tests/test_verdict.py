@@ -167,6 +167,7 @@ def test_a_low_score_is_never_called_authentic() -> None:
         ({"exact_times": False}, coverage(), None, "no usable time stamps"),
         ({}, coverage(damaged=2), None, "2 of 32 sampled frames are damaged"),
         ({}, coverage(too_small=3), None, "3 faces too small"),
+        ({}, replace(coverage(), faces_too_many=9900), None, "9900 faces were passed over"),
         ({}, coverage(), 20.0, "announces 20.0 s but ends after 10.0 s"),
         ({}, replace(coverage(), interlaced=True), None, "interlaced"),
     ],

@@ -145,7 +145,7 @@ def rewrite(folder: Path, source: object, change: Callable[[dict], None]) -> Non
 @pytest.fixture
 def forged(case: Path, results: Path) -> Path:
     """Results with one logit lowered by 2, and a manifest to match."""
-    from deepscan.pipeline import open_source
+    from deepscan.isolation import open_source
 
     def lower(document: dict) -> None:  # type: ignore[type-arg]
         document["tracks"][0]["frames"][2]["logit"] -= 2
@@ -175,7 +175,7 @@ def test_no_rerun_on_another_input(results: Path, sample: Path, tmp_path: Path) 
 
 
 def test_a_report_and_a_manifest_of_two_inputs_are_told(case: Path, results: Path) -> None:
-    from deepscan.pipeline import open_source
+    from deepscan.isolation import open_source
 
     source = open_source(case / "exhibit.mp4").source
     rewrite(results, replace(source, sha256="0" * 64), lambda document: None)

@@ -125,6 +125,11 @@ class Crops:
     rows: list[CropRow]
     cropless: list[Cropless]
 
+    @property
+    def short(self) -> str:
+        """The set's short name."""
+        return self.test_set.short
+
     def __repr__(self) -> str:
         return (
             f"Crops({self.test_set.short}, {len(self.rows)} crops, {len(self.cropless)} cropless)"
@@ -249,7 +254,7 @@ def official(test_set: TestSet, root: Path | None) -> Path:
     Raises:
         DataError: there is none.
     """
-    if test_set.folder is not None or root is None:
+    if root is None:
         raise DataError(
             f"{test_set.short}: frames are distorted in videos, and only sets under the data root have them"
         )
@@ -264,21 +269,21 @@ def official(test_set: TestSet, root: Path | None) -> Path:
 
 
 def present(
-    sets: Sequence[TestSet], root: Path | None, skip_missing: bool
+    sets: Sequence[TestSet | Crops], root: Path | None, skip_missing: bool
 ) -> tuple[list[Crops], dict[str, str]]:
-    """The sets that are there, and with `skip_missing` why the others are not.
+    """The sets that are there or are read already, and with `skip_missing` why the others are not.
 
     Raises:
         DataError: one is not there, without `skip_missing`; or none is.
     """
     found, skipped = [], {}
-    for test_set in sets:
+    for one in sets:
         try:
-            found.append(read_test(test_set, root))
+            found.append(one if isinstance(one, Crops) else read_test(one, root))
         except DataError as error:
             if not skip_missing:
                 raise DataError(f"{error}. --skip-missing goes on without it") from error
-            skipped[test_set.short] = str(error)
+            skipped[one.short] = str(error)
     if not found:
         raise DataError("none of the data sets is there: " + "; ".join(skipped.values()))
     return found, skipped

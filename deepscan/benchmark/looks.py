@@ -38,7 +38,8 @@ MAPS = {"queries": "queries", "cls": "[CLS]", "delta": "fake likelihood"}
 class Looks:
     """Attention of n crops, k queries over p patches (each sums to 1); k = 0 without queries.
 
-    `delta` is FLCL's, nan for real crops. Masks are what is forged where `masked`, at MASK_SIDE.
+    `delta` is FLCL's, nan where the checkpoint has no prototypes. Masks are what is forged where `masked`,
+    at MASK_SIDE.
     """
 
     detector: str
@@ -223,7 +224,7 @@ def localisation_table(name: str, by_row: Mapping[str, Looks], test_set: str) ->
     notes = (
         f"Against the masks of {test_set}'s manipulated crops; means over crops, with 95 % bootstrap"
         " intervals over videos. A pixel AUC of 0.5 is chance.",
-        "Fake likelihood: FLCL's delta, prototypes of 8 real and 8 manipulated crops at a time.",
+        "Fake likelihood: FLCL's delta, by the mean patches of training crops that a checkpoint keeps.",
     )
     return Table(
         name,

@@ -75,7 +75,7 @@ def _scoring(request: Request, asked: Sequence[Study], runs: Sequence[Run]) -> t
         left = sum(len(predict.missing(known, judge, crops)[0]) for judge in judges)
         left += len(crops.rows) * (len(runs) - len(judges) if asked else 0)
         total += left / pace
-        told.append((f"score {crops.test_set.short}", (None, f"{left} crops", _time(left / pace))))
+        told.append((f"score {crops.short}", (None, f"{left} crops", _time(left / pace))))
     told += [(f"score {name}", ("missing", None, None)) for name in skipped]
     return told, total
 

@@ -33,15 +33,15 @@ from deepscan.manifest import Cropless, CropRow, read_cropless, read_crops
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.pipeline import load_detector, weights_file
-from deepscan.prepare import PrepareSettings, cores, prepare
+from deepscan.pool import cores
+from deepscan.prepare import PrepareSettings, prepare
 from deepscan.training.data import picture, pictures
-from deepscan.training.losses import fake_likelihood
+from deepscan.training.losses import fake_leaning
 
 # Crops between two parts written: what a killed run loses at most.
 PART = 4096
 ZOOM = 0.9  # share of the crop's side that the second scale of averaging keeps
 VIEWS_AVERAGED = 4  # forward passes a crop: two scales, each mirrored too
-PROTOTYPES = 8  # crops of each class that FLCL's prototypes come from: half a batch of the method's
 
 Progress = Callable[[str, int, int], None]
 
@@ -80,7 +80,7 @@ def missing(
     folder: Path, asked: Judge, crops: Crops, view: str = PLAIN
 ) -> tuple[list[CropRow], list[Cropless]]:
     """The rows of a set that `folder` holds no predictions of, by whole videos."""
-    known = predictions.done(folder, asked.weights, crops.test_set.short, view)
+    known = predictions.done(folder, asked.weights, crops.short, view)
     rows = [row for row in crops.rows if row.video not in known]
     return rows, [video for video in crops.cropless if video.video not in known]
 
@@ -113,7 +113,7 @@ def score(
         return 0
     detector, header = _loaded(asked, scoring)
     own = {
-        "set": crops.test_set.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
+        "set": crops.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
         "threshold": None if header.calibration is None else header.calibration.high, "view": view,
     }  # fmt: skip
     waiting: list[tuple[CropRow, float]] = []
@@ -128,7 +128,7 @@ def score(
                 _write(folder, own, ready, ())
                 waiting = waiting[len(ready) :]
         if progress is not None:
-            progress(f"scoring {crops.test_set.short}", finished, len(rows))
+            progress(f"scoring {crops.short}", finished, len(rows))
     _write(folder, own, waiting, cropless)
     return len(rows)
 
@@ -187,31 +187,26 @@ def averaged_views(crops: UInt8[Tensor, "b h w 3"]) -> list[UInt8[Tensor, "b _h 
 def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> Looks:
     """A detector's attention on some crops of a set, kept in `folder`; looked at once.
 
-    For FLCL's delta the prototypes are those of 8 real and 8 manipulated crops at a time, as in training: a
-    checkpoint holds none.
+    FLCL's delta is by the prototypes in its checkpoint, nan where there are none.
     """
-    path = looks_file(folder, asked.name, asked.seed, crops.test_set.short, asked.weights)
+    path = looks_file(folder, asked.name, asked.seed, crops.short, asked.weights)
     if path.is_file():
         return read_looks(path)
-    rows = _in_turn(looked_at(crops.rows))
+    rows = looked_at(crops.rows)
     detector, _ = _loaded(asked, scoring)
-    labels = torch.tensor([row.label for row in rows])
     queries, cls, delta = list[Tensor](), list[Tensor](), list[Tensor]()
-    beside: Tensor | None = None
     with torch.inference_mode():
-        for i, batch in enumerate(pictures(rows, 2 * PROTOTYPES, workers)):
-            answer, of = detector(batch), labels[2 * PROTOTYPES * i :][: len(batch)]
+        for batch in pictures(rows, scoring.batch, workers):
+            answer = detector(batch)
             cls.append(answer.cls_attention.float().cpu())
             if answer.query_attention is not None:
                 queries.append(answer.query_attention.float().cpu())
-            patches = answer.patches
-            beside = patches[of == 0] if (of == 0).any() else beside
-            delta.append(_delta(patches, of, beside).cpu())
+            delta.append(_delta(answer.patches, detector.prototypes).cpu())
     pixels = [picture(row) for row in rows]
     found = Looks(
         asked.name,
         [row.video for row in rows],
-        labels.numpy(),
+        np.array([row.label for row in rows]),
         torch.cat(queries).numpy() if queries else np.zeros((0, 0, 0), np.float32),
         torch.cat(cls).numpy(),
         torch.cat(delta).numpy(),
@@ -223,23 +218,12 @@ def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: in
     return found
 
 
-def _in_turn(rows: Sequence[CropRow]) -> list[CropRow]:
-    """PROTOTYPES real crops, as many manipulated ones, and so on: what each forward pass is to see."""
-    sides = [[row for row in rows if row.label == label] for label in (0, 1)]
-    starts = range(0, max(map(len, sides)), PROTOTYPES)
-    return [row for at in starts for side in sides for row in side[at : at + PROTOTYPES]]
-
-
 def _delta(
-    patches: Float[Tensor, "b p d"], labels: Tensor, real: Float[Tensor, "r p d"] | None
+    patches: Float[Tensor, "b p d"], prototypes: Float[Tensor, "2 d"] | None
 ) -> Float[Tensor, "b p"]:
-    """FLCL's delta of the manipulated crops' patches; nan for real ones, and where no real ones were seen."""
-    found = torch.full(patches.shape[:2], torch.nan)
-    fake = patches[labels == 1]
-    if real is not None and len(fake):
-        of = torch.tensor([0] * len(real) + [1] * len(fake))
-        found[labels == 1] = fake_likelihood(torch.cat([real, fake]), of).delta.float().cpu()
-    return found
+    if prototypes is None:
+        return torch.full(patches.shape[:2], torch.nan)
+    return fake_leaning(patches, *prototypes)
 
 
 # --- how long it takes -----------------------------------------------------------------------------

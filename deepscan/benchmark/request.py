@@ -26,13 +26,14 @@ Say = Callable[[str], None]
 class Request:
     """What is asked for. Without `studies`, the detectors in `weights` are judged on `sets`.
 
-    `sets`: None for those a study names. `recipe`: what a study's runs are trained by; None where nothing
-    can be trained. `foreign`: name and file of other tools' predictions. `tabulate`: tell what predictions
-    and attention in `out` hold, without media. `timing`: tower and steps of Table 5's measurement.
+    `sets`: to be looked for, or read already; None for those a study names. `recipe`: what a study's runs are
+    trained by; None where nothing can be trained. `foreign`: name and file of other tools' predictions.
+    `tabulate`: tell what predictions and attention in `out` hold, without media. `timing`: tower and steps of
+    Table 5's measurement.
     """
 
     out: Path
-    sets: tuple[TestSet, ...] | None = None
+    sets: tuple[TestSet | Crops, ...] | None = None
     root: Path | None = None
     weights: tuple[str, ...] = ()
     foreign: tuple[tuple[str, Path], ...] = ()
@@ -80,11 +81,13 @@ def sets_of(
     request: Request, named: Sequence[str]
 ) -> tuple[list[str], list[Crops], dict[str, str]]:
     """Names of the sets, their crops (none when only tabulating), and why others were skipped."""
-    asked = request.sets if request.sets is not None else tuple(SETS[name] for name in named)
+    asked: Sequence[TestSet | Crops] = (
+        request.sets if request.sets is not None else [SETS[name] for name in named]
+    )
     if request.tabulate:
-        return [test_set.short for test_set in asked], [], {}
+        return [one.short for one in asked], [], {}
     found, skipped = present(asked, request.root, request.skip_missing)
-    return [crops.test_set.short for crops in found], found, skipped
+    return [crops.short for crops in found], found, skipped
 
 
 def score(
@@ -108,7 +111,7 @@ def score(
         progress,
     )
     if count:
-        say(f"{asked.name}: scored {count} crops of {crops.test_set.short}{view and f', {view}'}")
+        say(f"{asked.name}: scored {count} crops of {crops.short}{view and f', {view}'}")
 
 
 def score_distorted(
@@ -119,12 +122,15 @@ def score_distorted(
     say: Say,
     progress: Callable[..., None] | None,
 ) -> None:
-    """Score a set's crops distorted, or crops cut from its distorted frames."""
+    """Score a set's crops distorted, or crops cut from its distorted frames.
+
+    Of crops of one's own there are no frames: every kind is then done to the crops.
+    """
     view = str(distortion)
-    if distortion.on_crops:
+    if distortion.on_crops or crops.test_set.folder is not None:
         score(request, asked, crops, say, progress, view, distortion)
     else:
-        folder = request.out / "distorted" / crops.test_set.short
+        folder = request.out / "distorted" / crops.short
         cut = predict.distorted(crops, distortion, request.root, folder, progress)
         score(request, asked, cut, say, progress, view)
 

@@ -138,7 +138,7 @@ def _robustness(
     title = f"{detector}: distorted videos"
     note = (
         "Levels 1 to 5 are DeeperForensics', of whole frames before faces are looked for; jpeg and resize are"
-        " of crops."
+        " of crops, and so is every kind on sets given as NAME=FOLDER: H.264 is then that of a key frame."
     )
     told.add(
         results.views_table("robustness", title, table, detector, views, rule, [note]),

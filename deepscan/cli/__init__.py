@@ -6,20 +6,24 @@ Results go to stdout, everything else to stderr. Heavy imports stay inside the c
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 from typer import Option
-from typer.core import TyperCommand
 
-from deepscan.cli import weights
+from deepscan.cli import config, weights
 from deepscan.cli.benchmark import benchmark
 from deepscan.cli.calibrate import calibrate
-from deepscan.cli.console import Exit, say
+from deepscan.cli.console import Exit, causes, expanded, say
 from deepscan.cli.datasets import datasets
 from deepscan.cli.detect import detect
+from deepscan.cli.doctor import doctor
+from deepscan.cli.export import export
+from deepscan.cli.help import Command, Group
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
 from deepscan.cli.serve import serve
@@ -30,6 +34,7 @@ from deepscan.errors import DeepscanError, SettingsError
 
 app = typer.Typer(
     name="deepscan",
+    cls=Group,
     help="Inspect videos for manipulated faces, and keep evidence of how it was judged.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -38,36 +43,40 @@ app = typer.Typer(
 )
 
 
-class WithContext(TyperCommand):
-    """A command that is handed a context of the type its signature names."""
-
-    context_class = typer.Context
-
-
-app.command(cls=WithContext)(detect)
-app.command()(verify)
-app.command(cls=WithContext)(watch)
-app.command(cls=WithContext)(serve)
-app.command()(prepare)
-app.command()(train)
-app.command()(calibrate)
-app.command()(model)
-app.command()(datasets)
-app.command()(benchmark)
-app.add_typer(weights.app, name="weights")
+# Commands by what they are for, in the order of their need.
+MEDIA, MACHINE, RESEARCH = "Look at media", "This machine", "Train and measure"
+for heading, commands in (
+    (MEDIA, (detect, watch, serve, verify)),
+    (MACHINE, (doctor,)),
+    (RESEARCH, (prepare, train, calibrate, export, model, datasets, benchmark)),
+):
+    for command in commands:
+        app.command(cls=Command, rich_help_panel=heading)(command)
+app.add_typer(weights.app, name="weights", rich_help_panel=MACHINE)
+app.add_typer(config.app, name="config", rich_help_panel=MACHINE)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Expected failures are one line on stderr."""
+    if arguments is None and os.name == "nt":
+        arguments = expanded(sys.argv[1:])
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a file name must not end a run that cannot show it
+            stream.reconfigure(errors="backslashreplace")
     try:
         # As context.obj the arguments reach the commands whole: reports state them as typed.
-        code = int(app(args=given, obj=given, standalone_mode=False) or 0)
+        code = int(app(args=given, prog_name="deepscan", obj=given, standalone_mode=False) or 0)
     except DeepscanError as error:
         say(f"error: {error}")
+        if {"-v", "--verbose"} & set(given):
+            for cause in causes(error):
+                say(f"  because of {cause}")
         return Exit.USAGE if isinstance(error, SettingsError) else Exit.NOTHING_USABLE
     except typer.TyperException as error:  # a mistake in the arguments
-        say(f"error: {error.format_message()} See deepscan COMMAND --help.")
+        context = getattr(error, "ctx", None)
+        command = "deepscan" if context is None else context.command_path
+        say(f"error: {error.format_message()} See {command} --help.")
         return error.exit_code
     except typer.Abort:
         code = Exit.INTERRUPTED

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import glob
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +31,23 @@ def say(message: str) -> None:
 def printable(text: str) -> str:
     """Control characters, and bytes that are no text, as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def causes(error: BaseException) -> Iterator[str]:
+    """What other libraries said, from which an expected failure came: for -v."""
+    while (cause := error.__cause__) is not None:
+        yield printable(f"{type(cause).__name__}: {cause}")
+        error = cause
+
+
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """Patterns (*, ?) and ~ put out as Unix shells do it; Windows' hand them on as they are."""
+    found: list[str] = []
+    for argument in arguments:
+        path = argument if argument.startswith("-") else os.path.expanduser(argument)
+        pattern = path.replace("[", "[[]") if {"*", "?"} & set(path) else ""
+        found += sorted(glob.glob(pattern)) or [path]
+    return found
 
 
 class Bars:
@@ -70,3 +89,12 @@ def progress_bars(quiet: bool) -> Iterator[Bars]:
     hidden = quiet or not console.is_terminal  # no animation off a terminal
     with Progress(console=console, transient=True, disable=hidden) as progress:
         yield Bars(progress)
+
+
+def given_flags(context: typer.Context, keys: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that were given on the command line; `keys` says which one an option gives."""
+    return {
+        key: context.params[option]
+        for option, key in keys.items()
+        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
+    }

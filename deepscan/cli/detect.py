@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from deepscan.cli.console import Exit, progress_bars, say
-from deepscan.errors import DeepscanError, InputError, OutputError, SettingsError
+from deepscan.cli.console import Exit, given_flags, progress_bars, say
+from deepscan.cli.results import announce, print_json, print_table, write_index
+from deepscan.cli.weights import detectors
+from deepscan.errors import InputError, OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from deepscan.records import Report
-
-# What `detect -r` takes out of a folder; a file named on the command line may be called anything.
-VIDEO_SUFFIXES = """
-.3gp .asf .avi .flv .gif .h264 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts
-.vob .webm .wmv .y4m
-"""
-STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2"
+    from deepscan.batch import Batch, Input
+    from deepscan.config import Settings
+    from deepscan.outcomes import Outcome
+    from deepscan.records import Request
 
 
 class FailOn(StrEnum):
@@ -32,24 +30,27 @@ class FailOn(StrEnum):
     manipulation = "manipulation"
 
 
-# The settings an option stands for, as the report's list of origins names them.
+# The key of the setting that an option gives (see preferences.py).
 SETTING_OF = {
-    "heatmap": ("heatmaps.draw",),
-    "cls_map": ("heatmaps.cls",),
-    "explain": ("heatmaps.explain",),
-    "frames": ("sampling.frames",),
-    "sampling": ("sampling.rule", "sampling.seconds"),
-    "weights": ("scoring.weights",),
-    "device": ("scoring.device",),
-    "precision": ("scoring.precision",),
-    "min_face": ("faces.min_size",),
-    "offline": ("scoring.offline",),
+    "heatmap": "heatmaps.draw",
+    "cls_map": "heatmaps.cls",
+    "explain": "heatmaps.explain",
+    "frames": "sampling.frames",
+    "sampling": "sampling.rule",
+    "weights": "scoring.weights",
+    "device": "scoring.device",
+    "precision": "scoring.precision",
+    "min_face": "faces.min_size",
+    "offline": "scoring.offline",
+    "time_limit": "limits.seconds",
 }
 
 
 def detect(
     context: typer.Context,
-    paths: Annotated[list[Path], Argument(help="Videos, pictures, or with -r folders of them.")],
+    paths: Annotated[
+        list[Path] | None, Argument(help="Videos, pictures, and folders of them.")
+    ] = None,
     heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
     cls_map: Annotated[
         bool, Option("--cls-map", help="With --heatmap: [CLS]'s attention too.")
@@ -65,19 +66,32 @@ def detect(
         str, Option(help="uniform, keyframes, all, or every:SECONDS.", metavar="RULE")
     ] = "uniform",
     weights: Annotated[
-        str, Option(help="A shipped detector's name, or a checkpoint file.")
+        str,
+        Option(help="A detector's name, or a checkpoint file.", autocompletion=detectors),
     ] = "default",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
     min_face: Annotated[int, Option(help="Smallest face judged, in pixels.", metavar="PX")] = 40,
     recursive: Annotated[
-        bool, Option("--recursive", "-r", help="Take folders, and what is in them.")
+        bool, Option("--recursive", "-r", help="Folders are taken whole, with or without it.")
     ] = False,
+    from_file: Annotated[
+        Path | None,
+        Option(help="A list of inputs, one a line, or ended by NUL; - is stdin.", metavar="LIST"),
+    ] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the batch in --out: only what is not finished.")
+    ] = False,
+    jobs: Annotated[int, Option(help="Inputs of a batch that are analysed side by side.")] = 1,
     json: Annotated[
         bool, Option("--json", help="JSON to stdout; several inputs: one line each as they finish.")
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace earlier results.")] = False,
     offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    time_limit: Annotated[
+        float | None,
+        Option(help="Give an input up after so long; default: once it hangs.", metavar="SECONDS"),
+    ] = None,
     case: Annotated[str, Option(help="Case number, for the report.", metavar="TEXT")] = "",
     exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
     examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
@@ -91,162 +105,148 @@ def detect(
     """Look for manipulated faces in videos and pictures.
 
     Each input gets a folder with report.html, report.json, manifest.json and, with --heatmap, pictures, an
-    overlay film and the raw attention; several inputs get an index.html above them. A verdict never says
-    that a video is authentic.
+    overlay film and the raw attention. Several inputs, folders and --from-file make a batch: each result is
+    kept as it is finished, in batch.sqlite too, and index.html leads to them; --resume goes on with one that
+    was broken off. A verdict never says that a video is authentic.
 
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
-    from deepscan.config import Faces, Heatmaps, Sampling, Scoring, Settings
+    from deepscan.batch import Batch, found
     from deepscan.flow import keep_memory_level
-    from deepscan.pipeline import prepare_weights, scan
+    from deepscan.preferences import gather
     from deepscan.records import Case, Request
 
-    settings = Settings(
-        sampling=Sampling.parse(sampling, frames),
-        faces=Faces(min_size=min_face),
-        scoring=Scoring(weights=weights, device=device, precision=precision, offline=offline),
-        heatmaps=Heatmaps(draw=heatmap, cls=cls_map, explain=explain),
-    )
-    if cls_map and not heatmap:
+    told = gather(given_flags(context, SETTING_OF))
+    settings = told.settings
+    if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
     request = Request(
         argv=("deepscan", *context.obj),
-        origins=settings.origins(_flags(context)),
+        origins=told.origins(),
         case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
     )
-    jobs = list(_jobs(paths, out, recursive))
-    batch = len(jobs) > 1 or recursive
-    if not jobs:
-        raise InputError(f"{', '.join(map(str, paths))}: no video or picture in there")
-    _check_outputs([folder for _, folder in jobs], force)
+    given = [*(paths or []), *(_listed(from_file) if from_file is not None else [])]
+    if not given:
+        raise SettingsError(
+            "no input: name videos, pictures, folders of them, or a --from-file. See deepscan detect --help."
+        )
+    if jobs < 1:
+        raise SettingsError(f"jobs: {jobs} is not a positive count")
     keep_memory_level()
-    with progress_bars(quiet) as bars:
-        prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
-    results: list[tuple[Path, Report | DeepscanError]] = []
-    try:
-        with progress_bars(quiet) as bars:
-            for number, (path, folder) in enumerate(jobs, 1):
-                of = f"{number}/{len(jobs)} " if len(jobs) > 1 else ""
-                try:
-                    result: Report | DeepscanError = scan(
-                        path,
-                        settings,
-                        out=folder,
-                        force=force,
-                        request=request,
-                        progress=bars.stages(of + path.name),
-                    )
-                except (InputError, OutputError) as error:
-                    result = error
-                results.append((path, result))
-                if json:
-                    _print_json(path, result, indent=None if batch else 2)
-                if not quiet:
-                    _announce(path, result, verbose)
-    finally:
-        if results and batch:
-            _write_index(out, results, quiet)
-        if results and not json:
-            _print_table(results)
-    raise typer.Exit(_exit_code([result for _, result in results], fail_on))
+    if len(given) == 1 and not (recursive or given[0].is_dir() or from_file is not None):
+        if resume:
+            raise SettingsError("--resume goes on with a batch, and this is one input")
+        results = [_one(given[0], out, settings, force, request, json, quiet, verbose)]
+    else:
+        inputs = list(found(given, out))
+        _fetch(settings, quiet)
+        with Batch(out, settings, jobs=jobs, resume=resume, force=force, request=request) as batch:
+            results = _all(batch, inputs, out, json, quiet)
+    raise typer.Exit(_exit_code(results, fail_on))
 
 
-def _flags(context: typer.Context) -> set[str]:
-    """The settings that were given on the command line."""
-    given = (
-        names
-        for option, names in SETTING_OF.items()
-        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
-    )
-    return {name for names in given for name in names}
-
-
-# --- inputs and outputs ----------------------------------------------------------------------------
-
-
-def _jobs(paths: Sequence[Path], out: Path, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """Each input with the folder for its results; names that meet are told apart by a number."""
-    taken: dict[Path, int] = {out / "index.html": 1}  # a batch's own
-    for given in paths:
-        found = sorted(_media(given)) if recursive and given.is_dir() else [given]
-        for path in found:
-            name = path.name if path.name not in ("", "..") else "input"
-            inner = path.relative_to(given) if path != given else Path(name)
-            folder = out / inner
-            taken[folder] = taken.get(folder, 0) + 1
-            yield (
-                path,
-                folder
-                if taken[folder] == 1
-                else folder.with_name(f"{folder.name}-{taken[folder]}"),
-            )
-
-
-def _media(folder: Path) -> Iterator[Path]:
-    suffixes = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
-    return (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-
-
-def _check_outputs(folders: Sequence[Path], force: bool) -> None:
-    """Refuse before any work is done, rather than after."""
+def _one(
+    path: Path,
+    out: Path,
+    settings: Settings,
+    force: bool,
+    request: Request,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> Outcome:
+    """One input, in this very process (but for its decoder)."""
+    from deepscan.batch import itself
     from deepscan.files import check_free
+    from deepscan.outcomes import Outcome
+    from deepscan.pipeline import scan
 
+    folder = out / itself(path).inner
     try:
-        for folder in folders:
-            check_free(folder, force)
+        check_free(folder, force)  # before any work is done, rather than after
     except OutputError as error:
         raise SettingsError(str(error)) from error
-
-
-def _write_index(
-    out: Path, results: Sequence[tuple[Path, Report | DeepscanError]], quiet: bool
-) -> None:
-    """A batch's index.html. Results stand without it, so a failure is told and changes nothing else."""
-    from deepscan.report import index
-
+    _fetch(settings, quiet)
+    report = None
     try:
-        path = index.write(out, results)
-    except OutputError as error:
-        say(f"error: {error}")
-        return
+        with progress_bars(quiet) as bars:
+            report = scan(
+                path,
+                settings,
+                out=folder,
+                force=force,
+                request=request,
+                progress=bars.stages(path.name),
+            )
+        result = Outcome.of(path, report)
+    except (InputError, OutputError) as error:
+        result = Outcome.of(path, error)
+    if json:
+        print_json(result, indent=2)
+    else:
+        print_table([result])
     if not quiet:
-        say(f"all results: {path}")
+        announce(result)
+        if report is not None and verbose:
+            spent = ", ".join(f"{k} {v:.2f} s" for k, v in report.provenance.seconds.items())
+            say(f"  {spent}; {report.provenance.device}, {report.provenance.precision}")
+    return result
 
 
-def _exit_code(results: Sequence[Report | DeepscanError], fail_on: FailOn | None) -> int:
-    reports = [r for r in results if not isinstance(r, DeepscanError)]
-    verdicts = {r.verdict.name for r in reports}
+def _all(
+    batch: Batch, inputs: Sequence[Input], out: Path, json: bool, quiet: bool
+) -> list[Outcome]:
+    """A batch's inputs; what was finished is shown whatever ends the run."""
+    finished: dict[Path, Outcome] = {}
+    try:
+        with progress_bars(quiet) as bars:
+            tell = bars.stages(str(out))
+            for result in batch.assess(inputs):
+                finished[result.path] = result
+                tell("inputs", len(finished), len(inputs))
+                if json:
+                    print_json(result, indent=None)
+                if not quiet:
+                    announce(result)
+    finally:
+        results = [finished[one.path] for one in inputs if one.path in finished]
+        if results:
+            write_index(out, results, quiet)
+        if results and not json:
+            print_table(results)
+        if not quiet:
+            counts = Counter(result.verdict.value.replace("_", " ") for result in results)
+            words = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+            say(f"{len(results)} of {len(inputs)} inputs" + (f": {words}" if words else ""))
+    return results
+
+
+def _fetch(settings: Settings, quiet: bool) -> None:
+    """Have the weights here before any scan."""
+    from deepscan.pipeline import prepare_weights
+
+    with progress_bars(quiet) as bars:
+        prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
+
+
+def _listed(path: Path) -> list[Path]:
+    from deepscan.batch import listed
+
+    if str(path) == "-":
+        return listed(sys.stdin.buffer.read())
+    try:
+        return listed(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"--from-file {path}: cannot be read: {error.strerror}") from error
+
+
+def _exit_code(results: Sequence[Outcome], fail_on: FailOn | None) -> int:
+    verdicts = {result.verdict for result in results if not result.failed}
     if fail_on and "manipulation_indicated" in verdicts:
         return Exit.MANIPULATION
-    if not reports:
+    if not verdicts:
         return Exit.NOTHING_USABLE
-    if len(reports) < len(results):
+    if any(result.failed for result in results):
         return Exit.SOME_FAILED
     return Exit.ANALYSED if any(v.assessed for v in verdicts) else Exit.NOTHING_ASSESSABLE
-
-
-def _print_json(path: Path, result: Report | DeepscanError, indent: int | None) -> None:
-    from deepscan.report.json import error_dict, to_dict
-
-    document = error_dict(path, result) if isinstance(result, DeepscanError) else to_dict(result)
-    sys.stdout.write(jsonlib.dumps(document, indent=indent, allow_nan=False) + "\n")
-    sys.stdout.flush()
-
-
-def _print_table(results: Sequence[tuple[Path, Report | DeepscanError]]) -> None:
-    from rich.console import Console
-
-    from deepscan.report.terminal import summary
-
-    Console().print(summary(results))
-
-
-def _announce(path: Path, result: Report | DeepscanError, verbose: bool) -> None:
-    if isinstance(result, DeepscanError):
-        say(f"error: {result}")
-        return
-    say(f"{result.verdict.name}: results in {result.folder}")
-    if verbose:
-        spent = ", ".join(f"{k} {v:.2f} s" for k, v in result.provenance.seconds.items())
-        say(f"  {spent}; {result.provenance.device}, {result.provenance.precision}")

@@ -38,7 +38,8 @@ def prepare(
     Exit codes: 0 all prepared (videos without a face are counted, no failure), 1 no crops at all, 2
     usage, 3 some videos failed, 130 interrupted.
     """
-    from deepscan.prepare import PrepareSettings, cores
+    from deepscan.pool import cores
+    from deepscan.prepare import PrepareSettings
     from deepscan.prepare import prepare as run
 
     settings = PrepareSettings(frames, compression, jobs or cores())

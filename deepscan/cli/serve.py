@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Option
 
-from deepscan.cli.console import progress_bars, say
+from deepscan.cli.console import given_flags, progress_bars, say
 from deepscan.errors import SettingsError
+
+# The key of the setting that an option gives (see preferences.py).
+SETTING_OF = {
+    "weights": "scoring.weights",
+    "device": "scoring.device",
+    "offline": "scoring.offline",
+}
 
 
 def serve(
@@ -49,18 +57,21 @@ def serve(
         raise SettingsError(
             f"deepscan serve needs {error.name}: pip install 'deepscan-forensics[serve]'"
         ) from error
-    from deepscan.config import Heatmaps, Scoring, Settings
     from deepscan.pipeline import prepare_weights
+    from deepscan.preferences import gather
 
     if max_size < 1:
         raise SettingsError(f"max-size: {max_size} MB would take no clip")
     if not (math.isfinite(keep) and keep > 0):
         raise SettingsError(f"keep: {keep} minutes is not a positive time")
+    told = gather(given_flags(context, SETTING_OF)).settings
     # Clips are analysed from folders of their own, where a relative path leads elsewhere.
-    named = str(Path(weights).resolve()) if Path(weights).is_file() else weights
-    settings = Settings(
-        scoring=Scoring(weights=named, device=device, offline=offline),
-        heatmaps=Heatmaps(draw=True),
+    named = told.scoring.weights
+    named = str(Path(named).resolve()) if Path(named).is_file() else named
+    settings = replace(
+        told,
+        scoring=replace(told.scoring, weights=named),
+        heatmaps=replace(told.heatmaps, draw=True),
     )
     with progress_bars(quiet=False) as bars:
         prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))

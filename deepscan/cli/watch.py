@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import math
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
-from deepscan.cli.console import progress_bars, say
-from deepscan.cli.detect import STILL_SUFFIXES, VIDEO_SUFFIXES
-from deepscan.errors import InputError, OutputError, SettingsError
+from deepscan.cli.console import given_flags, progress_bars, say
+from deepscan.cli.results import announce, print_json, write_index
+from deepscan.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    from deepscan.batch import Input
+    from deepscan.outcomes import Outcome
+
+# The key of the setting that an option gives (see preferences.py).
+SETTING_OF = {
+    "heatmap": "heatmaps.draw",
+    "weights": "scoring.weights",
+    "device": "scoring.device",
+    "offline": "scoring.offline",
+}
 
 
 def watch(
@@ -39,63 +49,52 @@ def watch(
 ) -> None:
     """Analyse what is in a folder and below it, and what arrives there, until Ctrl-C or SIGTERM.
 
-    A file is read once it has stopped growing, and again only when it has changed since; files whose results
-    are there from an earlier run are left alone. Results are those of detect --out, whole or not at all.
+    A file is read once it has stopped growing, and again when it has changed since. The results are a batch
+    in --out, whole or not at all, as of detect; what a batch there has finished is not done again.
 
     Exit code: 0, stopped.
     """
-    from deepscan.config import Heatmaps, Scoring, Settings
+    from deepscan.batch import Batch, found
     from deepscan.flow import keep_memory_level, until_told_to_stop
-    from deepscan.pipeline import prepare_weights, scan
+    from deepscan.pipeline import prepare_weights
+    from deepscan.preferences import gather
     from deepscan.records import Request
-    from deepscan.report.json import error_dict, to_dict
-    from deepscan.watch import Arrivals, results_folder
+    from deepscan.watch import Arrivals
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name the one that files arrive in")
     if not (math.isfinite(settle) and settle > 0):
         raise SettingsError(f"settle: {settle} seconds is not a positive time")
-    settings = Settings(
-        scoring=Scoring(weights=weights, device=device, offline=offline),
-        heatmaps=Heatmaps(draw=heatmap),
-    )
-    request = Request(argv=("deepscan", *context.obj), origins=settings.origins())
+    told = gather(given_flags(context, SETTING_OF))
+    request = Request(argv=("deepscan", *context.obj), origins=told.origins())
     keep_memory_level()
     with progress_bars(quiet) as bars:
-        prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
-    arrivals = Arrivals(lambda: _media(folder, out.resolve()), settle)
-    analysed = 0
-    with until_told_to_stop():
+        prepare_weights(told.settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
+    inputs: dict[Path, Input] = {}  # what is there, and where its results belong
+
+    def media() -> Iterator[Path]:
+        inputs.clear()
+        inputs.update((one.path, one) for one in found([folder], out) if one.path != folder)
+        return iter(inputs)
+
+    arrivals = Arrivals(media, settle)
+    outcomes: list[Outcome] = []
+    with (
+        Batch(out, told.settings, resume=True, request=request) as batch,
+        until_told_to_stop(),
+    ):
         if not quiet:
             say(f"watching {folder}; Ctrl-C ends it")
         while True:
-            for path in arrivals.ready():
-                place = results_folder(path, out / path.relative_to(folder))
-                if place is None:
-                    continue
-                with progress_bars(quiet) as bars:
-                    try:
-                        tell = bars.stages(path.name)
-                        report = scan(path, settings, out=place, request=request, progress=tell)
-                    except (InputError, OutputError) as error:
-                        document, words = error_dict(path, error), f"error: {error}"
-                    else:
-                        analysed += 1
-                        document = to_dict(report)
-                        words = f"{path}: {report.verdict.name}; results in {place}"
+            for outcome in batch.assess([inputs[path] for path in arrivals.ready()]):
+                outcomes.append(outcome)
                 if json:
-                    sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
-                    sys.stdout.flush()
+                    print_json(outcome, indent=None)
                 if not quiet:
-                    say(words)
+                    announce(outcome)
             time.sleep(min(settle / 2, 1.0))
+    if outcomes:
+        write_index(out, outcomes, quiet)
     if not quiet:
+        analysed = sum(not outcome.failed for outcome in outcomes)
         say(f"stopped; {analysed} analysed, and nothing is left half-written")
-
-
-def _media(folder: Path, out: Path) -> Iterator[Path]:
-    """Videos and pictures, by their names; not those that deepscan itself has written."""
-    suffixes = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in suffixes and not path.resolve().is_relative_to(out):
-            yield path

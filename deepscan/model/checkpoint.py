@@ -17,9 +17,11 @@ from torch import Tensor
 
 from deepscan.errors import WeightsMismatch
 from deepscan.files import part_file, sha256
-from deepscan.model import adapters
+from deepscan.model import adapters, published
 from deepscan.model.detector import Detector
 from deepscan.model.header import FORMAT, MEAN, PREPROCESSING, STD, Header, opened, read_header
+
+PROTOTYPES = "prototypes"  # the one tensor that a checkpoint may do without
 
 
 def save(
@@ -58,7 +60,12 @@ def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[De
         detector = Detector(header.settings)
     state = read_base(base, dtype if plain else torch.float32)
     adapters.load_base(detector.tower, state)
-    restore(detector, path, {name: value.float() for name, value in read_tensors(path).items()})
+    trained = {name: value.float() for name, value in read_tensors(path).items()}
+    prototypes = trained.pop(PROTOTYPES, None)
+    restore(detector, path, trained)
+    if prototypes is not None:
+        _match(path, {PROTOTYPES: (2, detector.tower.width)}, {PROTOTYPES: prototypes})
+        detector.prototypes = prototypes
     adapters.merge(detector.tower)
     detector.tower.to(dtype)
     detector.mean = torch.tensor(MEAN).view(3, 1, 1)
@@ -77,7 +84,13 @@ def restore(detector: Detector, path: Path, trained: dict[str, Tensor]) -> None:
 
 
 def read_base(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """A base's tensors in `dtype`, int8 matrices multiplied out in float32 (see clip_onnx.convert)."""
+    """A base's tensors in `dtype`, by open_clip's names; of a published CLIP its image tower.
+
+    int8 matrices are multiplied out in float32 (see clip_onnx.convert).
+    """
+    with opened(path, "pt") as file:
+        if (made_of := published.tower_names(set(file.keys()))) is not None:
+            return published.read_tower(lambda name: file.get_tensor(name).to(dtype), made_of)
     stored = read_tensors(path)
     scales = {
         name.removesuffix(".scale"): stored.pop(name)

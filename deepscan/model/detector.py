@@ -72,6 +72,9 @@ class Detector(nn.Module):
 
     mean: Tensor
     std: Tensor
+    # The mean patch of real crops and of manipulated ones that it learnt from, (2, d), by which FLCL tells
+    # patches of one crop apart. No part of a score; None where its checkpoint has none.
+    prototypes: Tensor | None
 
     def __init__(self, settings: DetectorSettings) -> None:
         super().__init__()
@@ -86,6 +89,7 @@ class Detector(nn.Module):
         # Not part of any checkpoint's tensors: the header states them and the loader compares.
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("prototypes", None, persistent=False)
         adapters.adapt(self.tower, settings)
 
     def tokens(
@@ -108,7 +112,10 @@ class Detector(nn.Module):
             token, query_attention = None, None
             if self.settings.with_queries:
                 token, query_attention = self.aggregation(patches)
-            logit = self.head(self._classified(cls, token)).squeeze(-1)
+            classified = self._classified(cls, token)
+            if self.settings.normalise:
+                classified = functional.normalize(classified, dim=-1)
+            logit = self.head(classified).squeeze(-1)
         return Answer(logit, cls, patches, tokens.cls_attention, token, query_attention)
 
     def _classified(self, cls: Tensor, token: Tensor | None) -> Tensor:

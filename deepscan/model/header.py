@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from deepscan.align import CROP_SIDE, TEMPLATE
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
+from deepscan.files import parse_json
 from deepscan.records import Calibration
 
 # OpenAI CLIP's channel means and deviations, of RGB in [0, 1].
@@ -30,7 +30,7 @@ class DetectorSettings:
     paper's baselines), or both. `adapter` is what trains in the tower (see model/adapters.py). `depth` is
     how many of the tower's layers run, from the first; None runs all, fewer are faster. `adapted`: over how
     many of these, the last ones, the adapter is laid; None: all. The layers before stay the base's, and
-    training does not go back to them.
+    training does not go back to them. `normalise`: whether what the head classifies is brought to length 1.
     """
 
     tower: str = "ViT-B-16-quickgelu"
@@ -44,18 +44,21 @@ class DetectorSettings:
     effort_rank: int = 1
     depth: int | None = None
     adapted: int | None = None
+    normalise: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.tower, str):
+            raise SettingsError(f"tower: {self.tower!r} is no name")
         for name, known in (("token", TOKENS), ("adapter", ADAPTERS)):
             if getattr(self, name) not in known:
                 raise SettingsError(
                     f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}"
                 )
         for count in ("queries", "heads", "lora_rank", "effort_rank"):
-            if getattr(self, count) < 1:
+            if not _counts(getattr(self, count)):
                 raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")
         for count in ("depth", "adapted"):
-            if (given := getattr(self, count)) is not None and given < 1:
+            if (given := getattr(self, count)) is not None and not _counts(given):
                 raise SettingsError(f"{count}: {given} is not a positive count")
         if not self.lora_alpha > 0:
             raise SettingsError(f"lora_alpha: {self.lora_alpha} is not above 0")
@@ -64,6 +67,10 @@ class DetectorSettings:
     def with_queries(self) -> bool:
         """Whether there is a query module."""
         return self.token != "cls"
+
+
+def _counts(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**20  # no tensor of a file could have more rows
 
 
 FORMAT = "deepscan.checkpoint/1"
@@ -107,6 +114,16 @@ def read_header(path: Path) -> Header:
         )
     try:
         fields = {k: raw[k] for k in ("name", "base", "training", "licence")}
+        texts = (
+            fields["name"],
+            fields["licence"],
+            fields["base"]["name"],
+            fields["base"]["sha256"],
+        )
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("name, licence and base are texts")
+        if not isinstance(fields["training"], dict):
+            raise TypeError("training is no table")
         stated = raw["calibration"]
         calibration = None if stated is None else Calibration(**stated)
         settings = DetectorSettings(**raw["settings"])
@@ -121,7 +138,7 @@ def read_header(path: Path) -> Header:
 def _raw_header(path: Path) -> dict[str, Any]:
     with opened(path, "numpy") as file:
         try:
-            raw = json.loads((file.metadata() or {}).get("deepscan", "null"))
+            raw = parse_json((file.metadata() or {}).get("deepscan", "null"))
         except ValueError as error:
             raise WeightsMismatch(f"{path}: its header is not JSON ({error})") from error
     if not isinstance(raw, dict):

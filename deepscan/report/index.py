@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from deepscan.errors import DeepscanError, OutputError
+from deepscan.errors import OutputError
 from deepscan.files import part_file
-from deepscan.records import Report, VerdictName
+from deepscan.outcomes import Outcome
+from deepscan.records import VerdictName
 from deepscan.report import page, rendering
 from deepscan.report.json import UNCALIBRATED
 
@@ -21,22 +21,7 @@ NAME = "index.html"
 MARK = '<meta name="generator" content="deepscan">'
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One input. `link` is relative to the index and quoted; None for a failed input, which has no report."""
-
-    name: str
-    path: str
-    link: str | None
-    verdict: str
-    words: str  # the verdict's sentence, or why there is none
-    warnings: int
-    score: float | None
-    faces: int | None
-    seen: tuple[int, int] | None  # frames with a face, frames sampled
-
-
-def write(out: Path, results: Sequence[tuple[Path, Report | DeepscanError]]) -> Path:
+def write(out: Path, results: Sequence[Outcome]) -> Path:
     """Write `out`/index.html.
 
     Raises:
@@ -50,45 +35,34 @@ def write(out: Path, results: Sequence[tuple[Path, Report | DeepscanError]]) -> 
     return path
 
 
-def html(out: Path, results: Sequence[tuple[Path, Report | DeepscanError]]) -> str:
+def html(out: Path, results: Sequence[Outcome]) -> str:
     """The page. Where an input has failed its row says why, and nothing else."""
-    rows = [_row(out, path, result) for path, result in results]
-    counts = Counter(row.verdict for row in rows)
-    reports = [result for _, result in results if isinstance(result, Report)]
+    counts = Counter(result.verdict for result in results)
     return rendering.render(
         "index.html.jinja",
         "index.js",
-        rows=rows,
+        rows=[(result, _words(result), _link(out, result)) for result in results],
         counts=[
             (rendering.HEADLINES[name], name.value, counts[name])
             for name in VerdictName
             if counts[name]
         ],
         headlines=rendering.HEADLINES,
-        finished=max((report.provenance.finished for report in reports), default=None),
-        uncalibrated=UNCALIBRATED
-        if any(report.evidence.thresholds.provisional for report in reports)
-        else None,
+        finished=max((result.finished for result in results if not result.failed), default=None),
+        uncalibrated=UNCALIBRATED if any(result.provisional for result in results) else None,
     )
 
 
-def _row(out: Path, path: Path, result: Report | DeepscanError) -> Row:
-    if isinstance(result, DeepscanError):
-        words = str(result).removeprefix(f"{path}: ")
-        return Row(path.name, str(path), None, VerdictName.ERROR, words, 0, None, None, None)
-    evidence = result.evidence
-    link = None
-    if result.folder is not None:
-        target = Path(os.path.relpath(result.folder, out), page.NAME)
-        link = "/".join(quote(os.fsencode(part)) for part in target.parts)
-    return Row(
-        path.name,
-        str(path),
-        link,
-        evidence.verdict.name,
-        evidence.verdict.sentence,
-        len(evidence.warnings),
-        result.score,
-        len(evidence.tracks),
-        (evidence.frames_with_face, evidence.decoding.sampled),
-    )
+def _words(result: Outcome) -> str:
+    """Why there is no score, where there is none."""
+    if result.score is not None:
+        return f"same bytes as {result.same_as}" if result.same_as else ""
+    return result.sentence.removeprefix(f"{result.path}: ")
+
+
+def _link(out: Path, result: Outcome) -> str | None:
+    """To the input's own report: relative to the index, and quoted; None for a failed one, which has none."""
+    if result.folder is None:
+        return None
+    target = Path(os.path.relpath(result.folder, out), page.NAME)
+    return "/".join(quote(os.fsencode(part)) for part in target.parts)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from deepscan.errors import DeepscanError
 from deepscan.heatmap import CAVEAT, SCALE_TOP
+from deepscan.outcomes import Outcome
 from deepscan.records import (
     Faithfulness,
     FrameEvidence,
@@ -17,7 +16,6 @@ from deepscan.records import (
     Report,
     Stretch,
     TrackEvidence,
-    VerdictName,
 )
 from deepscan.timeline import LEVEL
 
@@ -142,15 +140,15 @@ def to_dict(report: Report) -> dict[str, Any]:
     }
 
 
-def error_dict(path: Path, error: DeepscanError) -> dict[str, Any]:
+def error_dict(failed: Outcome) -> dict[str, Any]:
     """The line that stands for an input which could not be analysed: a reason, and no score."""
     return {
         "schema": SCHEMA,
-        "input": {"path": str(path)},
+        "input": {"path": str(failed.path)},
         "verdict": {
-            "name": VerdictName.ERROR.value,
-            "reason": type(error).__name__,
-            "sentence": str(error),
+            "name": failed.verdict.value,
+            "reason": failed.reason,
+            "sentence": failed.sentence,
         },
     }
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from deepscan.errors import DeepscanError
-from deepscan.records import Report, VerdictName
+from deepscan.outcomes import Outcome
+from deepscan.records import VerdictName
 from deepscan.report.json import UNCALIBRATED
 
 STYLES = {
@@ -24,7 +23,7 @@ STYLES = {
 }
 
 
-def summary(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Group:
+def summary(results: Sequence[Outcome]) -> Group:
     """A row per input, what to know of each below, and what every number stands under.
 
     Names and messages are shown as text, whatever they hold.
@@ -36,33 +35,31 @@ def summary(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Group:
         table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("seen in", justify="right", no_wrap=True)
     notes: list[Text] = []
-    for path, result in results:
-        if isinstance(result, DeepscanError):
-            name, cells = VerdictName.ERROR, ("-", "-", "-", "-")
-            notes.append(Text(_printable(str(result))))  # names the input itself
-        else:
-            evidence = result.evidence
-            name = evidence.verdict.name
-            cells = (
-                "-" if result.score is None else f"{result.score:+.2f}",
-                "-" if result.probability is None else f"{result.probability:.0%}",
-                str(len(evidence.tracks)),
-                f"{evidence.frames_with_face}/{evidence.decoding.sampled}",
-            )
-            words = " ".join((evidence.verdict.sentence, *evidence.warnings))
-            notes.append(Text.assemble((f"{_printable(path.name)}  ", "bold"), _printable(words)))
+    for result in results:
+        name, seen = result.verdict, result.seen
+        cells = (
+            "-" if result.score is None else f"{result.score:+.2f}",
+            "-" if result.probability is None else f"{result.probability:.0%}",
+            "-" if result.faces is None else str(result.faces),
+            "-" if seen is None else f"{seen[0]}/{seen[1]}",
+        )
         verdict = Text(name.value.replace("_", " "), STYLES[name])
-        table.add_row(Text(_printable(path.name)), verdict, *cells)
+        table.add_row(Text(_printable(result.path.name)), verdict, *cells)
+        if result.failed:
+            notes.append(Text(_printable(result.sentence)))  # names the input itself
+            continue
+        same = () if result.same_as is None else (f"Of the same bytes as {result.same_as}.",)
+        words = _printable(" ".join((result.sentence, *same, *result.warnings)))
+        notes.append(Text.assemble((f"{_printable(result.path.name)}  ", "bold"), words))
     return Group(table, *notes, Text(), caption(results))
 
 
-def caption(results: Sequence[tuple[Path, Report | DeepscanError]]) -> Text:
+def caption(results: Sequence[Outcome]) -> Text:
     """What every number above stands under."""
-    reports = [result for _, result in results if isinstance(result, Report)]
     words = "A logit above 0 leans to manipulated; no verdict says that a video is authentic."
-    if any(report.evidence.thresholds.provisional for report in reports):
+    if any(result.provisional for result in results):
         words = f"{UNCALIBRATED}: verdicts are stand-ins. {words}"
-    if any(report.probability is not None for report in reports):
+    if any(result.probability is not None for result in results):
         words += (
             " prob.: of manipulation, were half of all videos manipulated and all like those it was"
             " calibrated on."

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
@@ -19,6 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from deepscan.distortions import h264
 from deepscan.errors import SettingsError
 
 
@@ -193,26 +193,6 @@ class _H264(v2.Transform):  # type: ignore[misc] # torchvision is untyped
         if isinstance(inpt, tv_tensors.Mask):
             return inpt
         return _picture(h264(_pixels(inpt), params["crf"]))
-
-
-def h264(pixels: UInt8[np.ndarray, "h w 3"], crf: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture after H.264 at a constant rate factor, 0 (best) to 51; odd sides lose their last pixel line.
-
-    4:2:0 as in films, one thread, so that the same picture always gives the same.
-    """
-    height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="h264") as film:
-        stream = film.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
-        frame = av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
-        )
-        film.mux([*stream.encode(frame), *stream.encode(None)])
-    buffer.seek(0)
-    with av.open(buffer, "r", format="h264") as film:
-        return next(film.decode(video=0)).to_ndarray(format="rgb24")
 
 
 class _Jpeg(v2.Transform):  # type: ignore[misc] # torchvision is untyped

@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.optimize import minimize
 
 from deepscan import metrics
+from deepscan.distortions import h264
 from deepscan.records import Calibration, Pixels
-from deepscan.training.augment import h264
 
 PRIOR = 0.5
 FPR = FNR = 0.05

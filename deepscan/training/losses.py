@@ -98,13 +98,21 @@ def fake_likelihood(
     fake = patches[_crops(labels, 1, patches.device)]
     real = patches[_crops(labels, 0, patches.device)]
     mean_fake, mean_real = fake.mean((0, 1)), real.mean((0, 1))
-    with torch.autocast(patches.device.type, enabled=False):
-        towards_fake = _scale(mean_fake) * mean_fake - _scale(mean_real) * mean_real
-        delta = (fake @ towards_fake) * _scale(fake).squeeze(-1)
+    delta = fake_leaning(fake, mean_real, mean_fake)
     gap = torch.linalg.vector_norm(mean_real - mean_fake)
     spread = (delta - delta.mean()).square().mean().sqrt()  # Tensor.std() warns of an empty delta
     snr = torch.where(spread > 0, gap / spread, torch.nan)
     return FakeLikelihood(torch.sigmoid(delta / temperature), delta, snr)
+
+
+def fake_leaning(
+    patches: Float[Tensor, "b p d"], real: Float[Tensor, " d"], fake: Float[Tensor, " d"]
+) -> Float[Tensor, "b p"]:
+    """FLCL's delta of each patch z, s(z, mu_f) - s(z, mu_r) in -2..2, by the two mean patches."""
+    with torch.autocast(patches.device.type, enabled=False):
+        patches = _full(patches)
+        towards_fake = _scale(fake) * fake - _scale(real) * real
+        return (patches @ towards_fake) * _scale(patches).squeeze(-1)
 
 
 def forged_patches(

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from deepscan import metrics
 from deepscan.errors import DataError, SettingsError
@@ -18,10 +20,12 @@ from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.records import Calibration
 from deepscan.training import calibrate
-from deepscan.training.data import BLENDED, check_classes, split, thin
+from deepscan.training.data import BLENDED, blended, check_classes, pictures, split, thin
 from deepscan.training.folder import Best, RunFolder, check_digests, data_digest
 from deepscan.training.loop import Progress, Ranks, Sides, fit, ranks, score
 from deepscan.training.settings import TrainSettings
+
+PROTOTYPE_CROPS = 128  # of each class, some 25,000 patches: enough for a mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +208,10 @@ def _run(
                 results[name] = metrics.summary([row.video for row in rows], labels, logits, rng)
         what = "held-out people of " + ", ".join(folder.name for folder in settings.data)
         found = _calibration(stored, sides.val, settings, progress, what)
+        means = _prototypes(stored, sides.train, settings)
         checkpoint.write(
             folder.checkpoint,
-            checkpoint.read_tensors(folder.checkpoint),
+            {**checkpoint.read_tensors(folder.checkpoint), checkpoint.PROTOTYPES: means},
             header(results, None if found is None else found[0]),
         )
         folder.write_json("results.json", results)
@@ -301,6 +306,26 @@ def _calibration(
     assert found is not None
     rng = np.random.default_rng(settings.seed)
     return found, metrics.summary(videos, labels, logits, rng)
+
+
+@torch.no_grad()
+def _prototypes(
+    detector: Detector, rows: Sequence[CropRow], settings: TrainSettings
+) -> Float[Tensor, "2 d"]:
+    """The mean patch of some real crops that were learnt from, and that of some manipulated ones."""
+    of_label = [[row for row in rows if row.label == label] for label in (0, 1)]
+    of_label[1] = of_label[1] or [blended(row) for row in of_label[0]]
+    means = []
+    for own in of_label:
+        places = np.linspace(0, len(own) - 1, min(PROTOTYPE_CROPS, len(own)), dtype=int)
+        chosen = [own[place] for place in places.tolist()]
+        total, count = torch.zeros(detector.tower.width, dtype=torch.float64), 0
+        for crops in pictures(chosen, settings.batch, settings.workers, blend=settings.blend):
+            patches = detector(crops).patches.double().cpu()
+            total += patches.sum((0, 1))
+            count += patches.shape[0] * patches.shape[1]
+        means.append(total / count)
+    return torch.stack(means).float()
 
 
 def build(settings: TrainSettings, tower: str, base: Path | None) -> Detector:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from deepscan.config import check_known, load_toml, project
+from deepscan.config import check_known, files, load_toml
 from deepscan.errors import SettingsError
 from deepscan.model.header import DetectorSettings
 from deepscan.training.augment import AugmentSettings
@@ -151,7 +151,7 @@ class TrainSettings:
 
     def detector(self, tower: str) -> DetectorSettings:
         """What is trained, on the tower of the base."""
-        names = {entry.name for entry in fields(DetectorSettings)} - {"tower"}
+        names = {entry.name for entry in fields(DetectorSettings)} - {"tower", "normalise"}
         return DetectorSettings(tower=tower, **{name: getattr(self, name) for name in names})
 
     def losses(self) -> LossSettings:
@@ -217,7 +217,7 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
 
 
 def told(config: Path | None) -> dict[str, Any]:
-    """What files say: [train] of the nearest deepscan.toml, overruled by a --config file.
+    """What files say: [train] of deepscan.toml and the user's file, overruled by a --config file.
 
     A --config file has TrainSettings' names at its top level and tables [augment] and [blend]; so has
     [train]. Its relative paths start at the working folder.
@@ -225,9 +225,11 @@ def told(config: Path | None) -> dict[str, Any]:
     Raises:
         SettingsError: a file cannot be read, or says what nobody asked for.
     """
-    path, tables = project()
-    values: dict[str, Any] = tables.get("train", {})
-    _check(values, TrainSettings, f"{path}: [train]")
+    values: dict[str, Any] = {}
+    for path, tables in files():
+        own = tables.get("train", {})
+        _check(own, TrainSettings, f"{path}: [train]")
+        values |= own
     if config is not None:
         own = load_toml(config)
         _check(own, TrainSettings, str(config))

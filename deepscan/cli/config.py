@@ -1,0 +1,64 @@
+"""`deepscan config`: which settings hold here, who told them, and a file to write one's own in."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from deepscan.cli.console import printable, say
+from deepscan.cli.help import Command, Group
+
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="See which settings hold, and write a file of them."
+)
+
+
+@app.command("show", cls=Command)
+def config_show(json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False) -> None:
+    """Every setting of `detect`, its value, and whether a file, a variable or nobody told it.
+
+    Order of weight: defaults, deepscan.toml in the working folder or above it, the user's own file,
+    DEEPSCAN_* variables, flags.
+    """
+    from deepscan.config import files, project, user_file
+    from deepscan.preferences import gather
+
+    told = gather().keys.values()
+    if json:
+        rows = [
+            {"key": p.key, "value": p.value, "origin": p.origin, "place": p.place} for p in told
+        ]
+        document = {"settings": rows, "files": [str(path) for path, _ in files()]}
+        typer.echo(jsonlib.dumps(document, indent=2))
+        return
+    for one in told:
+        value = str(one.value).lower() if isinstance(one.value, bool) else str(one.value)
+        typer.echo(printable(f"{one.key:<21} {value:<12} {one.told_by}"))
+    nearest, own = project()[0], user_file()
+    say(f"deepscan.toml: {nearest or 'none here or above'}")
+    say(f"the user's file: {own}{'' if own.is_file() else ' (not there)'}")
+
+
+@app.command("init", cls=Command)
+def config_init(
+    user: Annotated[
+        bool, Option("--user", help="Write the user's own file, for all folders.")
+    ] = False,
+    force: Annotated[bool, Option("--force", help="Write over an earlier file.")] = False,
+) -> None:
+    """Write a deepscan.toml here, with every key, its meaning and its default, to be changed by hand."""
+    from deepscan.config import user_file
+    from deepscan.errors import OutputError
+    from deepscan.files import part_file
+    from deepscan.preferences import example
+
+    path = user_file() if user else Path("deepscan.toml")
+    if path.exists() and not force:
+        raise OutputError(f"{path}: already there; --force writes over it")
+    with part_file(path) as part:
+        part.write_text(example(), "utf-8")
+    typer.echo(path)

@@ -1,0 +1,47 @@
+"""`deepscan doctor`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from deepscan.cli.console import Exit, printable, say
+
+
+def doctor(
+    json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only what is not well.")] = False,
+) -> None:
+    """Check that deepscan can run here, and that it computes what it should.
+
+    Looks at Python, packages, torch and CUDA, FFmpeg and its codecs, weights and their SHA-256, the cache and
+    free space; then scores a small clip and compares with stored values. Uses no network.
+
+    Exit codes: 0 fit, perhaps with warnings; 1 something failed.
+    """
+    from deepscan.doctor import State, examine
+
+    checks = []
+    for check in examine(lambda name: None if quiet else say(f"looking at {name} ...")):
+        checks.append(check)
+        if not json and not (quiet and check.state is State.OK):
+            typer.echo(printable(f"{check.state:<8} {check.name}: {check.found}"))
+            if check.advice:
+                typer.echo(printable(f"{'':<8} -> {check.advice}"))
+    failed = sum(check.state is State.FAILED for check in checks)
+    if json:
+        document = {
+            "schema": "deepscan.doctor/1",
+            "state": "failed" if failed else "ok",
+            "checks": [asdict(check) for check in checks],
+        }
+        typer.echo(jsonlib.dumps(document, indent=2))
+    elif not quiet or failed:
+        typer.echo(
+            f"{failed} of {len(checks)} checks failed." if failed else "Fit to run deepscan."
+        )
+    raise typer.Exit(Exit.NOTHING_USABLE if failed else 0)

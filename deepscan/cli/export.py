@@ -1,0 +1,48 @@
+"""`deepscan export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from deepscan.cli.console import say
+from deepscan.cli.weights import detectors
+
+
+def export(
+    weights: Annotated[
+        str,
+        Argument(
+            help="A detector: a name (deepscan weights list), or a checkpoint file.",
+            autocompletion=detectors,
+        ),
+    ] = "default",
+    out: Annotated[Path | None, Option(help="The file to write. [NAME.onnx]")] = None,
+    force: Annotated[bool, Option("--force", help="Write over an earlier file.")] = False,
+    offline: Annotated[bool, Option("--offline", help="Never fetch the CLIP base.")] = False,
+) -> None:
+    """Write a detector as ONNX, adapter merged, for programs without torch.
+
+    The graph takes aligned 256 px crops as deepscan cuts them, and gives logits and attention. It is written
+    once onnxruntime computes with it what torch does. Needs an extra:
+    pip install 'deepscan-forensics[onnx]'.
+    """
+    from deepscan.config import Scoring
+    from deepscan.errors import OutputError
+    from deepscan.files import sha256
+    from deepscan.model.export import write
+    from deepscan.model.header import read_header
+    from deepscan.pipeline import load_detector, weights_file
+
+    scoring = Scoring(weights=weights, device="cpu", precision="float32", offline=offline)
+    path = weights_file(weights)
+    target = out or Path(f"{read_header(path).name}.onnx")
+    if target.exists() and not force:
+        raise OutputError(f"{target}: already there; --force writes over it")
+    detector, header, _, _ = load_detector(scoring)
+    apart = write(target, detector, header, sha256(path))
+    typer.echo(target)
+    say(f"onnxruntime's outputs and torch's were at most {apart:.1e} apart")

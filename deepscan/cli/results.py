@@ -1,0 +1,63 @@
+"""What became of inputs, as commands show it: words on stderr, a table or JSON on stdout, an index page."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepscan.cli.console import say
+from deepscan.errors import OutputError
+
+if TYPE_CHECKING:
+    from deepscan.outcomes import Outcome
+
+# More inputs than this are counted, not shown one by one.
+MOST_ROWS = 100
+
+
+def write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
+    """A batch's index.html. Results stand without it, so a failure is told and changes nothing else."""
+    from deepscan.report import index
+
+    try:
+        path = index.write(out, results)
+    except OutputError as error:
+        say(f"error: {error}")
+        return
+    if not quiet:
+        say(f"all results: {path}")
+
+
+def print_json(result: Outcome, indent: int | None) -> None:
+    """The report as it lies in its folder, under the name of this input; or why there is none."""
+    from deepscan.report.json import error_dict
+
+    if result.folder is None:
+        document = error_dict(result)
+    else:
+        document = jsonlib.loads((result.folder / "report.json").read_bytes())
+        document["input"]["path"] = str(result.path)
+    sys.stdout.write(jsonlib.dumps(document, indent=indent, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(results: Sequence[Outcome]) -> None:
+    """A row for each, unless there are very many."""
+    from rich.console import Console
+
+    from deepscan.report.terminal import summary
+
+    if len(results) <= MOST_ROWS:
+        Console().print(summary(results))
+
+
+def announce(result: Outcome) -> None:
+    """One input's outcome in a line."""
+    if result.failed:
+        say(f"error: {result.sentence}")
+        return
+    same = f", of the same bytes as {result.same_as}" if result.same_as else ""
+    say(f"{result.verdict}: results in {result.folder}{same}")

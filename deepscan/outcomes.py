@@ -1,0 +1,276 @@
+"""How each input of a batch fared: one row an input, in a file that outlives whatever ends the run.
+
+batch.sqlite lies in the batch's folder, for anybody's SQL once the run is over. A row is begun before its
+input is looked at and finished after its results lie in place, each in a transaction of its own (SQLite's
+write-ahead log): after a kill or a power cut, what is finished is known to be, and what was under way too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deepscan.errors import DeepscanError, OutputError
+from deepscan.records import Report, VerdictName
+
+NAME = "batch.sqlite"
+
+APPLICATION, FORMAT = 0x64736361, 1  # "dsca": whose file it is, and in which version of the table
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a batch keeps of one input; its report.json says the rest."""
+
+    path: Path
+    verdict: VerdictName
+    reason: str  # the verdict's code, or the class of the error
+    sentence: str
+    folder: Path | None = None  # of the results; None for a failed input, which has none
+    score: float | None = None  # logit
+    probability: float | None = None
+    provisional: bool = False  # nothing was measured to set the thresholds
+    faces: int | None = None  # tracks
+    seen: tuple[int, int] | None = None  # frames with a face, frames sampled
+    warnings: tuple[str, ...] = ()
+    sha256: str = ""  # of the input; empty where it could not be read
+    finished: str = ""  # UTC, ISO 8601
+    same_as: Path | None = None  # an input of the same bytes, whose results these are
+
+    @classmethod
+    def of(cls, path: Path, result: Report | DeepscanError) -> Outcome:
+        """What a scan's result comes to."""
+        if isinstance(result, DeepscanError):
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            return cls(path, VerdictName.ERROR, type(result).__name__, str(result), finished=now)
+        evidence = result.evidence
+        return cls(
+            path,
+            result.verdict.name,
+            result.verdict.reason,
+            result.verdict.sentence,
+            result.folder,
+            result.score,
+            result.probability,
+            evidence.thresholds.provisional,
+            len(evidence.tracks),
+            (evidence.frames_with_face, evidence.decoding.sampled),
+            evidence.warnings,
+            result.source.sha256,
+            result.provenance.finished,
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing could be analysed."""
+        return self.verdict is VerdictName.ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row. `outcome` is None while the input is under way, or was when the run ended.
+
+    `bytes` and `changed` (ns of its clock) tell a changed file. `work` stands for everything else that
+    decides a result: weights, settings, version.
+    """
+
+    folder: Path
+    bytes: int
+    changed: int
+    work: str
+    outcome: Outcome | None = None
+
+
+_TABLE = """
+CREATE TABLE inputs (
+  path PRIMARY KEY, folder NOT NULL, bytes INTEGER NOT NULL, changed INTEGER NOT NULL, work TEXT NOT NULL,
+  verdict TEXT, reason TEXT, sentence TEXT, score REAL, probability REAL, provisional INTEGER, faces INTEGER,
+  frames_with_face INTEGER, frames_sampled INTEGER, warnings TEXT, sha256 TEXT, finished TEXT, same_as
+);
+CREATE INDEX by_bytes ON inputs (bytes);
+CREATE INDEX by_content ON inputs (sha256, work);
+CREATE INDEX by_folder ON inputs (folder);
+"""
+
+
+class Outcomes:
+    """The rows of the batch in `out`. Inputs are known by their absolute paths.
+
+    Every method may raise:
+        OutputError: the file cannot be read or written (a full disk), is another program's, or another
+            deepscan is at work in it.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out, self._path = out, out / NAME
+        with self._told():
+            out.mkdir(parents=True, exist_ok=True)
+            if self._path.is_symlink():
+                raise OutputError(
+                    f"{self._path}: is a link; deepscan follows none among its outputs"
+                )
+            self._rows = sqlite3.connect(self._path, timeout=1, isolation_level=None)
+            # One writer, and no shared memory: so that a network share serves, too.
+            self._rows.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._rows.execute("PRAGMA journal_mode = WAL")
+            self._rows.execute("PRAGMA synchronous = FULL")
+            (version,) = self._rows.execute("PRAGMA user_version").fetchone()
+            (application,) = self._rows.execute("PRAGMA application_id").fetchone()
+            if (version, application) == (0, 0):
+                self._rows.executescript(
+                    f"BEGIN; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT};"
+                    f" {_TABLE} COMMIT;"
+                )
+            elif (version, application) != (FORMAT, APPLICATION):
+                raise OutputError(
+                    f"{self._path}: is not this version's ledger of a batch; choose another --out"
+                )
+
+    def close(self) -> None:
+        """Fold the write-ahead log in and let the file go."""
+        with suppress(sqlite3.Error):
+            self._rows.close()
+
+    def entry(self, path: Path) -> Entry | None:
+        """The row of an input."""
+        found = self._one("path = ?", _key(path))
+        return None if found is None else self._entry(found)
+
+    def owner(self, folder: Path) -> Path | None:
+        """The input whose results go to `folder`."""
+        found = self._one("folder = ? AND same_as IS NULL", self._inner(folder))
+        return None if found is None else Path(os.fsdecode(found["path"]))
+
+    def sized(self, size: int, besides: Path) -> bool:
+        """Whether another input of so many bytes has a row."""
+        return self._one("bytes = ? AND path != ?", size, _key(besides)) is not None
+
+    def twin(self, sha256: str, work: str) -> Outcome | None:
+        """What became of an input with this content, done by the same `work`, unless it failed."""
+        found = self._one(
+            "sha256 = ? AND work = ? AND verdict != 'error' AND same_as IS NULL", sha256, work
+        )
+        return None if found is None else self._entry(found).outcome
+
+    def begin(self, path: Path, entry: Entry) -> None:
+        """Note that an input is about to be looked at; what its row held is void."""
+        self._write(path, entry, {})
+
+    def finish(self, path: Path, entry: Entry, outcome: Outcome) -> None:
+        """Note what became of it."""
+        seen = outcome.seen or (None, None)
+        self._write(
+            path,
+            replace(entry, folder=outcome.folder or entry.folder),
+            {
+                "verdict": outcome.verdict.value,
+                "reason": outcome.reason,
+                "sentence": _text(outcome.sentence),
+                "score": outcome.score,
+                "probability": outcome.probability,
+                "provisional": outcome.provisional,
+                "faces": outcome.faces,
+                "frames_with_face": seen[0],
+                "frames_sampled": seen[1],
+                "warnings": json.dumps(outcome.warnings),
+                "sha256": outcome.sha256,
+                "finished": outcome.finished,
+                "same_as": None if outcome.same_as is None else _key(outcome.same_as),
+            },
+        )
+
+    # -- rows -----------------------------------------------------------------------------------
+
+    def _write(self, path: Path, entry: Entry, more: dict[str, Any]) -> None:
+        values = {
+            "path": _key(path),
+            "folder": self._inner(entry.folder),
+            "bytes": entry.bytes,
+            "changed": entry.changed,
+            "work": entry.work,
+            **more,
+        }
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        with self._told():
+            self._rows.execute(
+                f"INSERT OR REPLACE INTO inputs ({names}) VALUES ({marks})",  # noqa: S608 (names are ours)
+                tuple(values.values()),
+            )
+
+    def _one(self, where: str, *values: Any) -> dict[str, Any] | None:
+        with self._told():
+            found = self._rows.execute(f"SELECT * FROM inputs WHERE {where} LIMIT 1", values)  # noqa: S608
+            row = found.fetchone()
+            names = [column[0] for column in found.description]
+        return None if row is None else dict(zip(names, row, strict=True))
+
+    def _entry(self, row: dict[str, Any]) -> Entry:
+        folder = self._out / os.fsdecode(row["folder"])
+        entry = Entry(folder, row["bytes"], row["changed"], row["work"])
+        if row["verdict"] is None:
+            return entry
+        verdict = VerdictName(row["verdict"])
+        outcome = Outcome(
+            Path(os.fsdecode(row["path"])),
+            verdict,
+            row["reason"],
+            row["sentence"],
+            None if verdict is VerdictName.ERROR else folder,
+            row["score"],
+            row["probability"],
+            bool(row["provisional"]),
+            row["faces"],
+            None
+            if row["frames_sampled"] is None
+            else (row["frames_with_face"], row["frames_sampled"]),
+            tuple(json.loads(row["warnings"])),
+            row["sha256"],
+            row["finished"],
+            None if row["same_as"] is None else Path(os.fsdecode(row["same_as"])),
+        )
+        return replace(entry, outcome=outcome)
+
+    def _inner(self, folder: Path) -> str | bytes:
+        return _stored(folder.relative_to(self._out))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            words = f"{error}; what is finished is kept, and --resume goes on with it"
+            if "locked" in words:
+                words = "another deepscan is at work in it; wait for it, or choose another --out"
+            raise OutputError(f"{self._path}: cannot be written: {words}") from error
+        except sqlite3.DatabaseError as error:
+            raise OutputError(
+                f"{self._path}: is no ledger of deepscan's, or damaged ({error}); choose another --out"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+
+def _key(path: Path) -> str | bytes:
+    return _stored(Path(os.path.abspath(path)))
+
+
+def _stored(path: Path) -> str | bytes:
+    """Text where a file name is text, which SQL can show; bytes where it is not."""
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return name
+
+
+def _text(words: str) -> str:
+    """With the bytes of file names that are no text as escapes."""
+    return words.encode("utf-8", "backslashreplace").decode()

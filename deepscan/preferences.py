@@ -1,0 +1,213 @@
+"""Settings as they are told: defaults < deepscan.toml < the user's file < DEEPSCAN_* < flags.
+
+    [scoring]                           in deepscan.toml or the user's file
+    device = "cuda"
+    DEEPSCAN_SCORING_DEVICE=cuda        in the environment
+
+A key is called by its stage and name in `Settings`, but `sampling.rule`, which says seconds too, as in
+"every:0.5". Who wins for which key is decided key by key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from deepscan.config import Sampling, Settings, check_known, files
+from deepscan.errors import SettingsError
+
+PREFIX = "DEEPSCAN_"
+OTHER_VARIABLES = ("DEEPSCAN_CACHE", "DEEPSCAN_DATA")
+
+# What each key is for, in its order; deepscan.toml as `config init` writes it says so too.
+MEANING = {
+    "sampling.rule": "which frames: uniform, keyframes, all, or every:SECONDS",
+    "sampling.frames": "instants spread evenly over a video, for uniform",
+    "faces.min_size": "smallest face judged, in pixels",
+    "faces.min_confidence": "faces that the finder is less sure of are dropped",
+    "faces.working_side": "frames are shrunk to this longer side to find faces in",
+    "scoring.weights": "a detector's name (deepscan weights list), or a checkpoint file",
+    "scoring.device": "auto, cpu, cuda or cuda:N",
+    "scoring.precision": "auto, float32 or bfloat16",
+    "scoring.batch": "crops scored at once",
+    "scoring.offline": "never fetch weights",
+    "heatmaps.draw": "draw where the detector looked",
+    "heatmaps.cls": "the attention of [CLS] too",
+    "heatmaps.explain": "measure whether heatmaps are faithful to the score",
+    "limits.seconds": "give an input up after so many seconds; without it, once it hangs",
+    "limits.memory": "MiB of address space of the process that decodes an input",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A key's value and who told it.
+
+    `origin` is "default", "file", "environment" or "flag"; `place` the file or variable.
+    """
+
+    key: str
+    value: Any
+    origin: str = "default"
+    place: str = ""
+
+    @property
+    def told_by(self) -> str:
+        """For people."""
+        return self.place or self.origin
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """All keys, and the settings they make."""
+
+    settings: Settings
+    keys: dict[str, Preference] = field(default_factory=dict)
+
+    def origins(self) -> dict[str, str]:
+        """Of each setting as a report names it ("sampling.seconds" with the rule it belongs to)."""
+        told = {key: preference.origin for key, preference in self.keys.items()}
+        return told | {"sampling.seconds": told["sampling.rule"]}
+
+
+def defaults() -> dict[str, Any]:
+    """Every key with its default."""
+    return {
+        f"{stage}.{name}": value
+        for stage, values in Settings().to_dict().items()
+        for name, value in values.items()
+        if (stage, name) != ("sampling", "seconds")
+    }
+
+
+def gather(flags: Mapping[str, Any] | None = None) -> Preferences:
+    """Settings from files, environment and the given flags (by key).
+
+    Raises:
+        SettingsError: an unknown key (the nearest known one is told), a wrong type, or out of range.
+    """
+    known = defaults()
+    found = {key: Preference(key, value) for key, value in known.items()}
+    found |= {told.key: told for told in (*_from_files(), *_from_environment())}
+    found |= {key: Preference(key, value, "flag") for key, value in (flags or {}).items()}
+    return Preferences(_settings(found), found)
+
+
+def _from_files() -> Iterator[Preference]:
+    known = _types()
+    for path, tables in files():
+        for stage, table in tables.items():
+            if stage in ("data", "train"):
+                continue
+            names = [key.split(".")[1] for key in known if key.startswith(f"{stage}.")]
+            for name, value in table.items():
+                check_known(name, names, f"{path}: [{stage}]")
+                key = f"{stage}.{name}"
+                if not _fits(value, known[key]):
+                    raise SettingsError(f"{path}: [{stage}] {name}: {value!r} is no {known[key]}")
+                yield Preference(key, _beside(path, key, value), "file", str(path))
+
+
+def _beside(path: Path, key: str, value: Any) -> Any:
+    """A checkpoint that a file names may lie beside it."""
+    if key == "scoring.weights" and (there := path.parent / value).is_file():
+        return str(there)
+    return value
+
+
+def _from_environment() -> Iterator[Preference]:
+    known = _types()
+    variables = {PREFIX + key.replace(".", "_").upper(): key for key in known}
+    for name, text in sorted(os.environ.items()):
+        if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
+            check_known(name, [*variables, *OTHER_VARIABLES], "environment")
+            key = variables[name]
+            yield Preference(key, _parsed(name, text, known[key]), "environment", name)
+
+
+def _types() -> dict[str, str]:
+    """Each key's annotation in `Settings`."""
+    stages = {stage.name: type(getattr(Settings(), stage.name)) for stage in fields(Settings)}
+    told = {f"{s}.{f.name}": str(f.type) for s, kind in stages.items() for f in fields(kind)}
+    return {key: told[key] for key in defaults()}
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (),
+}  # fmt: skip
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    kinds = tuple(kind for part in annotation.split(" | ") for kind in _KINDS[part])
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+
+
+def _parsed(name: str, text: str, annotation: str) -> Any:
+    """A variable's text as its key's type."""
+    kind = annotation.split(" | ")[0]
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words |= {"0": False, "false": False, "no": False, "off": False}
+    try:
+        match kind:
+            case "bool":
+                return words[text.lower()]
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case _:
+                return text
+    except (ValueError, KeyError) as error:
+        raise SettingsError(f"{name}: {text!r} is no {kind}") from error
+
+
+def _settings(found: Mapping[str, Preference]) -> Settings:
+    """The settings these keys make; what is out of range names who told it."""
+    stages: dict[str, Any] = {}
+    for stage in fields(Settings):
+        own = {k.split(".")[1]: p for k, p in found.items() if k.startswith(f"{stage.name}.")}
+        values = {name: preference.value for name, preference in own.items()}
+        try:
+            if stage.name == "sampling":
+                stages[stage.name] = _sampling(values)
+            else:
+                stages[stage.name] = type(getattr(Settings(), stage.name))(**values)
+        except SettingsError as error:
+            told = {preference.place for preference in own.values() if preference.place}
+            where = f" (told by {', '.join(sorted(told))})" if told else ""
+            raise SettingsError(f"{error}{where}") from error
+    return Settings(**stages)
+
+
+def _sampling(values: dict[str, Any]) -> Sampling:
+    return Sampling.parse(values["rule"], values["frames"])
+
+
+def example() -> str:
+    """A deepscan.toml with every key at its default, all of them commented out."""
+    lines = [
+        "# Settings of deepscan. Take away the # before what you change; the defaults are shown.",
+        "# deepscan.toml < the user's file < DEEPSCAN_STAGE_KEY variables < flags;",
+        "# `deepscan config show` says which of them told what.",
+        "",
+        "[data]",
+        '# root = "/data"  # the folder of your data sets',
+    ]
+    stage = ""
+    for key, value in defaults().items():
+        table, name = key.split(".")
+        if table != stage:
+            stage = table
+            lines += ["", f"[{table}]"]
+        told = f"# {name} = {_toml(value)}  # " if value is not None else f"# {name}: "
+        lines.append(told + MEANING[key])
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
