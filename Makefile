@@ -95,7 +95,6 @@ compare:
 base: $(READY)
 	$(BIN)/deepscan weights fetch
 
-# Wheel and sdist.
 # The site, in build/docs; it opens from there without a server. A warning is a failure.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/docs
@@ -103,6 +102,7 @@ docs: $(READY)
 docs/serve.png: base chromium
 	$(BIN)/python docs/screenshot.py $$(command -v chromium)
 
+# Wheel and sdist.
 wheel: $(READY)
 	rm -rf dist
 	$(BIN)/python -m hatchling build -d dist

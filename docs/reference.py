@@ -57,32 +57,29 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def commands() -> str:
     """What --help says of every command."""
-    root = typer.main.get_command(cli.app)
-    parts = [
-        "# Commands\n",
-        "What `deepscan COMMAND --help` says.\n",
-        fenced(help_of(root, "deepscan")),
-    ]
-    for name, command in every(root, "deepscan"):
-        parts += [f"\n## {name.removeprefix('deepscan ')}\n", fenced(help_of(command, name))]
+    root = entered(typer.main.get_command(cli.app), "deepscan")
+    parts = ["# Commands\n", "What `deepscan COMMAND --help` says.\n", fenced(root.get_help())]
+    for context in below(root):
+        name = context.command_path.removeprefix("deepscan ")
+        parts += [f"\n## {name}\n", fenced(context.get_help())]
     return "\n".join(parts)
 
 
-def every(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """All commands under one, with the words they are called by."""
-    for name, inner in getattr(command, "commands", {}).items():
-        if not hasattr(inner, "commands"):
-            yield f"{path} {name}", inner
-        yield from every(inner, f"{path} {name}")
-
-
-def help_of(command: Any, name: str) -> str:
-    """Its help, as a terminal of `WIDTH` columns shows it."""
-    context = command.context_class(
-        command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH,
+def entered(command: Any, name: str, parent: Any = None) -> Any:
+    """The context of a command called in a terminal of `WIDTH` columns."""
+    return command.context_class(
+        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH,
         help_option_names=["-h", "--help"],
     )  # fmt: skip
-    return str(command.get_help(context))
+
+
+def below(context: Any) -> Iterator[Any]:
+    """The contexts of all commands that are no groups."""
+    for name, inner in getattr(context.command, "commands", {}).items():
+        own = entered(inner, name, context)
+        if not hasattr(inner, "commands"):
+            yield own
+        yield from below(own)
 
 
 def fenced(text: str, language: str = "text") -> str:
