@@ -157,11 +157,27 @@ def test_a_call_from_python_has_no_command_line_and_no_case(scanned: deepscan.Re
     assert run["origins"]["heatmaps.draw"] == "call"
 
 
-def test_the_detectors_own_test_stands_in_the_report(scanned: deepscan.Report) -> None:
+def test_what_the_detector_does_on_people_held_out_stands_in_the_report(
+    scanned: deepscan.Report,
+) -> None:
     found = report_json.to_dict(scanned)["performance"]
-    assert found["data"] == "ffpp-crops"
-    assert found["videos"] == {"real": 140, "manipulated": 140}
+    assert found["data"] == "held-out people of pairs, ffpp-crops, faces"
+    assert found["videos"] == {"real": 240, "manipulated": 240}
     assert f"{found['video_auc']['value']:.0%} of all pairs" in found["sentence"]
+    assert "240 manipulated videos, by which it was selected) a" in found["sentence"]
+
+
+def test_a_test_on_other_data_goes_before_people_held_out() -> None:
+    measured = {"value": 0.8, "low": 0.7, "high": 0.9}
+    results = {"videos": {"real": 3, "manipulated": 4}, "video_auc": measured, "eer": measured}
+    results |= {"tpr_at_fpr_5": measured}
+    both = {"results": {"test": results, "validation": results}, "test": "others", "data": "own"}
+    found = report_json.performance(both)
+    assert found is not None
+    assert found["sentence"].startswith("On others (3 real and 4 manipulated videos) a manipulated")
+    found = report_json.performance(both | {"test": None})
+    assert found is not None
+    assert found["data"] == "held-out people of own"
 
 
 @pytest.mark.parametrize(

@@ -166,12 +166,15 @@ def schema() -> dict[str, Any]:
 
 
 def performance(training: dict[str, Any]) -> dict[str, Any] | None:
-    """How the detector fared on test videos it was not chosen on, as its checkpoint states; or None.
+    """How the detector fared on videos that it did not learn from, as its checkpoint states; or None.
 
+    On test videos, where there were any; else on the people who were held out, who it was selected by.
     Checkpoints are made in many places: one that states no such results, or in another form, has none.
     """
+    tested = training.get("test") is not None
     try:
-        results, data = training["results"]["test"], training["test"]
+        results = training["results"]["test" if tested else "validation"]
+        data = str(training["test"] if tested else f"held-out people of {training['data']}")
         videos = {kind: int(results["videos"][kind]) for kind in ("real", "manipulated")}
         stated = {
             name: {part: float(results[name][part]) for part in ("value", "low", "high")}
@@ -180,12 +183,13 @@ def performance(training: dict[str, Any]) -> dict[str, Any] | None:
     except (KeyError, TypeError, ValueError):
         return None
     auc, caught = stated["video_auc"], stated["tpr_at_fpr_5"]
+    chosen = "" if tested else ", by which it was selected"
     return {
-        "data": str(data),
+        "data": data,
         "videos": videos,
         **stated,
         "sentence": (
-            f"On {data} ({videos['real']} real and {videos['manipulated']} manipulated videos) a"
+            f"On {data} ({videos['real']} real and {videos['manipulated']} manipulated videos{chosen}) a"
             f" manipulated video scored above a real one in {auc['value']:.0%} of all pairs (95 % interval"
             f" {auc['low']:.0%} to {auc['high']:.0%}; 50 % is chance); a threshold passed by 5 % of the real"
             f" videos caught {caught['value']:.0%} of the manipulated ones."
