@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs
+.PHONY: demo test test-browser chromium check format bench bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -24,12 +24,27 @@ fuzz: base
 	PYTHONPATH=tests $(BIN)/python tests/fuzz.py runs/fuzz --mutants $(MUTANTS)
 	EXAMPLES=$(MUTANTS) $(BIN)/python -m pytest tests/test_fuzz.py -k hypothesis
 
+# What docs/million-clips.md multiplies by a million.
+rates: base
+	PYTHONPATH=tests $(BIN)/python tests/rates.py
+
 # A batch and its processes killed by kill -9 at random moments, resumed, and compared with an undisturbed run.
 CLIPS_KILLED ?= 60
 KILLS ?= 20
 kills: base
 	rm -rf runs/kills
 	PYTHONPATH=tests $(BIN)/python tests/kills.py runs/kills --clips $(CLIPS_KILLED) --kills $(KILLS)
+
+# A batch on a Ray cluster of this machine with poison files and a lost worker, against the same one without Ray.
+# NODES=2 simulates two machines.
+CLIPS_CLUSTER ?= 200
+POISON ?= 10
+NODES ?= 0
+cluster: base
+	$(BIN)/python -m pip install --quiet --editable .[cluster]
+	rm -rf runs/cluster
+	PYTHONPATH=tests $(BIN)/python tests/cluster.py runs/cluster --clips $(CLIPS_CLUSTER) --poison $(POISON) \
+	  --nodes $(NODES)
 
 # The pages in a real browser alone; `make test` runs these too where there is one.
 test-browser: base chromium

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -140,6 +140,9 @@ class Batch:
         out: the folder. It is locked against other runs.
         settings: as for `scan`.
         jobs: processes that scan; each loads the networks.
+        pool: what makes them, of a function, their number and what each starts with: `Pool`, or for a cluster
+            `RayPool`.
+        threads: of each; by default this machine's cores are shared out.
         resume: go on with what an earlier run left. Finished inputs are not looked at again unless their
             file has changed; failed ones and those that were under way are.
         force: replace earlier results.
@@ -156,6 +159,8 @@ class Batch:
         settings: Settings | None = None,
         *,
         jobs: int = 1,
+        pool: Callable[..., Any] = Pool,
+        threads: int | None = None,
         resume: bool = False,
         force: bool = False,
         request: Request | None = None,
@@ -164,8 +169,8 @@ class Batch:
         self._out, self._resume, self._force = out, resume, force
         self._work = _work(settings)
         self._ledger = Outcomes(out)
-        threads = max(1, cores() // jobs)
-        self._pool = Pool(partial(_scan, settings, request), jobs, partial(_start, threads))
+        start = partial(_start, threads or max(1, cores() // jobs))
+        self._pool = pool(partial(_scan, settings, request), jobs, start)
         self._running: dict[Path, _Task] = {}
         self._digests: dict[Path, str] = {}  # of inputs under way, where one was needed
 

@@ -1,8 +1,8 @@
 """`pool` on many machines: the same tasks, worked off by actors of a Ray cluster.
 
 An actor holds the networks and does one task at a time; only actors that are ready get one, so nothing queues
-up in the cluster, and actors that wait for room are what an autoscaling cluster grows by. An actor that dies, with
-its machine or of its task, is replaced, and the task tried again elsewhere.
+up in the cluster, and actors that wait for room are what an autoscaling cluster grows by. An actor that dies,
+with its machine or of its task, is replaced, and the task tried again elsewhere.
 
 Every machine must have deepscan installed, and the inputs and the results' folder in the same places.
 """
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Generic
 
 from deepscan.errors import SettingsError
@@ -26,7 +29,6 @@ def connect(address: str | None) -> None:
         SettingsError: ray is not installed, or nothing answers there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # deepscan tells nobody what it does
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as error:
@@ -38,10 +40,27 @@ def connect(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         quiet["include_dashboard"] = False  # of a cluster on this machine, which serves nobody else
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise SettingsError(f"--engine ray={address}: no cluster answers there: {error}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's own would exit past all that is to be kept
+
+
+class _Worker:
+    """What lives in a process of the cluster."""
+
+    def __init__(self, work: Callable[[Any], Any], start: Callable[[], None]) -> None:
+        self._work = work
+        start()
+
+    def ready(self) -> None:
+        """Answers once it is placed and started."""
+
+    def work(self, task: Any) -> Any:
+        return self._work(task)
 
 
 class RayPool(Generic[Task, Result]):
@@ -65,32 +84,22 @@ class RayPool(Generic[Task, Result]):
     ) -> None:
         import ray
 
-        class Worker:
-            def __init__(self) -> None:
-                start()
-
-            def ready(self) -> None:
-                """Answers once it is placed and started."""
-
-            def work(self, task: Any) -> Any:
-                return work(task)
-
-        self._make = ray.remote(num_cpus=cpus, num_gpus=gpus)(Worker)
+        actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker)
+        self._make = partial(actor.remote, work, start)
         self._jobs, self._tries = jobs, tries
         self._coming: dict[Any, Any] = {}  # actors by what tells that they are ready
         self._idle: list[Any] = []
-        self._busy: dict[
-            Any, tuple[Any, Task, int]
-        ] = {}  # actor, task and tries by what tells its result
+        # Actor, task and tries by what tells the result.
+        self._busy: dict[Any, tuple[Any, Task, int]] = {}
 
     def run(self, take: Callable[[], Task | None]) -> Iterator[tuple[Task, Result | Death]]:
         """Work tasks off; each with its result, in the order they finish. See `Pool.run`."""
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayActorError, RayTaskError
 
         again: deque[tuple[Task, int]] = deque()
         task: Task | None = None
-        tried = 0
+        tried = failed = 0
         while True:
             if task is None:
                 task, tried = again.popleft() if again else (take(), 0)
@@ -107,18 +116,26 @@ class RayPool(Generic[Task, Result]):
             try:
                 result = ray.get(ready[0])
                 died = None
-            except RayActorError as error:
+            except (RayActorError, RayTaskError) as error:  # it died, or its work raised
                 died = error
             if ready[0] in self._coming:
                 actor = self._coming.pop(ready[0])
+                failed = 0 if died is None else failed + 1
                 if died is None:
                     self._idle.append(actor)
+                elif failed >= self._tries:
+                    raise SettingsError(
+                        "--engine ray: its workers do not start; is the same deepscan installed on every"
+                        f" machine? {died}"
+                    )
                 continue  # one that was lost while it started is asked for again
             actor, done, count = self._busy.pop(ready[0])
             if died is None:
                 self._idle.append(actor)
                 yield done, result
-            elif count < self._tries:
+                continue
+            ray.kill(actor)
+            if count < self._tries:
                 again.append((done, count))
             else:
                 yield done, Death(type(died).__name__, count)
@@ -126,7 +143,7 @@ class RayPool(Generic[Task, Result]):
     def _grow(self) -> None:
         """Ask for as many actors as are missing."""
         for _ in range(self._jobs - len(self._busy) - len(self._coming) - len(self._idle)):
-            actor = self._make.remote()
+            actor = self._make()
             self._coming[actor.ready.remote()] = actor
 
     def close(self) -> None:

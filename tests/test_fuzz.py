@@ -129,7 +129,7 @@ def test_found_json_nested_beyond_all_reason(tmp_path: Path) -> None:
         read_header(path)
 
 
-@pytest.mark.parametrize("box", ["stts", "stsc", "stco"])
+@pytest.mark.parametrize("box", ["stts"])
 def test_found_an_atom_that_counts_more_entries_than_memory_holds(tmp_path: Path, box: str) -> None:
     path = clips.write(tmp_path / "lie.mp4", 5)
     start, _ = clips.boxes(path.read_bytes(), f"moov/trak/mdia/minf/stbl/{box}")

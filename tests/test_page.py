@@ -329,6 +329,21 @@ def test_an_index_is_replaced_by_the_next_and_nothing_else_is(tmp_path: Path) ->
         index.write(tmp_path, batch(tmp_path))
 
 
+def test_a_batch_too_long_for_a_page_lists_what_matters_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "MOST_ROWS", 2)
+    plain, _, failed = batch(tmp_path)
+    raised = replace(plain, path=Path("z.mp4"), verdict=VerdictName.MANIPULATION_INDICATED)
+    html = index.html(tmp_path, [plain, failed, raised])
+    assert re.findall(r'<tr data-verdict="(\w+)"', html) == [
+        "manipulation_indicated",
+        plain.verdict,
+    ]
+    assert "2 of them are listed" in words(html)
+    assert "3 inputs" in words(html)
+
+
 def test_the_script_gets_its_data_as_data() -> None:
     report, kept = reports.made(seconds=Fraction(4))
     html = page.html(report_json.to_dict(report), kept)

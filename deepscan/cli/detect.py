@@ -6,8 +6,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -83,6 +84,15 @@ def detect(
         bool, Option("--resume", help="Go on with the batch in --out: only what is not finished.")
     ] = False,
     jobs: Annotated[int, Option(help="Inputs of a batch that are analysed side by side.")] = 1,
+    engine: Annotated[
+        str, Option(help="local, or ray[=ADDRESS]: a batch over a Ray cluster.", metavar="ENGINE")
+    ] = "local",
+    job_cpus: Annotated[float, Option(help="With ray: cores of each of the --jobs.")] = 1,
+    job_gpus: Annotated[float, Option(help="With ray: GPUs of each; 0.25 shares one.")] = 0,
+    parquet: Annotated[
+        str,
+        Option(help="Rows of a batch as Parquet, too: a folder or an fsspec URL.", metavar="URL"),
+    ] = "",
     json: Annotated[
         bool, Option("--json", help="JSON to stdout; several inputs: one line each as they finish.")
     ] = False,
@@ -135,14 +145,21 @@ def detect(
         raise SettingsError(f"jobs: {jobs} is not a positive count")
     keep_memory_level()
     if len(given) == 1 and not (recursive or given[0].is_dir() or from_file is not None):
-        if resume:
-            raise SettingsError("--resume goes on with a batch, and this is one input")
+        if resume or engine != "local" or parquet:
+            raise SettingsError(
+                "--resume, --engine and --parquet are a batch's, and this is one input"
+            )
         results = [_one(given[0], out, settings, force, request, json, quiet, verbose)]
     else:
         inputs = list(found(given, out))
         _fetch(settings, quiet)
-        with Batch(out, settings, jobs=jobs, resume=resume, force=force, request=request) as batch:
+        how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}
+        with Batch(out, settings, **how, **_engine(engine, job_cpus, job_gpus)) as batch:
             results = _all(batch, inputs, out, json, quiet)
+        if parquet:
+            from deepscan import rows
+
+            rows.write(results, parquet)
     raise typer.Exit(_exit_code(results, fail_on))
 
 
@@ -220,6 +237,19 @@ def _all(
             words = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
             say(f"{len(results)} of {len(inputs)} inputs" + (f": {words}" if words else ""))
     return results
+
+
+def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
+    """Where a batch's processes live, as `Batch` is told."""
+    name, _, address = engine.partition("=")
+    if engine == "local":
+        return {}
+    if name != "ray" or (not address and "=" in engine):
+        raise SettingsError(f"engine: {engine!r} is neither local nor ray[=ADDRESS]")
+    from deepscan.cluster import RayPool, connect
+
+    connect(address or None)
+    return {"pool": partial(RayPool, cpus=cpus, gpus=gpus), "threads": max(1, int(cpus))}
 
 
 def _fetch(settings: Settings, quiet: bool) -> None:

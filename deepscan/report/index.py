@@ -10,12 +10,15 @@ from urllib.parse import quote
 
 from deepscan.errors import OutputError
 from deepscan.files import part_file
+from deepscan.outcomes import NAME as LEDGER
 from deepscan.outcomes import Outcome
 from deepscan.records import VerdictName
 from deepscan.report import page, rendering
 from deepscan.report.json import UNCALIBRATED
 
 NAME = "index.html"
+
+MOST_ROWS = 10_000  # more are no page any more: batch.sqlite holds them all
 
 # An index may be replaced by the next run's, another file of its name may not.
 MARK = '<meta name="generator" content="deepscan">'
@@ -38,10 +41,16 @@ def write(out: Path, results: Sequence[Outcome]) -> Path:
 def html(out: Path, results: Sequence[Outcome]) -> str:
     """The page. Where an input has failed its row says why, and nothing else."""
     counts = Counter(result.verdict for result in results)
+    listed = results
+    if len(results) > MOST_ROWS:
+        indicated = VerdictName.MANIPULATION_INDICATED
+        listed = sorted(results, key=lambda result: result.verdict is not indicated)[:MOST_ROWS]
     return rendering.render(
         "index.html.jinja",
         "index.js",
-        rows=[(result, _words(result), _link(out, result)) for result in results],
+        rows=[(result, _words(result), _link(out, result)) for result in listed],
+        total=len(results),
+        ledger=LEDGER,
         counts=[
             (rendering.HEADLINES[name], name.value, counts[name])
             for name in VerdictName

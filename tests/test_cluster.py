@@ -1,0 +1,153 @@
+"""A batch on a real Ray cluster of this machine; skipped where ray is not installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kills
+from deepscan import Sampling, Scoring, Settings
+from deepscan.batch import Batch, found
+from deepscan.cli import run
+from deepscan.errors import SettingsError
+from deepscan.outcomes import Outcome
+from deepscan.pool import Death
+
+ray = pytest.importorskip("ray", reason="ray is not installed")
+
+# Ray leaves sockets and files to the collector.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+QUICK = Settings(sampling=Sampling(frames=2), scoring=Scoring(offline=True))
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One cluster for this file, of two cores."""
+    from deepscan.cluster import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", HERE)  # its workers import this file
+        patch.setenv("RAY_worker_niceness", "0")  # by default they yield to whatever else there is
+        connect(None)
+        yield
+        ray.shutdown()
+
+
+def start() -> None:
+    """Nothing to prepare."""
+
+
+def work(task: tuple[str, int]) -> int:
+    kind, number = task
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "raise":
+        raise ZeroDivisionError
+    return 2 * number
+
+
+def deadly(scan: Callable[[Any], Any], task: Any) -> Any:
+    """Scanning; files called poison kill their process, as a file that overcomes torch would."""
+    if "poison" in task.path.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return scan(task)
+
+
+def poisonous(scan: Callable[[Any], Any], jobs: int, begin: Callable[[], None]) -> Any:
+    from deepscan.cluster import RayPool
+
+    return RayPool(partial(deadly, scan), jobs, begin, tries=2)
+
+
+def test_every_task_has_its_result_and_the_deadly_ones_are_named(cluster: None) -> None:
+    from deepscan.cluster import RayPool
+
+    tasks = deque([("", 1), ("kill", 0), ("", 2), ("raise", 0), ("", 3)])
+    pool = RayPool(work, 2, start, tries=2)
+    try:
+        results = dict(pool.run(lambda: tasks.popleft() if tasks else None))
+    finally:
+        pool.close()
+    assert {task: results[task] for task in results if task[0] == ""} == {
+        ("", 1): 2,
+        ("", 2): 4,
+        ("", 3): 6,
+    }
+    assert isinstance(results["kill", 0], Death)
+    assert isinstance(results["raise", 0], Death)
+
+
+def broken() -> None:
+    raise ImportError("no such detector here")
+
+
+def test_workers_that_cannot_start_are_told_of_and_not_tried_for_ever(cluster: None) -> None:
+    from deepscan.cluster import RayPool
+
+    pool = RayPool(work, 1, broken)
+    with pytest.raises(SettingsError, match="same deepscan installed on every machine"):
+        next(pool.run(lambda: ("", 1)))
+    pool.close()
+
+
+def logits(outcomes: dict[str, Outcome]) -> dict[str, list[float]]:
+    """Every frame's, of every input that has a report."""
+    return {
+        name: [
+            frame["logit"]
+            for track in json.loads((one.folder / "report.json").read_bytes())["tracks"]
+            for frame in track["frames"]
+        ]
+        for name, one in outcomes.items()
+        if one.folder is not None
+    }
+
+
+def test_a_batch_with_poison_and_a_lost_worker_has_every_row_and_the_same_scores(
+    cluster: None, tmp_path: Path
+) -> None:
+    inputs = kills.make_inputs(tmp_path / "in", 8)
+    (inputs / "poison.png").write_bytes((inputs / "000.png").read_bytes() + b"\0")
+
+    def assess(out: Path, **more: Any) -> dict[str, Outcome]:
+        with Batch(out, QUICK, jobs=2, threads=1, **more) as batch:
+            outcomes = {}
+            for one in batch.assess(list(found([inputs], True, out))):
+                outcomes[one.path.name] = one
+                if more and len(outcomes) == 3:  # in the middle of it a worker is lost
+                    busy = batch._pool._busy
+                    if busy:
+                        ray.kill(next(iter(busy.values()))[0])
+            return outcomes
+
+    here, there = assess(tmp_path / "here"), assess(tmp_path / "there", pool=poisonous)
+    assert len(here) == len(there) == 9
+    assert {n for n, one in there.items() if one.reason == "ProcessDied"} == {"poison.png"}
+    sound = {name: one for name, one in here.items() if name != "poison.png"}
+    kept = {name: one for name, one in there.items() if name != "poison.png"}
+    assert {n: o.verdict for n, o in kept.items()} == {n: o.verdict for n, o in sound.items()}
+    assert logits(kept) == logits(sound)
+
+
+def test_the_same_command_runs_on_a_cluster(
+    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pyarrow import parquet
+
+    inputs = kills.make_inputs(tmp_path / "in", 3)
+    options = ["--offline", "-q", "--json", "--frames", "2", "--out", str(tmp_path / "out")]
+    rows = ["--parquet", (tmp_path / "rows").as_uri()]
+    assert run(["detect", "-r", str(inputs), *options, *rows, "--engine", "ray"]) in (0, 4)
+    told = [json.loads(line)["input"]["path"] for line in capsys.readouterr().out.splitlines()]
+    table = parquet.read_table(tmp_path / "rows").to_pydict()
+    assert sorted(table["path"]) == sorted(told) == sorted(map(str, inputs.iterdir()))

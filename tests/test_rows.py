@@ -1,0 +1,52 @@
+"""A batch's rows as Parquet."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+import reports
+from deepscan import rows
+from deepscan.errors import OutputError, UnreadableInput
+from deepscan.outcomes import Outcome
+
+
+def outcomes() -> list[Outcome]:
+    report, _ = reports.made(path="a.mp4")
+    judged = Outcome.of(Path("a.mp4"), replace(report, folder=Path("out/a.mp4")))
+    odd = Path(os.fsdecode(b"b\xff.mp4"))
+    return [judged, Outcome.of(odd, UnreadableInput(f"{odd}: empty"))]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_one_row_an_input(tmp_path: Path, scheme: str) -> None:
+    if scheme:
+        pytest.importorskip("fsspec")
+    assert rows.write(outcomes(), f"{scheme}{tmp_path / 'rows'}") == ["part-00000.parquet"]
+    table = parquet.read_table(tmp_path / "rows").to_pylist()
+    assert [row["path"] for row in table] == ["a.mp4", r"b\udcff.mp4"]
+    assert table[0]["score"] == pytest.approx(outcomes()[0].score)
+    assert (table[1]["verdict"], table[1]["score"]) == ("error", None)
+    assert [p.name for p in (tmp_path / "rows").iterdir()] == ["part-00000.parquet"]
+
+
+def test_many_rows_are_several_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "PART", 2)
+    names = rows.write(outcomes() * 2 + outcomes()[:1], str(tmp_path))
+    assert names == [f"part-0000{i}.parquet" for i in range(3)]
+    assert parquet.read_table(tmp_path).num_rows == 5
+
+
+def test_no_rows_are_a_table_all_the_same(tmp_path: Path) -> None:
+    rows.write([], str(tmp_path))
+    assert parquet.read_table(tmp_path).num_rows == 0
+
+
+def test_an_address_that_nobody_knows_is_an_output_error() -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(OutputError, match="nowhere://x"):
+        rows.write(outcomes(), "nowhere://x")
