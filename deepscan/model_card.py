@@ -94,7 +94,6 @@ def main(arguments: list[str] | None = None) -> None:
         sets=tuple(judged),
         weights=(str(checkpoint),),
         scoring=scoring,
-        averaging=True,
     )
     told = benchmark(request, say)
     judge = predict.judge(str(checkpoint))
@@ -109,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     thinned = [replace(crops, rows=thin(crops.rows, DISTORTED_FRAMES)) for crops in judged]
     apart = replace(
-        request, out=asked.out / "distorted", sets=tuple(thinned), distortions=("all",), averaging=False
+        request, out=asked.out / "distorted", sets=tuple(thinned), distortions=("all",)
     )  # fmt: skip
     robust = benchmark(apart, say)
     told.tables.extend(table for table in robust.tables if table.name.startswith("robustness"))

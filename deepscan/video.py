@@ -8,6 +8,7 @@ B-frames, edit lists and start offsets come out right by construction.
 
 from __future__ import annotations
 
+import errno
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -285,6 +286,7 @@ class VideoSource:
         The decoder has one thread. With more, FFmpeg may give a frame out before it notes there that the
         frame was patched up from the one before: a picture of another instant would pass for sound.
         """
+        opened = False
         try:
             # "file:" keeps a name like `a:b.mp4` from being read as a protocol.
             with av.open(
@@ -296,6 +298,7 @@ class VideoSource:
                 },
                 metadata_errors="replace",
             ) as container:
+                opened = True
                 streams = [
                     s
                     for s in container.streams.video
@@ -322,9 +325,13 @@ class VideoSource:
                     stream.codec_context.options |= {"err_detect": "+aggressive"}
                 yield container, stream
         except av.error.FFmpegError as error:
-            short_of_memory(error)
+            if opened:
+                short_of_memory(error)
+            why = error.strerror
+            if error.errno == errno.ENOMEM:  # FFmpeg believes a header until it has no room for it
+                why = "its header claims more than memory holds"
             raise UnreadableInput(
-                f"{self._path}: not a readable video ({error.strerror}): {diagnose(self._path)}"
+                f"{self._path}: not a readable video ({why}): {diagnose(self._path)}"
             ) from error
 
 

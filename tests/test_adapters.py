@@ -119,7 +119,11 @@ def test_merged_and_reloaded_it_scores_the_same(
     with torch.no_grad():
         unmerged = detector(crops)
         header = Header(
-            "trained", detector.settings, {"sha256": sha256(base[1])}, {"data": "made up"}, "none"
+            "trained",
+            detector.settings,
+            {"name": "tiny", "sha256": sha256(base[1])},
+            {"data": "made up"},
+            "none",
         )
         checkpoint.save(tmp_path / "trained.safetensors", detector, header)
         adapters.merge(detector.tower)
@@ -139,7 +143,9 @@ def test_a_checkpoint_holds_all_that_trains_and_nothing_else_of_the_tower(
     assert trains <= held
     started = {n for n in held - trains if adapter == "effort" and n[-2:] in ("u0", "s0", "v0")}
     assert held - trains == started
-    header = Header("cut", detector.settings, {"sha256": sha256(base[1])}, {"data": "x"}, "none")
+    header = Header(
+        "cut", detector.settings, {"name": "tiny", "sha256": sha256(base[1])}, {"data": "x"}, "none"
+    )
     checkpoint.save(tmp_path / "whole.safetensors", detector, header)
     for name in sorted(trains)[:1]:  # what is missing is never taken from the base in silence
         tensors = load_file(tmp_path / "whole.safetensors")

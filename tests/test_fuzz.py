@@ -14,13 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import clips
 import fuzz
 from deepscan import provenance
 from deepscan.config import load_toml
-from deepscan.errors import DataError, DeepscanError, WeightsMismatch
+from deepscan.errors import DataError, DeepscanError, UnreadableInput, WeightsMismatch
 from deepscan.layouts import read_layout
 from deepscan.manifest import read_crops
 from deepscan.model.header import read_header
+from deepscan.video import VideoSource
 
 BOUNDED = settings(
     max_examples=int(os.environ.get("EXAMPLES", "40")),
@@ -125,6 +127,15 @@ def test_found_json_nested_beyond_all_reason(tmp_path: Path) -> None:
     path.write_bytes(safetensors(DEEP))
     with pytest.raises(WeightsMismatch, match="nested too deeply"):
         read_header(path)
+
+
+@pytest.mark.parametrize("box", ["stts", "stsc", "stco"])
+def test_found_an_atom_that_counts_more_entries_than_memory_holds(tmp_path: Path, box: str) -> None:
+    path = clips.write(tmp_path / "lie.mp4", 5)
+    start, _ = clips.boxes(path.read_bytes(), f"moov/trak/mdia/minf/stbl/{box}")
+    clips.patch(path, start + 4, struct.pack(">I", 0x7FFFFFFF))
+    with pytest.raises(UnreadableInput, match="its header claims more than memory holds"):
+        VideoSource(path)
 
 
 @pytest.mark.parametrize("labels", [7, 0.5, True, "toy_real", ["toy_real"]])

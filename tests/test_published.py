@@ -92,7 +92,7 @@ def made(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
         values = pool[start : start + prod(shape)].view(shape)
         if "norm" in name and name.endswith("weight"):
             tensors[name] = 1 + 0.2 * values
-        elif name.endswith(("class_embedding", "S_residual")):
+        elif name.endswith(("class_embedding", "S_residual", "linear.weight")):
             tensors[name] = 1 * values
         elif len(shape) > 1:  # of rows about as long as 1, but singular vectors are columns
             tensors[name] = values / (shape[0] if "U_residual" in name else prod(shape[1:])) ** 0.5
@@ -278,6 +278,35 @@ def test_a_converted_detector_runs_through_the_pipeline(
     assert run(["verify", f"{out}/sample.mp4", "--rerun"]) == 0
 
 
+# --- towers -----------------------------------------------------------------------------------------
+
+
+def test_a_tower_by_three_peoples_names_is_one(tiny_tower: str, tmp_path: Path) -> None:
+    """Ours, open_clip's file of the whole CLIP, transformers' file of it: the texts' half is left alone."""
+    theirs = made(gend_shapes(tiny()))
+    hf = {n.removeprefix("feature_extractor."): v for n, v in theirs.items() if "linear" not in n}
+    hf |= {
+        "text_model.final_layer_norm.bias": torch.zeros(3),
+        "vision_model.embeddings.position_ids": torch.arange(17)[None],
+    }
+    save_file(hf, tmp_path / "transformers.safetensors")
+    ours = checkpoint.read_base(tmp_path / "transformers.safetensors")
+    save_file(ours, tmp_path / "ours.safetensors")
+    whole = {f"visual.{name}": value for name, value in ours.items()}
+    whole |= {"transformer.resblocks.0.ln_1.bias": torch.zeros(3), "logit_scale": torch.zeros(1)}
+    save_file(whole, tmp_path / "open-clip.safetensors")
+    for name in ("ours", "open-clip"):
+        again = checkpoint.read_base(tmp_path / f"{name}.safetensors")
+        assert again.keys() == ours.keys()
+        assert all(torch.equal(again[key], ours[key]) for key in ours)
+    with torch.device("meta"):
+        expected = {k: v.shape for k, v in tower.Tower(tiny_tower).visual.state_dict().items()}
+    assert {key: value.shape for key, value in ours.items()} == expected
+    q = hf["vision_model.encoder.layers.1.self_attn.q_proj.weight"]
+    torch.testing.assert_close(ours["transformer.resblocks.1.attn.in_proj_weight"][:32], q)
+    torch.testing.assert_close(ours["proj"].T, hf["visual_projection.weight"])
+
+
 # --- what is refused --------------------------------------------------------------------------------
 
 
@@ -358,3 +387,19 @@ def test_damage_after_the_import_is_found(
     assert capsys.readouterr().out.splitlines()[-1].startswith("damaged")
     with pytest.raises(WeightsMismatch, match="detector gend-clip-l14"):
         weights.detector_file(GEND)
+
+
+def test_a_damaged_detector_is_made_anew_from_its_base_and_troubles_no_other(
+    zoo: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(GEND, tiny(), tmp_path / "model.safetensors")
+    known = weights.manifest()
+    source = replace(known.published[GEND].source, sha256=sha256(path), url="http://127.0.0.1:9/f")
+    entry = replace(known.published[GEND], source=source)
+    changed = replace(known, published={GEND: entry})
+    monkeypatch.setattr(weights, "manifest", lambda: changed)
+    weights.import_file(path)
+    entry.path.write_bytes(entry.path.read_bytes()[:-1])
+    assert weights.base_by_hash(known.bases["clip-vit-b16"].sha256).name == "clip-vit-b16"
+    assert run(["weights", "fetch", GEND, "--offline"]) == 0  # nothing need be fetched
+    assert weights.state(entry) == "ready"

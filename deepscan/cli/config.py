@@ -36,11 +36,17 @@ def config_show(json: Annotated[bool, Option("--json", help="JSON to stdout.")] 
         typer.echo(jsonlib.dumps(document, indent=2))
         return
     for one in told:
-        value = str(one.value).lower() if isinstance(one.value, bool) else str(one.value)
-        typer.echo(printable(f"{one.key:<21} {value:<12} {one.told_by}"))
+        typer.echo(printable(f"{one.key:<21} {_shown(one.value):<12} {one.told_by}"))
     nearest, own = project()[0], user_file()
     say(f"deepscan.toml: {nearest or 'none here or above'}")
     say(f"the user's file: {own}{'' if own.is_file() else ' (not there)'}")
+
+
+def _shown(value: object) -> str:
+    """A value as its file would say it."""
+    if value is None:
+        return "-"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @app.command("init", cls=Command)

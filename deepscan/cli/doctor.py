@@ -26,7 +26,9 @@ def doctor(
     from deepscan.doctor import State, examine
 
     checks = []
-    for check in examine(lambda name: None if quiet else say(f"looking at {name} ...")):
+    # Of all the checks the self-test alone takes its time.
+    tell = lambda name: say("scoring a clip ...") if name == "self-test" and not quiet else None
+    for check in examine(tell):
         checks.append(check)
         if not json and not (quiet and check.state is State.OK):
             typer.echo(printable(f"{check.state:<8} {check.name}: {check.found}"))

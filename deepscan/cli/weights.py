@@ -84,7 +84,7 @@ def weights_fetch(
             progress = bars.callback(f"fetching {entry.name}", "bytes")
             if isinstance(entry, weights.BaseEntry):
                 path = weights.base_file(entry, offline, progress)
-            elif isinstance(entry, weights.PublishedEntry) and not entry.path.is_file():
+            elif isinstance(entry, weights.PublishedEntry) and weights.state(entry) != "ready":
                 path = weights.fetch(entry, offline, progress)
             else:
                 path = weights.detector_file(entry.name)

@@ -91,9 +91,8 @@ def base_by_hash(digest: str) -> BaseEntry:
 def _bases_of_published() -> Iterator[BaseEntry]:
     """What the imported detectors stand on: their own file's tower, by the hash that their headers state."""
     for entry in manifest().published.values():
-        if entry.path.is_file():
-            digest = read_header(entry.path).base["sha256"]
-            path, size = entry.base_path, entry.source.bytes
+        if (header := _header(entry.path)) is not None:
+            digest, path, size = header.base["sha256"], entry.base_path, entry.source.bytes
             yield BaseEntry(
                 entry.name, entry.tower, entry.page, entry.licence, entry.form, path.name, digest, size,
                 source=entry.source,
@@ -136,13 +135,15 @@ def fetch(
         if source is None or not source.address:
             why = "offline" if wheel else "its publisher offers it by hand only"
             raise WeightsMissing(f"not in {cache_folder()}, and {why}")
+        target = entry.path if isinstance(entry, BaseEntry) else entry.base_path
+        if target.is_file() and sha256(target) == source.sha256:  # the checkpoint alone is damaged
+            return import_file(target)
         if source.hub:
             there = fetching.in_hub_cache(source.hub, source.file, source.sha256)
             if there is not None:
                 return import_file(there)
         if offline:
             raise WeightsMissing(f"not in {cache_folder()}, and offline")
-        target = entry.path if isinstance(entry, BaseEntry) else entry.base_path
         fetching.download(source.address, target, source.sha256, source.bytes, progress)
     except WeightsMissing as error:
         raise WeightsMissing(f"{entry.name}: {error}; {_advice(entry)}") from error
@@ -182,9 +183,9 @@ def import_file(path: Path) -> Path:
                     f" {one.source.sha256}: other weights, or damaged ones"
                 )
             return _convert(one, path, digest)
-    if (name := _name_of_checkpoint(path)) is not None:
+    if (header := _header(path)) is not None:
         raise WeightsMismatch(
-            f"{path}: a checkpoint ({name}), which needs no import; use it with --weights FILE"
+            f"{path}: a checkpoint ({header.name}), which needs no import; use it with --weights FILE"
         )
     names = [e.file if e.source is None else e.source.file for e in known.bases.values()]
     names += [e.wheel["requirement"] for e in known.bases.values() if e.wheel]
@@ -195,10 +196,11 @@ def import_file(path: Path) -> Path:
     )
 
 
-def _name_of_checkpoint(path: Path) -> str | None:
+def _header(path: Path) -> Header | None:
+    """What a checkpoint says of itself; nothing, where there is none or it is damaged."""
     try:
-        return read_header(path).name
-    except WeightsMismatch:
+        return read_header(path)
+    except (WeightsMismatch, WeightsMissing):
         return None
 
 
@@ -245,12 +247,9 @@ def _convert(entry: PublishedEntry, path: Path, digest: str) -> Path:
 
 
 def _recorded(entry: PublishedEntry) -> str:
-    """The SHA-256 a converted checkpoint was written with."""
-    return (
-        entry.digest_path.read_text("utf-8").split()[0]
-        if entry.digest_path.is_file()
-        else "unknown"
-    )
+    """The SHA-256 a converted checkpoint was written with; empty before it is."""
+    told = entry.digest_path.read_text("utf-8").split() if entry.digest_path.is_file() else []
+    return told[0] if told else ""
 
 
 def _graph(path: Path, digest: str, entry: BaseEntry) -> bytes | None:
@@ -298,42 +297,44 @@ def _verify(path: Path, expected: str, what: str, remedy: str) -> None:
 def describe() -> list[dict[str, Any]]:
     """Every known weight file with its state here: "ready", "absent" or "damaged"."""
     known = manifest()
-    rows = [
-        *(_row(base, "base", base.path, base.sha256, base.bytes) for base in known.bases.values()),
-        *(_row(d, "detector", d.path, d.sha256, d.bytes) for d in known.detectors.values()),
-    ]
-    for published in known.published.values():
-        here = published.path.is_file()
-        digest = _recorded(published) if here else ""
-        row = _row(published, "detector", published.path, digest, published.source.bytes)
-        if row["state"] == "ready" and _base_state(published) != "ready":
-            row["state"] = "damaged"
-        rows.append(row)
-    return rows
+    entries: tuple[Entry, ...] = (
+        *known.bases.values(),
+        *known.detectors.values(),
+        *known.published.values(),
+    )
+    return [_row(entry) for entry in entries]
 
 
-def _row(entry: Entry, kind: str, path: Path, digest: str, size: int | None) -> dict[str, Any]:
+def state(entry: Entry) -> str:
+    """One of ready, absent and damaged; a published detector is not ready without its base."""
+    if not entry.path.is_file():
+        return "absent"
+    if sha256(entry.path) != _digest(entry):
+        return "damaged"
+    if isinstance(entry, PublishedEntry):
+        base = read_header(entry.path).base["sha256"]
+        whole = entry.base_path.is_file() and sha256(entry.base_path) == base
+        return "ready" if whole else "damaged"
+    return "ready"
+
+
+def _digest(entry: Entry) -> str:
+    return _recorded(entry) if isinstance(entry, PublishedEntry) else entry.sha256
+
+
+def _row(entry: Entry) -> dict[str, Any]:
     source = None if isinstance(entry, DetectorEntry) else entry.source
+    published = entry.source if isinstance(entry, PublishedEntry) else entry
     return {
         "name": entry.name,
-        "kind": kind,
-        "state": _state(path, digest),
-        "bytes": size,
+        "kind": "base" if isinstance(entry, BaseEntry) else "detector",
+        "state": state(entry),
+        "bytes": published.bytes,
         "licence": entry.licence,
         "trained_on": entry.trained_on,
         "auc": "" if isinstance(entry, BaseEntry) else entry.auc,
         "open_clip": entry.open_clip if isinstance(entry, BaseEntry) else "",
         "from": source.address if source is not None else "",
-        "sha256": digest,
-        "path": str(path),
+        "sha256": _digest(entry),
+        "path": str(entry.path),
     }
-
-
-def _state(path: Path, digest: str) -> str:
-    if not path.is_file():
-        return "absent"
-    return "ready" if sha256(path) == digest else "damaged"
-
-
-def _base_state(entry: PublishedEntry) -> str:
-    return _state(entry.base_path, read_header(entry.path).base["sha256"])
