@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import kills
+from conftest import hear_ctrl_c
 from deepscan import Sampling, Scoring, Settings, batch
 from deepscan.batch import Batch, Input, found, itself, listed
 from deepscan.cli import run
@@ -271,10 +272,13 @@ def test_a_signal_stops_it_and_keeps_what_is_finished(tmp_path: Path, name: str)
     quick, slow = picture(tmp_path / "a.bmp"), tmp_path / "b.bmp"
     picture(slow, 5, 7000)  # 147 MB
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "deepscan", "detect", str(quick), *([str(slow)] * 1)]
+    command = [sys.executable, "-m", "deepscan", "detect", str(quick), str(slow)]
     options = ["--json", *OPTIONS, "--min-face", "12", "--out", str(out)]
     with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_ctrl_c,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import hear_ctrl_c
 from deepscan.cli import run
 from deepscan.watch import Arrivals
 
@@ -155,6 +156,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_half_written(sample: Path, tmp_path
         ],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
     try:
         ends = time.monotonic() + 60
