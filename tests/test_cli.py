@@ -389,7 +389,7 @@ def test_patterns_are_put_out_where_the_shell_does_not(tmp_path: Path) -> None:
     [
         (["detct"], "Did you mean 'detect'? See deepscan --help."),
         (["detect", "x", "--fraems", "3"], "--frames"),
-        (["detect"], "no input; name videos or pictures"),
+        (["detect"], "See deepscan detect --help."),
         (["calibrate"], "See deepscan calibrate --help."),
         (["weights", "fetsh"], "See deepscan weights --help."),
     ],
