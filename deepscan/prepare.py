@@ -10,15 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import tempfile
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from multiprocessing import connection, get_context, parent_process
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,7 +32,7 @@ from deepscan.layouts import ARCHIVE, Layout, VideoRow, read_layout
 from deepscan.ledger import Entry, Ledger
 from deepscan.listings import SPLITS
 from deepscan.manifest import beside
-from deepscan.pool import cores
+from deepscan.pool import Death, Pool, cores
 
 LEVELS = ("raw", "c23", "c40")
 
@@ -312,47 +308,35 @@ def _here(job: _Job, tasks: Sequence[Task], _: int) -> Iterator[list[Entry]]:
 
 
 def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Entry]]:
-    """Tasks over `jobs` processes, in the order they finish.
-
-    Where a process dies (a decoder's fault, or memory), the videos under way are cut again one at a time:
-    the one that kills its process once more has failed.
-    """
-    waiting = deque(tasks)
-    while waiting:
-        running: dict[Future[list[Entry]], Task] = {}
-        pool = ProcessPoolExecutor(min(jobs, len(waiting)), get_context("spawn"), _start)
-        try:
-            while waiting or running:
-                while waiting and len(running) < (2 * jobs if jobs > 1 else 1):
-                    running[pool.submit(_cut, job, waiting[0])] = waiting[0]
-                    waiting.popleft()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    entries = future.result()
-                    del running[future]
-                    yield entries
-        except BrokenProcessPool:
-            under_way = list(running.values())
-            if len(under_way) == 1:
-                reason = f"{under_way[0][0].path}: reading it killed the process; is memory short?"
-                yield [Entry(str(row.relative), 0, "failed", reason=reason) for row in under_way[0]]
-            elif under_way:
-                yield from _pooled(job, under_way, 1)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """Tasks over `jobs` processes, in the order they finish; one that two processes died of has failed."""
+    left = deque(tasks)
+    pool: Pool[Task, list[Entry] | OutputError] = Pool(
+        partial(_tried, _cut, job),
+        min(jobs, len(tasks)),
+        partial(torch.set_num_threads, 1),
+        tries=2,
+    )
+    try:
+        for task, result in pool.run(lambda: left.popleft() if left else None):
+            if isinstance(result, OutputError):
+                raise result
+            if isinstance(result, Death):
+                reason = f"{task[0].path}: reading it killed the process; is memory short?"
+                yield [Entry(str(row.relative), 0, "failed", reason=reason) for row in task]
+            else:
+                yield result
+    finally:
+        pool.close()
 
 
-def _start() -> None:
-    """Make a worker: one thread, deaf to Ctrl-C, which its parent hears, and gone when that is."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
+def _tried(
+    cut: Callable[[_Job, Task], list[Entry]], job: _Job, task: Task
+) -> list[Entry] | OutputError:
+    """`_cut` in a process of its own: what it cannot write is told to its parent."""
+    try:
+        return cut(job, task)
+    except OutputError as error:
+        return error
 
 
 # --- results ---------------------------------------------------------------------------------------
