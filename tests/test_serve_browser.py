@@ -180,7 +180,7 @@ def test_all_of_it_works_by_keyboard(visit: Visit, tmp_path: Path) -> None:
     outline = "getComputedStyle(document.getElementById('drop')).outlineStyle"
     assert view.evaluate(outline) == "solid"  # focus is seen on the field that it stands in
     with view.expect_file_chooser() as chooser:
-        view.keyboard.press("Enter")
+        view.keyboard.press("Space")
     chooser.value.set_files(tmp_path / "letter.pdf")
     button = card(view, "letter.pdf").get_by_role("button", name="Dismiss: letter.pdf")
     button.focus()
