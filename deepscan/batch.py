@@ -140,8 +140,8 @@ class Batch:
         out: the folder. It is locked against other runs.
         settings: as for `scan`.
         jobs: processes that scan; each loads the networks.
-        pool: what makes them, of a function, their number and what each starts with: `Pool`, or for a cluster
-            `RayPool`.
+        pool: what makes them, of a function, their number and what each starts with: `Pool`, unless it is
+            told to be `RayPool`, for a cluster.
         threads: of each; by default this machine's cores are shared out.
         resume: go on with what an earlier run left. Finished inputs are not looked at again unless their
             file has changed; failed ones and those that were under way are.
@@ -159,7 +159,7 @@ class Batch:
         settings: Settings | None = None,
         *,
         jobs: int = 1,
-        pool: Callable[..., Any] = Pool,
+        pool: Callable[..., Any] | None = None,
         threads: int | None = None,
         resume: bool = False,
         force: bool = False,
@@ -170,7 +170,12 @@ class Batch:
         self._work = _work(settings)
         self._ledger = Outcomes(out)
         start = partial(_start, threads or max(1, cores() // jobs))
-        self._pool = pool(partial(_scan, settings, request), jobs, start)
+        self._pool = (pool or Pool)(
+            partial(_scan, settings, request),
+            jobs,
+            start,
+            lost=lambda task: clear_parts(task.entry.folder),
+        )
         self._running: dict[Path, _Task] = {}
         self._digests: dict[Path, str] = {}  # of inputs under way, where one was needed
 
@@ -224,7 +229,6 @@ class Batch:
             del self._running[task.path]
             self._digests.pop(task.path, None)
             if isinstance(result, Death):
-                clear_parts(task.entry.folder)
                 result = Outcome.of(task.path, _quarantined(task.path, result))
             if isinstance(result, DeepscanError):
                 raise result

@@ -67,7 +67,7 @@ class RayPool(Generic[Task, Result]):
     """`pool.Pool`, with actors for processes.
 
     Args:
-        work, jobs, start, tries: as for `Pool`.
+        work, jobs, start, tries, lost: as for `Pool`.
         cpus: cores that each actor claims.
         gpus: GPUs that each claims; 0.25 puts four on one.
     """
@@ -78,6 +78,7 @@ class RayPool(Generic[Task, Result]):
         jobs: int,
         start: Callable[[], None],
         tries: int = 3,
+        lost: Callable[[Task], None] = lambda task: None,
         *,
         cpus: float = 1,
         gpus: float = 0,
@@ -86,7 +87,7 @@ class RayPool(Generic[Task, Result]):
 
         actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker)
         self._make = partial(actor.remote, work, start)
-        self._jobs, self._tries = jobs, tries
+        self._jobs, self._tries, self._lost = jobs, tries, lost
         self._coming: dict[Any, Any] = {}  # actors by what tells that they are ready
         self._idle: list[Any] = []
         # Actor, task and tries by what tells the result.
@@ -135,6 +136,7 @@ class RayPool(Generic[Task, Result]):
                 yield done, result
                 continue
             ray.kill(actor)
+            self._lost(done)
             if count < self._tries:
                 again.append((done, count))
             else:

@@ -71,6 +71,7 @@ class Pool(Generic[Task, Result]):
         jobs: how many processes.
         start: called once in each.
         tries: processes that a task may cost.
+        lost: called with a task that has cost one, before it is tried again: to clear up after it.
     """
 
     def __init__(
@@ -79,8 +80,10 @@ class Pool(Generic[Task, Result]):
         jobs: int,
         start: Callable[[], None],
         tries: int = 3,
+        lost: Callable[[Task], None] = lambda task: None,
     ) -> None:
         self._work, self._jobs, self._start, self._tries = work, jobs, start, tries
+        self._lost = lost
         self._idle: list[_Worker] = []
         self._busy: dict[Any, _Worker] = {}
 
@@ -110,6 +113,7 @@ class Pool(Generic[Task, Result]):
                 worker.process.join()
                 code = worker.process.exitcode or 0
                 worker.end()
+                self._lost(task)
                 if worker.tried < self._tries:
                     again.append((task, worker.tried))
                     continue

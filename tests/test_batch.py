@@ -50,7 +50,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Scanning in this process, without the seconds that another one takes to load torch."""
 
     class Here:
-        def __init__(self, work: object, *_: object) -> None:
+        def __init__(self, work: object, *_: object, **__: object) -> None:
             self._work = work
 
         def run(self, take: object) -> Iterator[object]:

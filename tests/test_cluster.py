@@ -63,10 +63,10 @@ def deadly(scan: Callable[[Any], Any], task: Any) -> Any:
     return scan(task)
 
 
-def poisonous(scan: Callable[[Any], Any], jobs: int, begin: Callable[[], None]) -> Any:
+def poisonous(scan: Callable[[Any], Any], jobs: int, begin: Callable[[], None], **more: Any) -> Any:
     from deepscan.cluster import RayPool
 
-    return RayPool(partial(deadly, scan), jobs, begin, tries=2)
+    return RayPool(partial(deadly, scan), jobs, begin, tries=2, **more)
 
 
 def test_every_task_has_its_result_and_the_deadly_ones_are_named(cluster: None) -> None:

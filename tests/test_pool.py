@@ -54,6 +54,15 @@ def test_every_task_has_its_result_and_the_deadly_ones_are_named(tmp_path: Path)
     }
 
 
+def test_what_a_dead_process_left_can_be_cleared_up(tmp_path: Path) -> None:
+    lost: list[tuple[str, int]] = []
+    left = deque([("kill", 0), ("", 1)])
+    pool = Pool(work, 1, start, tries=2, lost=lost.append)
+    assert dict(pool.run(lambda: left.popleft() if left else None))["", 1] == 2
+    pool.close()
+    assert lost == [("kill", 0)] * 2
+
+
 def test_processes_are_kept_and_nothing_queues_up() -> None:
     pool, taken = Pool(work, 1, start), deque(("", i) for i in range(3))
     try:
