@@ -136,7 +136,7 @@ def test_precision_and_batch_change_no_verdict(sample: Path) -> None:
 
 def test_the_report_says_how_it_was_asked_for(sample: Path, tmp_path: Path) -> None:
     case = Case("K-7", notes="<b>as typed</b>")
-    request = Request(("deepscan", "detect"), QUICK.origins({"sampling.frames"}), case)
+    request = Request(("deepscan", "detect"), QUICK.origins() | {"sampling.frames": "flag"}, case)
     run = report_json.to_dict(scan(sample, QUICK, out=tmp_path / "out", request=request))["run"]
     assert run["argv"] == ["deepscan", "detect"]
     assert run["case"] == {
