@@ -154,12 +154,13 @@ def about_scores(
                 f" {thresholds.low:+.2f}."
             )
     if (spread := scores.interval) is not None:
-        for threshold in (thresholds.low, high):
-            if spread.low < threshold <= spread.high:
-                yield (
-                    f"Other instants of the video could have moved its score across the threshold of"
-                    f" {threshold:+.2f} (95 % interval {spread.low:+.2f} to {spread.high:+.2f})."
-                )
+        crossed = [t for t in (thresholds.low, high) if spread.low < t <= spread.high]
+        if crossed:
+            yield (
+                f"Other instants of the video could have moved its score across the threshold"
+                f"{'s' * (len(crossed) - 1)} of {' and '.join(f'{t:+.2f}' for t in crossed)} (95 % interval"
+                f" {spread.low:+.2f} to {spread.high:+.2f})."
+            )
 
 
 def _side(score: float, thresholds: Thresholds) -> str:

@@ -33,7 +33,7 @@ class Clip:
 
     width: int = 640
     height: int = 480
-    seconds: float = 6.0
+    seconds: float = 8.0
     fake_from: float = 2.0
     fake_to: float = 4.0
 
@@ -42,7 +42,9 @@ def write(path: Path, clip: Clip | None = None) -> None:
     """Encode the sample clip as H.264 in MP4."""
     clip = clip or Clip()
     with part_file(path) as part, av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"crf": "18", "preset": "fast"})
+        # One thread: how many there are decides what x264 writes, and the sample is to be one clip.
+        options = {"crf": "18", "preset": "fast", "threads": "1"}
+        stream = container.add_stream("libx264", rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, "yuv420p"
         stream.time_base = Fraction(1, RATE)
         for pixels in frames(clip):

@@ -42,7 +42,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's clip: one face, manipulated from 2 s to 4 s of 6."""
+    """The demo's clip: one face, manipulated from 2 s to 4 s of 8."""
     path = tmp_path_factory.mktemp("sample") / "sample.mp4"
     demo.write(path)
     return path

@@ -32,7 +32,7 @@ def main() -> None:
         files = [path for path in (folder / "first").rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         sys.stdout.write(
-            f"sample clip (6 s, one face, 32 instants), networks loaded: {wall / SCANS:.2f} s,"
+            f"sample clip (8 s, one face, 32 instants), networks loaded: {wall / SCANS:.2f} s,"
             f" {used / SCANS:.2f} core-seconds; results {size / 1024:.0f} KiB in {len(files)} files\n"
         )
         out = folder / "batch"
