@@ -41,7 +41,7 @@ def test_the_face_is_followed_through_the_clip(scanned: deepscan.Report) -> None
     assert scanned.evidence.decoding.decoded == 8
     assert scanned.score == track.score == scanned.evidence.scores.largest_face  # type: ignore[union-attr]
     times = [float(frame.time) for frame in track.frames]
-    assert (times[0], times[-1]) == (0, pytest.approx(6 - 1 / demo.RATE))
+    assert (times[0], times[-1]) == (0, pytest.approx(demo.Clip().seconds - 1 / demo.RATE))
 
 
 def test_the_input_is_left_as_it_was_and_named_by_its_hash(
@@ -93,7 +93,7 @@ def test_the_overlay_film_plays_as_long_as_the_clip(scanned: deepscan.Report) ->
         assert (stream.width % 2, stream.height % 2) == (0, 0)
     assert times[0] == 0
     assert times == sorted(times)
-    assert times[-1] == pytest.approx(6, abs=0.1)
+    assert times[-1] == pytest.approx(demo.Clip().seconds, abs=0.1)
 
 
 def test_the_raw_attention_is_kept(scanned: deepscan.Report) -> None:
