@@ -123,10 +123,9 @@ def test_other_weights_are_found(case: Path, results: Path) -> None:
 def test_a_base_that_is_not_here_leaves_the_check_open(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (entry,) = weights.manifest().bases.values()
-    known = replace(
-        weights.manifest(), bases={entry.name: replace(entry, file=f"{entry.name}.elsewhere")}
-    )
+    known = weights.manifest()
+    entry = known.bases[known.detectors[known.default].base]
+    known = replace(known, bases={entry.name: replace(entry, file=f"{entry.name}.elsewhere")})
     monkeypatch.setattr(weights, "manifest", lambda: known)
     (finding,) = (f for f in verify(results).findings if f.what == "base")
     assert finding.state is State.NOT_CHECKED
