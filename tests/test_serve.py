@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -63,6 +64,8 @@ class Stand:
         self.cases.append(case)
         if clip.name.startswith("bad"):
             raise UnreadableInput(f"{clip.name}: cut short")
+        if clip.name.startswith("gone"):
+            shutil.rmtree(out.parent)
         out.mkdir()
         report, kept = reports.made(1, 4, path=clip.name)
         page.write(report_json.to_dict(report), out, kept)
@@ -210,6 +213,13 @@ def test_removing_deletes_at_once_whatever_the_state(
     wait_for(lambda: not list(tmp_path.glob("desk-*/*/*")))
     done = ask.ended(ask.send("next.mp4")["id"])  # the line goes on
     assert done["state"] == "finished"
+
+
+def test_a_folder_that_goes_while_results_are_written_costs_that_clip_alone(ask: Ask) -> None:
+    lost = ask.ended(ask.send("gone.mp4")["id"])
+    assert lost["state"] == "failed"
+    assert lost["sentence"] == "its results could not be written: No such file or directory"
+    assert ask.ended(ask.send("next.mp4")["id"])["state"] == "finished"
 
 
 # --- refusals --------------------------------------------------------------------------------------

@@ -217,6 +217,9 @@ class Desk:
             ended = {"state": State.FAILED, "words": words, "ended": time.time()}
         except DeepscanError as error:  # weights, which no other clip will change
             ended = {"state": State.FAILED, "words": str(error), "ended": time.time()}
+        except OSError as error:  # the disk, or the clip was removed while its results were written
+            words = f"its results could not be written: {error.strerror}"
+            ended = {"state": State.FAILED, "words": words, "ended": time.time()}
         else:
             ended = {"state": State.FINISHED, "finding": finding, "ended": time.time()}
         shutil.rmtree(clip.parent, ignore_errors=True)
