@@ -125,7 +125,7 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
     clip, _, preprocess = open_clip.create_model_and_transforms(
         header.settings.tower, load_weights=False, output_dict=False
     )
-    clip.visual.load_state_dict(checkpoint.read_base(base))
+    clip.visual.load_state_dict(detector.tower.visual.state_dict())  # the adapter is merged in
     clip.visual.output_tokens = True
     clip.eval()
     lap("loading")

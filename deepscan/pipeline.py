@@ -4,14 +4,15 @@
 
 Frames flow through in small chunks and are dropped once judged and drawn, so memory is bounded by
 the chunk, not by the video. Decoding runs ahead in a process of its own (see `isolation`), at first
-while the models load and then while they run.
+while the networks load, the detector beside the search for the first faces, and then while they run.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,10 +58,9 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Models:
-    """The networks, ready to run, and what a report says of them."""
+class Scorer:
+    """The detector, ready to run, and what a report says of it."""
 
-    finder: FaceFinder
     detector: Detector
     header: Header
     sha256: str
@@ -102,14 +102,13 @@ def scan(
     with (
         part_folder(out, force) if out is not None else nullcontext() as folder,
         decoder(Path(path), settings.sampling, settings.limits) as decoding,
+        _loading(settings.scoring, clock) as scorer,
     ):
-        with clock("loading"):
-            import torch  # noqa: F401 (seconds of importing, in which the decoder opens the file)
         with clock("opening"):
             opened = decoding.opened()
         source, indices = opened.source, opened.indices
         with clock("loading"):
-            models = load_models(settings.faces, settings.scoring)
+            finder = load_finder(settings.faces, settings.scoring.device)
             specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
             pictures = overlays = None
             if folder is not None:
@@ -124,7 +123,9 @@ def scan(
             watchers = [w for w in (overlays, pictures, specimens) if w is not None]
             frames = decoding.frames()
             size = source.width * source.height
-            coverage, scored = _look(frames, indices, size, models, settings, watchers, clock, tell)
+            coverage, scored = _look(
+                frames, indices, size, finder, scorer, settings, watchers, clock, tell
+            )
             with clock("drawing"):
                 if overlays is not None:
                     overlays.close()
@@ -133,19 +134,20 @@ def scan(
             if overlays is not None:
                 overlays.abandon()
         signed = decoding.credentials(clock)
+        loaded = scorer()
         evidence = judge(
             source,
             coverage,
             scored,
-            thresholds_of(models.header.calibration),
+            thresholds_of(loaded.header.calibration),
             declared_duration=opened.declared_duration,
         )
         faithfulness = None
         if specimens is not None:
             with clock("explaining"):
-                faithfulness = specimens.measure(_logits(models.detector, settings.scoring.batch))
+                faithfulness = specimens.measure(_logits(loaded.detector, settings.scoring.batch))
         report = replace(
-            _report(source, signed, evidence, models, settings, request, started, clock),
+            _report(source, signed, evidence, loaded, settings, request, started, clock),
             faithfulness=faithfulness,
         )
         if folder is not None and pictures is not None:
@@ -171,23 +173,54 @@ def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | Non
     weights.base_file(weights.base_by_hash(needed), scoring.offline, progress)
 
 
+def load_models(faces: Faces, scoring: Scoring) -> None:
+    """Load what these settings ask for now, so that the next scan with the same ones need not.
+
+    Raises:
+        WeightsError, SettingsError: as `load_finder` and `load_scorer`.
+    """
+    load_finder(faces, scoring.device)
+    load_scorer(scoring)
+
+
 @functools.lru_cache(maxsize=1)
-def load_models(faces: Faces, scoring: Scoring) -> Models:
-    """The networks these settings ask for, kept for the next scan with the same ones.
+def load_finder(faces: Faces, device: str) -> FaceFinder:
+    """MTCNN as these settings ask for it, kept for the next scan with the same ones.
+
+    Raises:
+        WeightsError: facenet-pytorch's weights are missing or not what they should be.
+        SettingsError: the device is not there.
+    """
+    from deepscan.faces import FaceFinder
+
+    return FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, _device(device))
+
+
+@functools.lru_cache(maxsize=1)
+def load_scorer(scoring: Scoring) -> Scorer:
+    """The detector that these settings ask for, kept for the next scan with the same ones.
 
     Raises:
         WeightsError: see `model.checkpoint.load`.
         SettingsError: the device is not there.
     """
-    # torch and what it brings take seconds to import; decoding goes on meanwhile.
     import torch
 
-    from deepscan.faces import FaceFinder
-
     detector, header, device, precision = load_detector(scoring)
-    finder = FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, device)
     digest = sha256(weights_file(scoring.weights))
-    return Models(finder, detector, header, digest, device, precision, torch.get_num_threads())
+    return Scorer(detector, header, digest, device, precision, torch.get_num_threads())
+
+
+@contextmanager
+def _loading(scoring: Scoring, clock: Clock) -> Iterator[Callable[[], Scorer]]:
+    """Load the detector, and torch before it, beside what the block does; the function given waits for it."""
+
+    def load() -> Scorer:
+        with clock("loading"):
+            return load_scorer(scoring)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
+        yield pool.submit(load).result
 
 
 def weights_file(name: str) -> Path:
@@ -221,7 +254,8 @@ def _look(
     decoded: Iterator[Any],
     instants: Sequence[int],
     size: int,
-    models: Models,
+    finder: FaceFinder,
+    scorer: Callable[[], Scorer],
     settings: Settings,
     watchers: Sequence[Any],
     clock: Clock,
@@ -229,8 +263,8 @@ def _look(
 ) -> tuple[Coverage, list[FrameEvidence]]:
     """Judge every face of the sampled frames, whose display-order indices are `instants`.
 
-    A frame has `size` pixels. `watchers` have a method add(frame, crops, output) and are shown every frame
-    with what was found.
+    A frame has `size` pixels. The detector may still be loading while faces are looked for. `watchers` have a
+    method add(frame, crops, output) and are shown every frame with what was found.
     """
     follower, scenes = Follower(), timeline.Scenes()
     scored: list[FrameEvidence] = []
@@ -249,7 +283,7 @@ def _look(
             scenes.add(frame)
         crops: list[list[Crop]] = []
         with clock("faces"):
-            for frame, found in zip(frames, models.finder.find(frames), strict=True):
+            for frame, found in zip(frames, finder.find(frames), strict=True):
                 cut = [align(frame, face, track=0) for face in found.faces]
                 ids = follower.follow(found.faces, [look_of(crop.pixels) for crop in cut])
                 crops.append([replace(c, track=i) for c, i in zip(cut, ids, strict=True)])
@@ -257,8 +291,9 @@ def _look(
                 too_small += found.too_small
                 too_many += found.too_many
         tell("faces", seen, sampled)
+        detector = scorer().detector
         with clock("scoring"):
-            outputs = _score(models.detector, crops, settings.scoring.batch)
+            outputs = _score(detector, crops, settings.scoring.batch)
         tell("scoring", seen, sampled)
         for own, output in zip(crops, outputs, strict=True):
             scored += [
@@ -334,13 +369,13 @@ def _report(
     source: Source,
     signed: Credentials,
     evidence: Evidence,
-    models: Models,
+    scorer: Scorer,
     settings: Settings,
     request: Request | None,
     started: datetime,
     clock: Clock,
 ) -> Report:
-    header = models.header
+    header = scorer.header
     with clock("hashing again"):
         after = sha256(source.path)
     if after != source.sha256:
@@ -352,16 +387,16 @@ def _report(
         versions=provenance.versions(),
         detector={
             "name": header.name,
-            "sha256": models.sha256,
+            "sha256": scorer.sha256,
             "base": header.base["name"],
             "base_sha256": header.base["sha256"],
             "tower": header.settings.tower,
             "training": header.training,
             "licence": header.licence,
         },
-        device=models.device,
-        precision=models.precision,
-        threads=models.threads,
+        device=scorer.device,
+        precision=scorer.precision,
+        threads=scorer.threads,
         settings=settings.to_dict(),
         started=started.isoformat(timespec="milliseconds"),
         finished=datetime.now(UTC).isoformat(timespec="milliseconds"),

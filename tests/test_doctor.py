@@ -15,7 +15,7 @@ from deepscan import doctor
 from deepscan.cli import run
 from deepscan.files import sha256
 from deepscan.model import weights
-from deepscan.pipeline import load_models
+from deepscan.pipeline import load_scorer
 
 
 def test_values_are_of_the_shipped_detector_and_clip() -> None:
@@ -48,7 +48,7 @@ def by_name(*names: str) -> dict[str, doctor.Check]:
 def test_without_weights_it_says_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load_models.cache_clear()  # other tests' models
+    load_scorer.cache_clear()  # other tests' models
     monkeypatch.setenv("DEEPSCAN_CACHE", str(tmp_path))
     assert run(["doctor", "--quiet"]) == 1
     captured = capsys.readouterr()
