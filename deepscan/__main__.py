@@ -11,7 +11,12 @@ def main() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    sys.exit(run())
+    code = run()
+    if "torch" in sys.modules:
+        from deepscan.flow import leave
+
+        leave(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,19 @@ def test_help_answers_at_once() -> None:
     assert min(took) < 0.3
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "deepscan", "--version"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[0] == (
+        "error: standard output cannot be written: No space left on device; free some and try again"
+    )
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = "import sys; from deepscan.cli import run; run(['--help']); print(*sys.modules)"
     loaded = subprocess.run(

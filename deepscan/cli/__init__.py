@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr. Heavy imports stay inside the c
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except typer.Abort:
         code = Exit.INTERRUPTED
+    except OSError as error:  # files' own are told by their names; what is left is a full disk behind stdout
+        if error.errno != errno.ENOSPC or error.filename:
+            raise
+        say(f"error: standard output cannot be written: {error.strerror}; free some and try again")
+        return Exit.NOTHING_USABLE
     if code == Exit.INTERRUPTED:
         say("interrupted; finished results are kept")
     return code
