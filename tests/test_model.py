@@ -170,6 +170,30 @@ def test_the_papers_parameter_count() -> None:
     assert sum(p.numel() for p in module.parameters()) == 4_198_400 + 4 * 1024
 
 
+def test_a_batch_too_large_for_the_device_is_scored_in_halves(
+    tiny_tower: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(DetectorSettings(tower=tiny_tower, heads=2)).eval()
+    crops = rng.integers(0, 256, (7, 32, 32, 3), np.uint8)
+    whole = detector.score(crops)
+    forward, sizes, most = Detector.forward, list[int](), 2
+
+    def scarce(self: Detector, crops: torch.Tensor) -> Any:
+        sizes.append(len(crops))
+        if len(crops) > most:
+            raise torch.OutOfMemoryError("no memory left")
+        return forward(self, crops)
+
+    monkeypatch.setattr(Detector, "forward", scarce)
+    halved = detector.score(crops)
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    for name in ("logit", "query_attention", "cls_attention"):
+        np.testing.assert_allclose(getattr(halved, name), getattr(whole, name), atol=1e-6)
+    most = 0
+    with pytest.raises(SettingsError, match="does not hold the detector's work on one crop"):
+        detector.score(crops)
+
+
 def test_crops_of_any_size_are_scored(tiny_tower: str, rng: np.random.Generator) -> None:
     detector = Detector(DetectorSettings(tower=tiny_tower, heads=4)).eval()
     for side in (32, 256):

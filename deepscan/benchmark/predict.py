@@ -166,11 +166,10 @@ def _logits(
     change: Distortion | None,
 ) -> Iterator[Float[np.ndarray, " b"]]:
     """Logits of all rows' crops, a batch at a time."""
-    with torch.inference_mode():
-        for crops in pictures(rows, batch, workers, change):
-            looks = averaged_views(crops) if averaged else [crops]
-            found = [detector(look).logit.float() for look in looks]
-            yield torch.stack(found).mean(0).cpu().numpy().astype(float)
+    for crops in pictures(rows, batch, workers, change):
+        looks = averaged_views(crops) if averaged else [crops]
+        found = [detector.score(look.numpy()).logit for look in looks]
+        yield np.mean(found, axis=0).astype(float)
 
 
 def averaged_views(crops: UInt8[Tensor, "b h w 3"]) -> list[UInt8[Tensor, "b _h _w 3"]]:

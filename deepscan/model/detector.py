@@ -6,6 +6,7 @@ Detection" (QTFP, CVPR 2026). Its baselines are the same detector with `token` "
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepscan.errors import SettingsError
 from deepscan.model import adapters
 from deepscan.model.header import MEAN, STD, DetectorSettings
 from deepscan.model.tower import Attention, Tokens, Tower, draw_normal
@@ -135,11 +137,31 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def score(self, crops: UInt8[np.ndarray, "b height width 3"]) -> Output:
-        """Forward as numpy values, float32. Without queries, [CLS]'s attention stands in for theirs."""
-        answer = self(torch.from_numpy(crops))
-        query = answer.query_attention
-        maps = answer.logit, answer.cls_attention[:, None] if query is None else query
-        return Output(*(x.float().cpu().numpy() for x in (*maps, answer.cls_attention)))
+        """Forward as numpy values, float32. Without queries, [CLS]'s attention stands in for theirs.
+
+        A batch that the device has no memory for is scored in halves.
+
+        Raises:
+            SettingsError: there is not even memory for one crop.
+        """
+        with suppress(
+            torch.OutOfMemoryError
+        ):  # left before it is tried again: it holds what is in the way
+            answer = self(torch.from_numpy(crops))
+            query = answer.query_attention
+            maps = answer.logit, answer.cls_attention[:, None] if query is None else query
+            return Output(*(x.float().cpu().numpy() for x in (*maps, answer.cls_attention)))
+        device = self.mean.device
+        if len(crops) == 1:
+            raise SettingsError(
+                f"device {device}: its memory does not hold the detector's work on one crop; end what else"
+                " runs there, or use --device cpu"
+            )
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        halves = [self.score(half) for half in np.array_split(crops, 2)]
+        names = ("logit", "query_attention", "cls_attention")
+        return Output(*(np.concatenate([getattr(half, name) for half in halves]) for name in names))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Put what trains to its start: drawn from `generator`, where torch's own laws use its global one.
