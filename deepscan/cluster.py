@@ -25,10 +25,15 @@ from deepscan.pool import Death, Result, Task
 def connect(address: str | None) -> None:
     """Join the cluster at `address` ("auto", "host:6379", "ray://host:10001"), or begin one on this machine.
 
+    "auto" is the one that RAY_ADDRESS names, or that was last started on this machine.
+
     Raises:
         SettingsError: ray is not installed, or nothing answers there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # deepscan tells nobody what it does
+    if address is not None:
+        # One that does not answer would be tried for a quarter of an hour; this is a minute and a half.
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     try:
         import ray
     except ImportError as error:
@@ -39,12 +44,18 @@ def connect(address: str | None) -> None:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        quiet["include_dashboard"] = False  # of a cluster on this machine, which serves nobody else
+        quiet["include_dashboard"] = False  # it serves nobody else
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, **quiet)
+        # Told nothing, Ray would try RAY_ADDRESS, and what a file says that a killed cluster leaves behind.
+        ray.init(address=address or "local", **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"--engine ray={address}: no cluster answers there: {error}") from error
+        if address is None:
+            raise SettingsError(f"--engine ray: no cluster can be begun here: {error}") from error
+        raise SettingsError(
+            f"--engine ray={address}: no cluster answers there: {error}; is it running, and can it be reached"
+            " from this machine? Without an address one is begun here"
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray's own would exit past all that is to be kept
 

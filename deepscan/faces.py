@@ -69,9 +69,9 @@ class FaceFinder:
             return [Found((), 0) for _ in frames]
         pixels = [f.pixels if scale == 1 else _shrink(f.pixels, size) for f in frames]
         back = np.array((width / size[0], height / size[1]))
-        return [
-            self._found(_faces(one, back)) for one in self._net.detect(np.stack(pixels), smallest)
-        ]
+        # One large frame is not copied.
+        images = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+        return [self._found(_faces(one, back)) for one in self._net.detect(images, smallest)]
 
     def _found(self, faces: Iterable[Face]) -> Found:
         sure = sorted(

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from deepscan.errors import OutputError, UnreadableInput
+from deepscan.errors import OutputError, SettingsError, UnreadableInput
 
 
 def check_readable(path: Path) -> None:
@@ -89,6 +89,24 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def store(address: str) -> tuple[Any, str]:
+    """What fsspec reaches an address ("s3://bucket/run") by, and the place there.
+
+    Raises:
+        SettingsError: fsspec, or what it needs for this address, is not installed, or it knows no such kind.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise SettingsError(
+            f"{address}: fsspec is not installed; pip install deepscan-forensics[cluster]"
+        ) from error
+    try:
+        return url_to_fs(address)
+    except (ImportError, ValueError) as error:  # names the package it lacks, or the kind
+        raise SettingsError(f"{address}: {error}") from error
 
 
 @contextmanager

@@ -51,8 +51,14 @@ SMALL, LARGE = 24, 48
 # caches overflow, and take more memory in a crowd.
 AT_ONCE = 1 << 17
 
-# Boxes compared with each other at a time.
-COMPARED = 512
+# A level of more pixels than this is seen in strips: the first network takes 200 bytes for each.
+STRIP = 1 << 19
+
+# Pixels of images summed up at a time, for twelve bytes each: eight of 1080p, but one of 8K.
+SUMMED = 1 << 24
+
+# Pairs of boxes compared at a time.
+COMPARED = 1 << 18
 
 Boxes = Float32[np.ndarray, "_n 4"]  # of any two steps, hence no counts held equal
 Scores = Float32[np.ndarray, " _n"]
@@ -93,36 +99,55 @@ class Mtcnn:
     @torch.inference_mode()
     def detect(self, images: UInt8[np.ndarray, "b h w 3"], smallest: float) -> list[Detections]:
         """Faces of at least `smallest` pixels in each RGB image; none where an image is smaller yet."""
-        sums = SummedArea(images, self._device)
-        boxes, owner = self._propose(sums, FIELD / smallest)
-        boxes, owner = self._refine(sums, boxes, owner)
-        boxes, owner, scores, landmarks = self._settle(sums, boxes, owner)
-        places = [np.flatnonzero(owner == image) for image in range(len(images))]
-        return [Detections(boxes[here], scores[here], landmarks[here]) for here in places]
+        found: list[Detections] = []
+        for part in _parts(len(images), images.shape[1:3], SUMMED):
+            sums = SummedArea(images[part], self._device)
+            boxes, owner = self._propose(sums, FIELD / smallest)
+            boxes, owner = self._refine(sums, boxes, owner)
+            boxes, owner, scores, landmarks = self._settle(sums, boxes, owner)
+            places = [np.flatnonzero(owner == image) for image in range(sums.count)]
+            found += [Detections(boxes[here], scores[here], landmarks[here]) for here in places]
+        return found
 
     def _propose(self, sums: SummedArea, scale: float) -> tuple[Boxes, Owner]:
         """First step: boxes from all levels of the pyramid, `scale` being its largest."""
-        whole = np.tile((0, 0, sums.width, sums.height), (sums.count, 1))
         boxes, moves = [np.empty((0, 4), np.float32)], [np.empty((0, 4), np.float32)]
         scores, owner = [np.empty(0, np.float32)], [np.empty(0, int)]
         for level in _levels(sums.height, sums.width, scale):
-            size = (int(sums.height * level + 1), int(sums.width * level + 1))
-            for part in _parts(sums.count, size):
-                pictures = sums.means(np.arange(sums.count)[part], whole[part], size)
-                score, move = self._proposer(pictures)
-                seen = score >= PROPOSED
-                image, row, column = seen.nonzero().cpu().numpy().T
-                corner = STRIDE * np.column_stack([column, row]).astype(np.float32)
-                fields = [np.floor((corner + 1) / level), np.floor((corner + FIELD) / level)]
-                found, sure = np.hstack(fields), score[seen].cpu().numpy()
-                kept = suppress(found, sure, image, WITHIN)
-                boxes.append(found[kept])
-                scores.append(sure[kept])
-                owner.append(image[kept] + part.start)
-                moves.append(move.permute(0, 2, 3, 1)[seen].cpu().numpy()[kept])
+            score, move, (image, row, column) = self._slide(sums, level)
+            corner = STRIDE * np.column_stack([column, row]).astype(np.float32)
+            fields = [np.floor((corner + 1) / level), np.floor((corner + FIELD) / level)]
+            found = np.hstack(fields)
+            kept = suppress(found, score, image, WITHIN)
+            boxes.append(found[kept])
+            scores.append(score[kept])
+            owner.append(image[kept])
+            moves.append(move[kept])
         box, who, by = np.concatenate(boxes), np.concatenate(owner), np.concatenate(moves)
         kept = suppress(box, np.concatenate(scores), who, ACROSS)
         return _square(_moved(box[kept], by[kept], 0)), who[kept]
+
+    def _slide(
+        self, sums: SummedArea, level: float
+    ) -> tuple[Scores, Float32[np.ndarray, "_n 4"], Int[np.ndarray, "3 _n"]]:
+        """The first network over all of one level: confidence, moves and place of what it proposes.
+
+        A place is an image, a row and a column, in fields.
+        """
+        size = (int(sums.height * level + 1), int(sums.width * level + 1))
+        whole = np.tile((0, 0, sums.width, sums.height), (sums.count, 1))
+        scores, moves = [np.empty(0, np.float32)], [np.empty((0, 4), np.float32)]
+        places = [np.empty((3, 0), int)]
+        for part in _parts(sums.count, size, AT_ONCE):
+            images = np.arange(sums.count)[part]
+            for rows in _strips(size):
+                score, move = self._proposer(sums.means(images, whole[part], size, rows))
+                seen = score >= PROPOSED
+                image, row, column = seen.nonzero().cpu().numpy().T
+                scores.append(score[seen].cpu().numpy())
+                moves.append(move.permute(0, 2, 3, 1)[seen].cpu().numpy())
+                places.append(np.stack([image + part.start, row + rows.start // STRIDE, column]))
+        return np.concatenate(scores), np.concatenate(moves), np.hstack(places)
 
     def _refine(self, sums: SummedArea, boxes: Boxes, owner: Owner) -> tuple[Boxes, Owner]:
         """Second step: of the proposed boxes, those that hold a face, nearer to it."""
@@ -159,7 +184,7 @@ class Mtcnn:
         seen = (crops[:, 2:] > crops[:, :2]).all(1)
         boxes, owner, crops = boxes[seen], owner[seen], crops[seen]
         answers = np.empty((len(crops), net.says), np.float32)
-        for part in _parts(len(crops), (side, side)):
+        for part in _parts(len(crops), (side, side), AT_ONCE):
             pictures = sums.means(owner[part], crops[part], (side, side))
             answers[part] = net(pictures).cpu().numpy()
         sure = answers[:, 0] > threshold
@@ -178,14 +203,19 @@ class SummedArea:
         self.count, self.height, self.width = images.shape[:3]
         sums = np.zeros((self.count, self.height + 1, self.width + 1, 3), np.int32)
         inner = sums[:, 1:, 1:]
-        np.cumsum(images, axis=2, dtype=np.int32, out=inner)
-        np.cumsum(inner, axis=1, out=inner)
+        for y in range(self.height):  # np.cumsum of all at once, onto itself, would take two copies
+            np.cumsum(images[:, y], axis=1, dtype=np.int32, out=inner[:, y])
+            inner[:, y] += sums[:, y, 1:]
         self._entries = torch.from_numpy(sums).to(device).view(-1, 3)
 
     def means(
-        self, owner: Owner, crops: Int[np.ndarray, "n 4"], size: tuple[int, int]
+        self,
+        owner: Owner,
+        crops: Int[np.ndarray, "n 4"],
+        size: tuple[int, int],
+        rows: slice = slice(None),
     ) -> Float[Tensor, "n 3 rows columns"]:
-        """Each crop of the image that owns it, resampled to `size` (rows, columns).
+        """Each crop of the image that owns it, resampled to `size` (rows, columns); some `rows` of it.
 
         A pixel is the mean of all that it touches: PyTorch's adaptive average pooling, its "area"
         interpolation. `crops` are left, top, right, bottom, in the image and not empty. The tensor's
@@ -194,16 +224,16 @@ class SummedArea:
         device = self._entries.device
         left, top, right, bottom = torch.from_numpy(crops).to(device).T
         first = torch.from_numpy(owner).to(device) * (self.height + 1)
-        above, below = _bins(top, bottom, size[0])
+        above, below = (edge[:, rows] for edge in _bins(top, bottom, size[0]))
         before, after = _bins(left, right, size[1])
         pixels = (below - above)[:, :, None] * (after - before)[:, None]
 
         def upto(y: Int[Tensor, "n rows"], x: Int[Tensor, "n columns"]) -> Tensor:
-            rows = (first[:, None] + y) * (self.width + 1)
-            return self._entries.index_select(0, (rows[:, :, None] + x[:, None]).flatten())
+            lines = (first[:, None] + y) * (self.width + 1)
+            return self._entries.index_select(0, (lines[:, :, None] + x[:, None]).flatten())
 
         sums = upto(below, after) - upto(above, after) - upto(below, before) + upto(above, before)
-        means = sums.view(-1, *size, 3) / pixels[..., None]
+        means = sums.view(*pixels.shape, 3) / pixels[..., None]
         return means.permute(0, 3, 1, 2)
 
 
@@ -235,54 +265,87 @@ def suppress(
         of_smaller: see `overlap`.
     """
     order = np.argsort(-scores, kind="stable")
-    stays = np.zeros(len(order), bool)
-    for image in np.unique(owner):
-        mine = order[owner[order] == image]
-        kept = mine[:0]
-        for i in range(0, len(mine), COMPARED):
-            part = mine[i : i + COMPARED]
-            beaten = overlap(boxes[kept], boxes[part], of_smaller) > threshold
-            part = part[~beaten.any(0)]
-            rivals = overlap(boxes[part], boxes[part], of_smaller) > threshold
-            kept = np.concatenate([kept, part[_unbeaten(np.triu(rivals, 1))]])
-        stays[kept] = True
-    return order[stays[order]]
+    boxes, owner = boxes[order], owner[order]
+    beats = [np.empty((2, 0), np.int32)]
+    for pairs in _meeting(boxes, owner):
+        better, worse = pairs.min(0), pairs.max(0)
+        beaten = overlap(boxes[better], boxes[worse], of_smaller) > threshold
+        beats.append(np.stack([better[beaten], worse[beaten]]))
+    return order[_unbeaten(len(order), np.hstack(beats))]
 
 
-def _unbeaten(beats: Bool[np.ndarray, "n n"]) -> Bool[np.ndarray, " n"]:
-    """Who stays, if row beats column only as long as the row itself stays; rows beat later columns only.
+def _unbeaten(count: int, beats: Int[np.ndarray, "2 _pairs"]) -> Bool[np.ndarray, " count"]:
+    """Who stays, if in each pair the first beats the second only as long as it stays itself.
 
-    All are decided anew from the last round's answer until it stands still. The first is right from
-    the start and each round settles at least one more; in practice there are four or five rounds.
+    The first of a pair is the one of lower number. All are decided anew from the last round's answer
+    until it stands still. The lowest is right from the start and each round settles at least one more;
+    in practice there are four or five rounds.
     """
-    stays = np.ones(len(beats), bool)
+    stays = np.ones(count, bool)
     while True:
-        still: np.ndarray = ~np.any(beats[stays], axis=0)
+        still = np.ones(count, bool)
+        still[beats[1, stays[beats[0]]]] = False
         if (still == stays).all():
             return stays
         stays = still
 
 
+def _meeting(boxes: Boxes, owner: Owner) -> Iterator[Int[np.ndarray, "2 _pairs"]]:
+    """Places of all pairs of boxes of one image that touch, some of them twice, and of some that do not.
+
+    Boxes are entered in every one of the image's bands that they reach into, and a band's boxes are
+    swept from left to right: in a crowd that many times larger, each meets as many as before.
+    """
+    if len(boxes) < 2:
+        return
+    left, top, right, bottom = boxes.astype(float).T
+    band = max(1.0, float(np.median(bottom - top)))
+    low, high = np.floor(top / band).astype(int), np.floor((bottom + 1) / band).astype(int)
+    who, step = _spread(np.maximum(high - low + 1, 0))
+    # One axis for all bands of all images, long enough for none to reach into the next.
+    bands = (owner - owner.min()) * (high.max() - low.min() + 1) + low - low.min()
+    length = right.max() - left.min() + 2
+    start = (bands[who] + step) * length + left[who] - left.min()
+    by_start = np.argsort(start)
+    who, start = who[by_start], start[by_start]
+    end = np.searchsorted(start, start + (right - left + 1)[who], side="right")
+    ahead = np.maximum(end - np.arange(len(who)) - 1, 0)
+    upto = np.cumsum(ahead)
+    for at in range(0, int(ahead.sum()), COMPARED):
+        pair = np.arange(at, min(at + COMPARED, int(upto[-1])))
+        here = np.searchsorted(upto, pair, side="right")
+        there = here + 1 + pair - (upto - ahead)[here]
+        yield np.stack([who[here], who[there]])
+
+
+def _spread(
+    counts: Int[np.ndarray, " n"],
+) -> tuple[Int[np.ndarray, " _all"], Int[np.ndarray, " _all"]]:
+    """Each place as many times as `counts` says, in order, and how many times it has been there before."""
+    place = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return place, np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
 def overlap(
-    a: Float32[np.ndarray, "m 4"], b: Float32[np.ndarray, "n 4"], of_smaller: bool
-) -> Float32[np.ndarray, "m n"]:
-    """Intersection over union of each pair; `of_smaller`: over the smaller box, right and bottom inside.
+    a: Float32[np.ndarray, "*#n 4"], b: Float32[np.ndarray, "*#n 4"], of_smaller: bool
+) -> Float32[np.ndarray, ...]:
+    """Intersection over union of pairs; `of_smaller`: over the smaller box, right and bottom inside.
 
     The latter is what the authors' last step goes by: a box inside another goes, however small.
     """
     edge = int(of_smaller)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.maximum(high - low + edge, 0).prod(2)
-    area_a, area_b = _sides(a, edge).prod(1)[:, None], _sides(b, edge).prod(1)[None]
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., 2:], b[..., 2:])
+    shared = np.maximum(high - low + edge, 0).prod(-1)
+    area_a, area_b = _sides(a, edge).prod(-1), _sides(b, edge).prod(-1)
     whole = np.minimum(area_a, area_b) if of_smaller else area_a + area_b - shared
     with np.errstate(divide="ignore", invalid="ignore"):  # a box moved inside out overlaps nothing
         return shared / whole
 
 
-def _sides(boxes: Boxes, edge: float) -> Float32[np.ndarray, "n 2"]:
+def _sides(boxes: Float32[np.ndarray, "*n 4"], edge: float) -> Float32[np.ndarray, "*n 2"]:
     """Width and height; `edge` 1 counts the right and bottom pixels in, as MTCNN was trained."""
-    return boxes[:, 2:] - boxes[:, :2] + edge
+    return boxes[..., 2:] - boxes[..., :2] + edge
 
 
 def _moved(boxes: Boxes, moves: Float32[np.ndarray, "n 4"], edge: float) -> Boxes:
@@ -308,10 +371,23 @@ def _levels(height: int, width: int, scale: float) -> Iterator[float]:
         side *= FACTOR
 
 
-def _parts(count: int, size: tuple[int, int]) -> Iterator[slice]:
-    """Cuts `count` pictures of `size` into runs of AT_ONCE pixels, one picture at least."""
-    step = max(1, AT_ONCE // (size[0] * size[1]))
+def _parts(count: int, size: tuple[int, ...], most: int) -> Iterator[slice]:
+    """Cuts `count` pictures of `size` into runs of `most` pixels, one picture at least."""
+    step = max(1, most // (size[0] * size[1]))
     return (slice(i, i + step) for i in range(0, count, step))
+
+
+def _strips(size: tuple[int, int]) -> Iterator[slice]:
+    """Cuts a level into runs of rows of about STRIP pixels, so that each field lies in exactly one.
+
+    Neighbours share the rows of FIELD - STRIDE: the last fields of one begin before the next one's first.
+    """
+    shared = FIELD - STRIDE
+    fields = -(-(size[0] - shared) // STRIDE)
+    step = max(1, STRIP // size[1] // STRIDE)
+    for at in range(0, fields, step):
+        last = at + step >= fields  # its last row may be half a field's step
+        yield slice(STRIDE * at, size[0] if last else STRIDE * (at + step) + shared)
 
 
 # --- networks: the layers' names are the keys of facenet-pytorch's files ------------------------------

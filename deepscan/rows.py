@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from deepscan.errors import OutputError, SettingsError
-from deepscan.files import part_file
+from deepscan.errors import OutputError
+from deepscan.files import part_file, store
 from deepscan.outcomes import Outcome
 
 PART = 100_000  # rows of one file
@@ -45,7 +45,7 @@ def write(outcomes: Iterable[Outcome], place: str) -> list[str]:
     """Write part-00000.parquet and so on to a folder or an address ("s3://bucket/run"); their names.
 
     Raises:
-        SettingsError: fsspec, or what it needs for this address, is not installed.
+        SettingsError: fsspec, or what it needs for this address, is not installed, or it knows no such kind.
         OutputError: it cannot be written.
     """
     names = []
@@ -61,17 +61,11 @@ def write(outcomes: Iterable[Outcome], place: str) -> list[str]:
 
 
 def _put(table: pa.Table, address: str) -> None:
+    there, place = store(address)
     try:
-        import fsspec
-    except ImportError as error:
-        raise SettingsError(
-            f"{address}: fsspec is not installed; pip install deepscan-forensics[cluster]"
-        ) from error
-    try:
-        with fsspec.open(address, "wb", auto_mkdir=True) as file:
+        there.makedirs(place.rpartition("/")[0], exist_ok=True)
+        with there.open(place, "wb") as file:
             parquet.write_table(table, file)
-    except ImportError as error:
-        raise SettingsError(f"{address}: {error}") from error  # names the package it lacks
     except (OSError, ValueError) as error:
         raise OutputError(f"{address}: cannot be written: {error}") from error
 

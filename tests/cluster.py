@@ -31,7 +31,7 @@ def assess(
     with Batch(out, QUICK, jobs=jobs, threads=1, **more) as batch:
         outcomes: dict[str, Outcome] = {}
         began = 0.0
-        for one in batch.assess(list(found([inputs], True, out))):
+        for one in batch.assess(list(found([inputs], out))):
             began = began or time.monotonic()
             outcomes[one.path.name] = one
             if kill_at and len(outcomes) >= kill_at and batch._pool._busy:

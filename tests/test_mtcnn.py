@@ -16,7 +16,7 @@ from deepscan import mtcnn
 from deepscan.config import Sampling
 from deepscan.errors import WeightsMismatch, WeightsMissing
 from deepscan.faces import _shrink
-from deepscan.mtcnn import Detections, Mtcnn, SummedArea, overlap, suppress
+from deepscan.mtcnn import FIELD, Detections, Mtcnn, SummedArea, overlap, suppress
 from deepscan.video import VideoSource
 from test_faces import scene
 
@@ -75,7 +75,9 @@ def test_finds_what_facenet_finds_in_parts(
 ) -> None:
     """However little is seen and compared at a time."""
     monkeypatch.setattr(mtcnn, "AT_ONCE", 4000)
-    monkeypatch.setattr(mtcnn, "COMPARED", 3)
+    monkeypatch.setattr(mtcnn, "STRIP", 4000)
+    monkeypatch.setattr(mtcnn, "SUMMED", 200_000)
+    monkeypatch.setattr(mtcnn, "COMPARED", 7)
     images = np.stack([scene(320, 240, (x, 20, 200)).pixels for x in (0, 60, 120)])
     assert assert_as_facenet(net, oracle, images, smallest) >= 3
 
@@ -154,15 +156,15 @@ BOXES = np.array(
 
 
 def test_overlaps() -> None:
-    union = overlap(BOXES[:3], BOXES, of_smaller=False)
+    union = overlap(BOXES[:3, None], BOXES[None], of_smaller=False)
     np.testing.assert_allclose(union[0], (1, 0.5, 0.6, 0, 0))
     np.testing.assert_allclose(union[1], (0.5, 1, 5 / 6, 0, 0), rtol=1e-6)
-    smaller = overlap(BOXES[3:], BOXES[3:], of_smaller=True)
+    smaller = overlap(BOXES[3:, None], BOXES[None, 3:], of_smaller=True)
     np.testing.assert_allclose(smaller, np.ones((2, 2)))
     # Right and bottom pixels count here: boxes that only touch share a row of 11.
     touching = np.array([(0, 0, 10, 10), (0, 10, 10, 20)], np.float32)
-    assert overlap(touching, touching, of_smaller=True)[0, 1] == np.float32(11 / 121)
-    assert overlap(touching, touching, of_smaller=False)[0, 1] == 0
+    assert overlap(touching[:1], touching[1:], of_smaller=True) == np.float32(11 / 121)
+    assert overlap(touching[:1], touching[1:], of_smaller=False) == 0
 
 
 @pytest.mark.parametrize("compared", [1, 2, 512])
@@ -182,16 +184,94 @@ def test_suppression(compared: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert suppress(BOXES[:0], scores[:0], one[:0], 0.5).tolist() == []
 
 
-def test_suppression_is_the_greedy_one(rng: np.random.Generator) -> None:
-    corner = rng.uniform(0, 60, (700, 2))
-    boxes = np.hstack([corner, corner + rng.uniform(5, 25, (700, 2))]).astype(np.float32)
+@pytest.mark.parametrize("of_smaller", [False, True])
+def test_suppression_is_the_greedy_one(of_smaller: bool, rng: np.random.Generator) -> None:
+    """Also among boxes of all sizes, moved out of the picture or inside out."""
+    corner = rng.uniform(-20, 60, (700, 2))
+    sides = rng.uniform(5, 25, (700, 2)) * rng.choice((1, 1, 1, 6, -0.2), (700, 1))
+    boxes = np.hstack([corner, corner + sides]).astype(np.float32)
     scores = rng.uniform(size=700).astype(np.float32)
+    owner = rng.integers(0, 2, 700)
     greedy: list[int] = []
-    shared = overlap(boxes, boxes, of_smaller=False)
+    shared = overlap(boxes[:, None], boxes[None], of_smaller)
     for i in np.argsort(-scores):
-        if all(shared[i, j] <= 0.3 for j in greedy):
+        if not any(shared[i, j] > 0.3 and owner[i] == owner[j] for j in greedy):
             greedy.append(int(i))
-    assert suppress(boxes, scores, np.zeros(700, int), 0.3).tolist() == greedy
+    assert suppress(boxes, scores, owner, 0.3, of_smaller).tolist() == greedy
+
+
+def test_a_crowd_has_as_many_neighbours_each_as_a_group_has() -> None:
+    """Comparing all boxes with all would take ten thousand faces minutes and gigabytes."""
+
+    def compared(side: int) -> int:
+        column, row = (axis.ravel() for axis in np.meshgrid(np.arange(side), np.arange(side)))
+        corner = 40 * np.column_stack([column, row])
+        boxes = np.hstack([corner, corner + 60]).astype(np.float32)
+        return sum(pairs.shape[1] for pairs in mtcnn._meeting(boxes, np.zeros(side**2, int)))
+
+    # Left, right, above, below and across, each pair once or twice; the group has an edge all round.
+    assert compared(10) > 4 * 100 * 0.8
+    assert compared(100) < 1.3 * 100 * compared(10)
+
+
+def test_a_large_frame_and_many_boxes_take_little_memory() -> None:
+    """In a fresh process: 6 million pixels searched at full size, then the boxes of a crowd compared."""
+    code = """
+import resource
+import numpy as np
+from deepscan.mtcnn import Mtcnn, suppress
+from test_faces import scene
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+net, image = Mtcnn(), scene(2400, 2400, (100, 100, 60), (1500, 1700, 300)).pixels[None]
+net.detect(image[:, :400, :400], 12.0)
+before = peak()
+(found,) = net.detect(image, 12.0)
+searched = peak()
+corner = 20 * np.column_stack(np.divmod(np.arange(60_000), 300))
+boxes = np.hstack([corner, corner + 24]).astype(np.float32)
+kept = suppress(boxes, np.linspace(1, 0, len(boxes), dtype=np.float32), np.zeros(len(boxes), int), 0.5)
+print(len(found.boxes), len(kept), searched - before, peak() - searched)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    faces, kept, searching, comparing = map(float, done.stdout.split())
+    assert (faces >= 2, kept) == (True, 60_000)
+    # 66 MiB of sums and some 100 MiB for a strip.
+    assert searching < 300
+    assert comparing < 100
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 50), (13, 50), (100, 90), (101, 90)])
+def test_strips_hold_each_field_once(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mtcnn, "STRIP", 20 * width)
+    strips = list(mtcnn._strips((height, width)))
+    tops = [top for s in strips for top in range(s.start, s.stop - FIELD + 1, 2)]
+    assert tops == list(range(0, height - FIELD + 1, 2))
+    assert strips[-1].stop == height  # with half a step, if any, at its end
+    assert all(s.stop - s.start <= 20 + FIELD for s in strips)
+
+
+@pytest.mark.parametrize("strip", [4000, 40_000])
+def test_strips_change_nothing(net: Mtcnn, strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a bit, of odd sizes too."""
+    images = np.stack([scene(641, 483, (x, 20, 200), (400, x, 90)).pixels for x in (0, 60)])
+    whole = net.detect(images, 14.0)
+    monkeypatch.setattr(mtcnn, "STRIP", strip)
+    for one, other in zip(net.detect(images, 14.0), whole, strict=True):
+        assert len(one.boxes) >= 2
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        np.testing.assert_array_equal(one.confidences, other.confidences)
+        np.testing.assert_array_equal(one.landmarks, other.landmarks)
 
 
 def test_starts_without_torchvision_and_facenet() -> None:

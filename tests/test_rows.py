@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from pyarrow import parquet
 
 import reports
 from deepscan import rows
-from deepscan.errors import OutputError, UnreadableInput
+from deepscan.cli import run
+from deepscan.errors import OutputError, SettingsError, UnreadableInput
 from deepscan.outcomes import Outcome
 
 
@@ -46,7 +48,33 @@ def test_no_rows_are_a_table_all_the_same(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path).num_rows == 0
 
 
-def test_an_address_that_nobody_knows_is_an_output_error() -> None:
+def test_an_address_that_nobody_knows_is_named_and_so_is_a_missing_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("fsspec")
-    with pytest.raises(OutputError, match="nowhere://x"):
+    with pytest.raises(SettingsError, match=r"nowhere://x.*not known: nowhere"):
         rows.write(outcomes(), "nowhere://x")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(SettingsError, match=r"s3://bucket/run/.*s3fs"):
+        rows.write(outcomes(), "s3://bucket/run")
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(SettingsError, match=r"pip install deepscan-forensics\[cluster\]"):
+        rows.write(outcomes(), "s3://bucket/run")
+
+
+def test_an_address_is_looked_at_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("fsspec")
+    out = tmp_path / "out"
+    assert run(["detect", "-r", str(tmp_path), f"--out={out}", "--parquet=nowhere://x"]) == 2
+    assert "not known: nowhere" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        rows.write(outcomes(), (tmp_path / "file" / "rows").as_uri())

@@ -123,6 +123,7 @@ def detect(
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
     from deepscan.batch import Batch, found
+    from deepscan.files import store
     from deepscan.flow import keep_memory_level
     from deepscan.preferences import gather
     from deepscan.records import Case, Request
@@ -151,6 +152,8 @@ def detect(
             )
         results = [_one(given[0], out, settings, force, request, json, quiet, verbose)]
     else:
+        if "://" in parquet:
+            store(parquet)  # one that cannot be is told of before the work, not after it
         inputs = list(found(given, out))
         _fetch(settings, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}

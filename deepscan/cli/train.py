@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -83,8 +83,15 @@ def train(
     ] = None,
     test: Annotated[Path | None, Option(help="Crops judged once, at the end.")] = None,
     out: Annotated[Path | None, Option(help="Run folder, made here. [runs/NAME]")] = None,
+    mirror: Annotated[
+        str | None,
+        Option(
+            help="Copy --out with each state to an fsspec URL, to --resume from.", metavar="URL"
+        ),
+    ] = None,
     resume: Annotated[
-        Path | None, Option(help="Go on with this run folder, by its own settings.", metavar="RUN")
+        str | None,
+        Option(help="Go on with a run folder, or what was its --mirror.", metavar="RUN"),
     ] = None,
     config: Annotated[
         Path | None, Option(help="TOML file of settings; flags win.", metavar="FILE")
@@ -128,7 +135,8 @@ def train(
 
     The run folder gets detector.safetensors (for detect --weights), results.json, settings.json, log.csv,
     curves.png and TensorBoard events. The epoch is chosen on held-out people of --data, never on --test.
-    Several GPUs: torchrun -m deepscan train ...
+    Several GPUs: torchrun -m deepscan train ... With --mirror URL a run outlives its machine: --resume URL
+    brings it back to runs/NAME, or --out.
     """
     given = {k: v for k, v in locals().items() if v is not None}
     if compiled:
@@ -137,6 +145,7 @@ def train(
         given.pop(other, None)
     from datetime import UTC, datetime
 
+    from deepscan.training.mirror import bring_back
     from deepscan.training.run import resume as go_on
     from deepscan.training.run import train as run_training
 
@@ -144,12 +153,16 @@ def train(
     quiet = quiet or not leads
     tell = None if quiet else say
     if resume is not None:
+        address = "://" in resume
+        back = given.pop("out", Path("runs") / PurePath(resume).name) if address else Path(resume)
         if given or config or root:
             raise SettingsError(
                 "--resume goes on with a run's own settings; leave the other options out, or start anew"
             )
+        if address:
+            bring_back(resume, back)
         with progress_bars(quiet) as bars:
-            trained = go_on(resume, bars.stages(f"training {resume.name}"), tell)
+            trained = go_on(back, bars.stages(f"training {back.name}"), tell)
     else:
         settings = _settings(given, config, root)
         with progress_bars(quiet) as bars:

@@ -33,6 +33,7 @@ from deepscan.files import part_file, sha256
 from deepscan.manifest import CropRow
 from deepscan.model.detector import Detector
 from deepscan.training import curves
+from deepscan.training.mirror import Mirror
 from deepscan.training.settings import TrainSettings, from_plain
 
 PREDICTION = ("video", "label", "method", "group", "frame", "logit")
@@ -90,10 +91,13 @@ class RunFolder:
 
     Args:
         folder: a new folder, or with `resume` one of an earlier run.
+        mirror: address that it is copied to, too.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mirror: str | None = None) -> None:
         self.folder = folder
+        self._mirror = None if mirror is None else Mirror(mirror)
+        self._step = 0
         self.checkpoint = folder / "detector.safetensors"
         self._state = folder / "state.safetensors"
         self._log = folder / "log.csv"
@@ -105,8 +109,10 @@ class RunFolder:
         """Make the folder with its settings.json.
 
         Raises:
-            OutputError: it exists, or cannot be made.
+            OutputError: it exists, or cannot be made; or its mirror.
         """
+        if self._mirror is not None:
+            self._mirror.check_new()
         try:
             self.folder.mkdir(parents=True)
         except FileExistsError as error:
@@ -118,6 +124,7 @@ class RunFolder:
             raise OutputError(f"{self.folder}: cannot be made: {error.strerror}") from error
         facts = {"settings": settings.plain(), "date": date, "digests": digests} | _machine()
         self.write_json("settings.json", facts)
+        self.copy()
 
     def reopen(self) -> tuple[TrainSettings, dict[str, str], str]:
         """Settings, digests and date of the run to go on with.
@@ -131,6 +138,21 @@ class RunFolder:
             return from_plain(stated["settings"], str(path)), stated["digests"], stated["date"]
         except (OSError, ValueError, KeyError) as error:
             raise SettingsError(f"{self.folder}: not a run of deepscan train ({error})") from error
+
+    def copy(self) -> None:
+        """Bring the mirror, if there is one, to the newest state.
+
+        Raises:
+            OutputError: it cannot be written; the folder itself is whole.
+        """
+        if self._mirror is None:
+            return
+        try:
+            self._mirror.push(self.folder, self._step)
+        except OutputError as error:
+            raise OutputError(
+                f"{error}; {self.folder} itself is whole, and --resume goes on from it"
+            ) from error
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         with part_file(self.folder / name) as part:
@@ -205,6 +227,7 @@ class RunFolder:
         with part_file(self._state) as part:
             whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
             save_file(whole, part, {"state": json.dumps(header)})
+        self._step = step
 
     def restore(
         self, detector: Detector, optimizer: torch.optim.Optimizer
@@ -228,7 +251,8 @@ class RunFolder:
         }
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         best = header["best"]
-        return header["step"], None if best is None else Best(**best)
+        self._step = header["step"]
+        return self._step, None if best is None else Best(**best)
 
 
 def data_digest(folder: Path, paths: Iterable[Path]) -> str:

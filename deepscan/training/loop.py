@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
 from deepscan import metrics
-from deepscan.errors import DataError, SettingsError
+from deepscan.errors import DataError, OutputError, SettingsError
 from deepscan.manifest import CropRow
 from deepscan.model import adapters
 from deepscan.model.detector import Answer, Detector
@@ -175,6 +175,8 @@ def fit(
                 folder.draw()
                 if say is not None:
                     say(_line(epoch, settings.epochs))
+            if saves:
+                _copy(folder, say)
         if ends:
             epoch.clear()
         _tell(progress, "training", step, steps, _note(row, best))
@@ -182,6 +184,15 @@ def fit(
     if best is None:
         raise DataError("nothing was trained: the run folder's state is already past the last step")
     return best
+
+
+def _copy(folder: RunFolder, say: Callable[[str], None] | None) -> None:
+    """Bring the folder's mirror up to date; where that fails, the next may not, and the run is safe here."""
+    try:
+        folder.copy()
+    except OutputError as error:
+        if say is not None:
+            say(f"{error}; the next save tries again")
 
 
 def _kept_patches(count: int, settings: TrainSettings, step: int) -> Int[Tensor, " p"] | None:

@@ -59,7 +59,7 @@ def train(
         WeightsError: the base is unknown or cannot be had.
     """
     with ranks(settings.device) as us:
-        folder = RunFolder(settings.out)
+        folder = RunFolder(settings.out, settings.mirror)
         sides, digests = _sides(settings, us)
         base = _base(settings)
         if us.leads:
@@ -82,9 +82,8 @@ def resume(
         sides, digests = _sides(settings, us)
         if us.leads:
             check_digests(stated, digests)
-        return _run(
-            settings, RunFolder(folder), sides, stated, date, _base(settings), us, progress, say
-        )
+        again = RunFolder(folder, settings.mirror)
+        return _run(settings, again, sides, stated, date, _base(settings), us, progress, say)
 
 
 def digests_of_data(settings: TrainSettings) -> dict[str, str]:
@@ -215,6 +214,7 @@ def _run(
             header(results, None if found is None else found[0]),
         )
         folder.write_json("results.json", results)
+        folder.copy()
     return Trained(folder.folder, folder.checkpoint, results)
 
 
