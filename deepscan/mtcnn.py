@@ -201,12 +201,11 @@ class SummedArea:
 
     def __init__(self, images: UInt8[np.ndarray, "b h w 3"], device: torch.device) -> None:
         self.count, self.height, self.width = images.shape[:3]
-        sums = np.zeros((self.count, self.height + 1, self.width + 1, 3), np.int32)
+        shape = (self.count, self.height + 1, self.width + 1, 3)
+        sums = torch.zeros(shape, dtype=torch.int32, device=device)
         inner = sums[:, 1:, 1:]
-        for y in range(self.height):  # np.cumsum of all at once, onto itself, would take two copies
-            np.cumsum(images[:, y], axis=1, dtype=np.int32, out=inner[:, y])
-            inner[:, y] += sums[:, y, 1:]
-        self._entries = torch.from_numpy(sums).to(device).view(-1, 3)
+        inner.copy_(torch.from_numpy(images)).cumsum_(1).cumsum_(2)
+        self._entries = sums.view(-1, 3)
 
     def means(
         self,
