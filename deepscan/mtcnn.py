@@ -204,7 +204,7 @@ class SummedArea:
         shape = (self.count, self.height + 1, self.width + 1, 3)
         sums = torch.zeros(shape, dtype=torch.int32, device=device)
         inner = sums[:, 1:, 1:]
-        inner.copy_(torch.from_numpy(images)).cumsum_(1).cumsum_(2)
+        inner.copy_(torch.from_numpy(np.require(images, requirements="W"))).cumsum_(1).cumsum_(2)
         self._entries = sums.view(-1, 3)
 
     def means(
