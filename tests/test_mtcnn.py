@@ -89,13 +89,12 @@ def test_finds_what_facenet_finds_in_every_clip(net: Mtcnn, oracle: Any, shared:
     assert len(clips) == 12
     for clip in clips:
         source = VideoSource(clip)
-        frames = list(source.decode(source.choose(Sampling(frames=3))))
+        frames = list(source.decode(source.choose(Sampling(frames=2))))
         height, width = frames[0].pixels.shape[:2]
         scale = min(1.0, 960 / max(height, width))
         size = (round(width * scale), round(height * scale))
         images = np.stack([_shrink(frame.pixels, size) for frame in frames])
-        for smallest in sorted({20.0, 40 * scale}):
-            assert assert_as_facenet(net, oracle, images, smallest) > 0, clip.name
+        assert assert_as_facenet(net, oracle, images, 40 * scale) > 0, clip.name
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 300), (12, 12), (13, 40), (30, 25)])
