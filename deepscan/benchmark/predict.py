@@ -29,6 +29,7 @@ from deepscan.benchmark.predictions import AVERAGED, PLAIN
 from deepscan.config import Scoring
 from deepscan.distortions import Distortion
 from deepscan.files import sha256
+from deepscan.flow import Clock
 from deepscan.manifest import Cropless, CropRow, read_cropless, read_crops
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
@@ -69,6 +70,15 @@ def judge(weights: str, name: str | None = None, seed: int | None = None) -> Jud
     return Judge(name or header.name, path, sha256(path), seed, data)
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How many crops were scored, in how many seconds, and the share of these the detector was at work."""
+
+    crops: int
+    seconds: float
+    busy: float
+
+
 @functools.lru_cache(maxsize=1)
 def _loaded(asked: Judge, scoring: Scoring) -> tuple[Detector, Header]:
     """The detector and what its checkpoint says, kept for the next set."""
@@ -94,8 +104,8 @@ def score(
     view: str = PLAIN,
     change: Distortion | None = None,
     progress: Progress | None = None,
-) -> int:
-    """Score what is missing of a set into the predictions in `folder`; how many crops that was.
+) -> Scored | None:
+    """Score what is missing of a set into the predictions in `folder`; None where nothing is.
 
     Frames of many videos share batches, read ahead by `workers` processes. A run broken off has
     written its finished videos, but for the last few thousand crops.
@@ -110,7 +120,7 @@ def score(
     """
     rows, cropless = missing(folder, asked, crops, view)
     if not rows and not cropless:
-        return 0
+        return None
     detector, header = _loaded(asked, scoring)
     own = {
         "set": crops.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
@@ -118,7 +128,8 @@ def score(
     }  # fmt: skip
     waiting: list[tuple[CropRow, float]] = []
     finished = 0
-    for logits in _logits(detector, rows, scoring.batch, workers, view == AVERAGED, change):
+    began, clock = time.perf_counter(), Clock()
+    for logits in _logits(detector, rows, scoring.batch, workers, view == AVERAGED, change, clock):
         waiting += zip(rows[finished : finished + len(logits)], logits.tolist(), strict=True)
         finished += len(logits)
         if len(waiting) >= PART and finished < len(rows):
@@ -130,7 +141,8 @@ def score(
         if progress is not None:
             progress(f"scoring {crops.short}", finished, len(rows))
     _write(folder, own, waiting, cropless)
-    return len(rows)
+    took = time.perf_counter() - began
+    return Scored(len(rows), took, clock.seconds.get("scoring", 0.0) / took)
 
 
 def _write(
@@ -164,11 +176,13 @@ def _logits(
     workers: int,
     averaged: bool,
     change: Distortion | None,
+    clock: Clock,
 ) -> Iterator[Float[np.ndarray, " b"]]:
-    """Logits of all rows' crops, a batch at a time."""
+    """Logits of all rows' crops, a batch at a time; what the detector takes goes to `clock` as "scoring"."""
     for crops in pictures(rows, batch, workers, change):
         looks = averaged_views(crops) if averaged else [crops]
-        found = [detector.score(look.numpy()).logit for look in looks]
+        with clock("scoring"):
+            found = [detector.score(look.numpy()).logit for look in looks]
         yield np.mean(found, axis=0).astype(float)
 
 
@@ -233,7 +247,9 @@ def speed(asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> float:
     detector, _ = _loaded(asked, scoring)
     rows = (crops.rows * (3 * scoring.batch))[: 3 * scoring.batch]
     begun, count = 0.0, 0
-    for i, logits in enumerate(_logits(detector, rows, scoring.batch, workers, False, None)):
+    for i, logits in enumerate(
+        _logits(detector, rows, scoring.batch, workers, False, None, Clock())
+    ):
         if i == 0:
             begun = time.perf_counter()
         else:

@@ -100,7 +100,7 @@ def score(
     change: Distortion | None = None,
 ) -> None:
     """Score what is missing of a set, and say so."""
-    count = predict.score(
+    scored = predict.score(
         request.out / "predictions",
         asked,
         crops,
@@ -110,8 +110,12 @@ def score(
         change,
         progress,
     )
-    if count:
-        say(f"{asked.name}: scored {count} crops of {crops.short}{view and f', {view}'}")
+    if scored is not None and scored.crops:
+        say(
+            f"{asked.name}: scored {scored.crops} crops of {crops.short}{view and f', {view}'}:"
+            f" {scored.crops / scored.seconds:.1f} a second, the detector at work"
+            f" {scored.busy:.0%} of the time"
+        )
 
 
 def score_distorted(
