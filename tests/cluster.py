@@ -85,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
         f" {options.jobs} jobs either way: {1000 * cost:+.0f} ms a clip\n"
     )
     ray.shutdown()
+    if options.nodes:
+        cluster.shutdown()  # and what tells others of it
     right = [f"poison-{i:03d}.png" for i in range(options.poison)]
     if len(there) != options.clips or died != right or not (same and verdicts):
         raise SystemExit(1)

@@ -6,13 +6,18 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import kills
 from deepscan import Sampling, Scoring, Settings
@@ -154,3 +159,27 @@ def test_the_same_command_runs_on_a_cluster(
     told = [json.loads(line)["input"]["path"] for line in capsys.readouterr().out.splitlines()]
     table = parquet.read_table(tmp_path / "rows").to_pydict()
     assert sorted(table["path"]) == sorted(told) == sorted(map(str, inputs.iterdir()))
+
+
+def test_sigterm_ends_the_batch_and_leaves_the_cluster(cluster: None, tmp_path: Path) -> None:
+    """On a cluster that was there before, joined by its address."""
+    inputs = kills.make_inputs(tmp_path / "in", 2)
+    Image.fromarray(np.zeros((7000, 7000, 3), np.uint8)).save(inputs / "slow.bmp")
+    out, address = tmp_path / "out", ray.get_runtime_context().gcs_address
+    options = ["--frames", "2", "--offline", "-q", "--json", "--min-face", "12", "--out", str(out)]
+    command = [sys.executable, "-m", "deepscan", "detect", "-r", str(inputs), *options]
+    with subprocess.Popen(
+        [*command, f"--engine=ray={address}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        assert process.stdout.readline()  # and now the slow one
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        told = process.stderr.read()
+        assert (process.returncode, told) == (130, b"interrupted; finished results are kept\n")
+    names = sorted(p.name for p in out.iterdir() if not p.name.endswith(("-wal", "-shm")))
+    assert names == ["000.png", "001.png", "batch.sqlite", "index.html"]
+    assert ray.cluster_resources()["CPU"] > 0
