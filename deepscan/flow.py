@@ -57,7 +57,7 @@ class Clock:
 
 @contextmanager
 def ahead(
-    parts: Sequence[Iterator[T]], depth: int, clock: Clock, order: Callable[[T], Any]
+    parts: Sequence[Iterator[T]], depth: int, order: Callable[[T], Any]
 ) -> Iterator[Iterator[T]]:
     """Run iterators in a thread each, together about `depth` items ahead of whoever takes them.
 
@@ -78,8 +78,7 @@ def ahead(
     def run(items: Iterator[T], line: queue.Queue[Any]) -> None:
         try:
             while True:
-                with clock("decoding"):
-                    item: Any = next(items, done)
+                item: Any = next(items, done)
                 if not put(line, item) or item is done:
                     return
         finally:
@@ -99,13 +98,29 @@ def ahead(
                 return
             yield item
 
-    with ThreadPoolExecutor(len(parts), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="ahead") as pool:
         lines: list[queue.Queue[Any]] = [queue.Queue(max(1, depth // len(parts))) for _ in parts]
         workers = [pool.submit(run, *both) for both in zip(parts, lines, strict=True)]
         try:
             yield merge(*map(take, workers, lines), key=order)
         finally:
             stop.set()
+
+
+def timed(items: Iterator[T], clock: Clock, stage: str) -> Iterator[T]:
+    """The same items; the time that each takes to come goes to `clock`."""
+    done = object()
+    try:
+        while True:
+            with clock(stage):
+                item: Any = next(items, done)
+            if item is done:
+                return
+            yield item
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -34,7 +34,7 @@ from deepscan.confinement import confine
 from deepscan.decoding import MAX_PIXELS
 from deepscan.errors import InputError, LimitExceeded, NoVideoStream, ProcessDied, UnreadableInput
 from deepscan.files import check_readable
-from deepscan.flow import Clock, ahead, keep_memory_level
+from deepscan.flow import Clock, ahead, keep_memory_level, timed
 from deepscan.records import Credentials, Frame, Source
 from deepscan.stills import StillSource, is_still
 from deepscan.video import DamagedFrame, VideoSource
@@ -357,8 +357,8 @@ def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:
     )
     size = found.width * found.height
     ways = max(1, min(DECODERS, HELD // (HELD_PIXEL * size)))
-    parts = [source.decode(part) for part in source.split(indices, ways)]
-    with ahead(parts, WAITING // (3 * size), clock, lambda item: item.index) as items:
+    parts = [timed(source.decode(part), clock, "decoding") for part in source.split(indices, ways)]
+    with ahead(parts, WAITING // (3 * size), lambda item: item.index) as items:
         for item in items:
             plain = {"index": item.index, "time": item.time}
             if isinstance(item, DamagedFrame):

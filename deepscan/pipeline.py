@@ -4,7 +4,8 @@
 
 Frames flow through in small chunks and are dropped once judged and drawn, so memory is bounded by
 the chunk, not by the video. Decoding runs ahead in a process of its own (see `isolation`), at first
-while the networks load, the detector beside the search for the first faces, and then while they run.
+while the networks load; faces are looked for in a thread, at first while the detector loads and then
+while it scores the frames before.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from deepscan.config import Faces, Scoring, Settings
 from deepscan.errors import SettingsError, UnreadableInput
 from deepscan.explain import Score, Specimens
 from deepscan.files import part_folder, sha256
-from deepscan.flow import Clock, chunks
-from deepscan.isolation import decoder
+from deepscan.flow import Clock, ahead, chunks
+from deepscan.isolation import Decoder, decoder
 from deepscan.records import (
     Credentials,
     Crop,
@@ -44,6 +45,7 @@ from deepscan.records import (
 from deepscan.report import json as report_json
 from deepscan.tracks import Follower, look_of
 from deepscan.verdict import Coverage, judge, thresholds_of
+from deepscan.video import DamagedFrame
 
 if TYPE_CHECKING:
     from deepscan.faces import FaceFinder
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from deepscan.model.header import Header
 
 # Frames searched for faces in one batch: as many, or of large ones (8K) fewer, to bound memory.
-CHUNK, CHUNK_PIXELS = 8, 2**26
+CHUNK, CHUNK_PIXELS = 8, 2**25
 
 # Called with a stage ("decoding", "faces", "scoring"), how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -121,11 +123,8 @@ def scan(
                 overlays = Overlays(folder, source, settings.heatmaps.cls, len(indices))
         try:
             watchers = [w for w in (overlays, pictures, specimens) if w is not None]
-            frames = decoding.frames()
-            size = source.width * source.height
-            coverage, scored = _look(
-                frames, indices, size, finder, scorer, settings, watchers, clock, tell
-            )
+            batch = settings.scoring.batch
+            coverage, scored = _look(decoding, finder, scorer, batch, watchers, clock, tell)
             with clock("drawing"):
                 if overlays is not None:
                     overlays.close()
@@ -250,60 +249,89 @@ def load_detector(scoring: Scoring) -> tuple[Detector, Header, str, str]:
     return detector.to(device), header, device, precision
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A chunk of frames in which faces were looked for: what is needed to judge and to count them."""
+
+    seen: int  # instants, damaged ones too
+    frames: tuple[Frame, ...]
+    crops: tuple[tuple[Crop, ...], ...]  # of each frame
+    too_small: int
+    too_many: int
+
+
+def _faces(
+    decoded: Iterator[Frame | DamagedFrame], size: int, finder: FaceFinder, clock: Clock
+) -> Iterator[_Looked]:
+    """Find, follow and cut the faces of all frames, which have `size` pixels, a chunk at a time."""
+    follower = Follower()
+    for chunk in chunks(decoded, max(1, min(CHUNK, CHUNK_PIXELS // size))):
+        frames = tuple(item for item in chunk if isinstance(item, Frame))
+        with clock("faces"):
+            found = finder.find(frames)
+            crops: list[tuple[Crop, ...]] = []
+            for frame, here in zip(frames, found, strict=True):
+                cut = [align(frame, face, track=0) for face in here.faces]
+                ids = follower.follow(here.faces, [look_of(crop.pixels) for crop in cut])
+                crops.append(tuple(replace(c, track=i) for c, i in zip(cut, ids, strict=True)))
+        small, many = sum(one.too_small for one in found), sum(one.too_many for one in found)
+        yield _Looked(len(chunk), frames, tuple(crops), small, many)
+
+
 def _look(
-    decoded: Iterator[Any],
-    instants: Sequence[int],
-    size: int,
+    decoding: Decoder,
     finder: FaceFinder,
     scorer: Callable[[], Scorer],
-    settings: Settings,
+    batch: int,
     watchers: Sequence[Any],
     clock: Clock,
     tell: Progress,
 ) -> tuple[Coverage, list[FrameEvidence]]:
-    """Judge every face of the sampled frames, whose display-order indices are `instants`.
+    """Judge every face of the sampled frames, while the next ones' are looked for.
 
-    A frame has `size` pixels. The detector may still be loading while faces are looked for. `watchers` have a
-    method add(frame, crops, output) and are shown every frame with what was found.
+    The detector may still be loading at first. `watchers` have a method add(frame, crops, output) and are
+    shown every frame with what was found.
     """
-    follower, scenes = Follower(), timeline.Scenes()
+    source, instants = decoding.opened().source, decoding.opened().indices
+    scenes = timeline.Scenes()
     scored: list[FrameEvidence] = []
     sampled = len(instants)
     good = with_face = too_small = too_many = seen = 0
     interlaced = False
-    for chunk in chunks(decoded, max(1, min(CHUNK, CHUNK_PIXELS // size))):
-        seen += len(chunk)
-        tell("decoding", seen, sampled)
-        frames = [item for item in chunk if isinstance(item, Frame)]
-        if not frames:
-            continue
-        good += len(frames)
-        interlaced = interlaced or any(frame.interlaced for frame in frames)
-        for frame in frames:
-            scenes.add(frame)
-        crops: list[list[Crop]] = []
-        with clock("faces"):
-            for frame, found in zip(frames, finder.find(frames), strict=True):
-                cut = [align(frame, face, track=0) for face in found.faces]
-                ids = follower.follow(found.faces, [look_of(crop.pixels) for crop in cut])
-                crops.append([replace(c, track=i) for c, i in zip(cut, ids, strict=True)])
-                with_face += bool(found.faces)
-                too_small += found.too_small
-                too_many += found.too_many
-        tell("faces", seen, sampled)
-        detector = scorer().detector
-        with clock("scoring"):
-            outputs = _score(detector, crops, settings.scoring.batch)
-        tell("scoring", seen, sampled)
-        for own, output in zip(crops, outputs, strict=True):
-            scored += [
-                FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
-                for c, logit in zip(own, output.logit if output else (), strict=True)
-            ]
-        with clock("drawing"):
-            for watcher in watchers:
-                for frame, own, output in zip(frames, crops, outputs, strict=True):
-                    watcher.add(frame, own, output)
+    found = _faces(decoding.frames(), source.width * source.height, finder, clock)
+    with ahead([found], 1, lambda _: 0) as parts:
+        try:
+            for part in parts:
+                seen += part.seen
+                tell("decoding", seen, sampled)
+                tell("faces", seen, sampled)
+                good += len(part.frames)
+                interlaced = interlaced or any(frame.interlaced for frame in part.frames)
+                with_face += sum(map(bool, part.crops))
+                too_small += part.too_small
+                too_many += part.too_many
+                for frame in part.frames:
+                    scenes.add(frame)
+                detector = scorer().detector
+                with clock("scoring"):
+                    outputs = _score(detector, part.crops, batch)
+                tell("scoring", seen, sampled)
+                for own, output in zip(part.crops, outputs, strict=True):
+                    scored += [
+                        FrameEvidence(
+                            c.track, c.frame_index, c.time, c.face, c.quality, float(logit)
+                        )
+                        for c, logit in zip(own, output.logit if output else (), strict=True)
+                    ]
+                with clock("drawing"):
+                    for watcher in watchers:
+                        for frame, own, output in zip(
+                            part.frames, part.crops, outputs, strict=True
+                        ):
+                            watcher.add(frame, own, output)
+        except BaseException:
+            decoding.close()  # the search may be waiting for it, and is waited for
+            raise
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
     coverage = Coverage(
         counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts(), too_many

@@ -29,7 +29,7 @@ def same(item: int) -> int:
 
 def test_everything_comes_in_order() -> None:
     parts = [iter(range(0, 100, 3)), iter(range(1, 100, 3)), iter(range(2, 100, 3))]
-    with ahead(parts, 3, Clock(), same) as items:
+    with ahead(parts, 3, same) as items:
         assert list(items) == list(range(100))
 
 
@@ -40,7 +40,7 @@ def test_an_error_in_the_thread_comes_out() -> None:
 
     with (
         pytest.raises(UnreadableInput, match="broken off"),
-        ahead([iter([5]), broken()], 3, Clock(), same) as items,
+        ahead([iter([5]), broken()], 3, same) as items,
     ):
         list(items)
 
@@ -53,7 +53,7 @@ def test_it_never_runs_further_ahead_than_allowed() -> None:
             made.append(i)
             yield i
 
-    with ahead([count()], 4, Clock(), same) as items:
+    with ahead([count()], 4, same) as items:
         for i in items:
             assert len(made) <= i + 4 + 2  # the queue, the one in hand, the one being put
 
@@ -68,6 +68,6 @@ def test_leaving_early_stops_it_and_closes_its_source() -> None:
         finally:
             closed.append(True)
 
-    with ahead([endless(), endless()], 2, Clock(), same) as items:
+    with ahead([endless(), endless()], 2, same) as items:
         next(items)
     assert closed == [True, True]
