@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -299,39 +299,34 @@ def _look(
     good = with_face = too_small = too_many = seen = 0
     interlaced = False
     found = _faces(decoding.frames(), source.width * source.height, finder, clock)
-    with ahead([found], 1, lambda _: 0) as parts:
-        try:
-            for part in parts:
-                seen += part.seen
-                tell("decoding", seen, sampled)
-                tell("faces", seen, sampled)
-                good += len(part.frames)
-                interlaced = interlaced or any(frame.interlaced for frame in part.frames)
-                with_face += sum(map(bool, part.crops))
-                too_small += part.too_small
-                too_many += part.too_many
-                for frame in part.frames:
-                    scenes.add(frame)
-                detector = scorer().detector
-                with clock("scoring"):
-                    outputs = _score(detector, part.crops, batch)
-                tell("scoring", seen, sampled)
-                for own, output in zip(part.crops, outputs, strict=True):
-                    scored += [
-                        FrameEvidence(
-                            c.track, c.frame_index, c.time, c.face, c.quality, float(logit)
-                        )
-                        for c, logit in zip(own, output.logit if output else (), strict=True)
-                    ]
-                with clock("drawing"):
-                    for watcher in watchers:
-                        for frame, own, output in zip(
-                            part.frames, part.crops, outputs, strict=True
-                        ):
-                            watcher.add(frame, own, output)
-        except BaseException:
-            decoding.close()  # the search may be waiting for it, and is waited for
-            raise
+    with ahead([found], 1, lambda _: 0) as parts, ExitStack() as broken_off:
+        # The search is waited for, and it may be waiting for the decoder.
+        broken_off.callback(decoding.close)
+        for part in parts:
+            seen += part.seen
+            tell("decoding", seen, sampled)
+            tell("faces", seen, sampled)
+            good += len(part.frames)
+            interlaced = interlaced or any(frame.interlaced for frame in part.frames)
+            with_face += sum(map(bool, part.crops))
+            too_small += part.too_small
+            too_many += part.too_many
+            for frame in part.frames:
+                scenes.add(frame)
+            detector = scorer().detector
+            with clock("scoring"):
+                outputs = _score(detector, part.crops, batch)
+            tell("scoring", seen, sampled)
+            for own, output in zip(part.crops, outputs, strict=True):
+                scored += [
+                    FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
+                    for c, logit in zip(own, output.logit if output else (), strict=True)
+                ]
+            with clock("drawing"):
+                for watcher in watchers:
+                    for frame, own, output in zip(part.frames, part.crops, outputs, strict=True):
+                        watcher.add(frame, own, output)
+        broken_off.pop_all()
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
     coverage = Coverage(
         counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts(), too_many
