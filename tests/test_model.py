@@ -97,6 +97,16 @@ def test_a_shallow_tower_is_the_deep_ones_first_layers(
         Tower(tiny_tower, depth=4)
 
 
+def test_without_patches_the_last_layer_answers_for_cls_alone(
+    tiny_tower: str, images: torch.Tensor
+) -> None:
+    tower = Tower(tiny_tower).eval()
+    whole, alone = tower(images), tower(images, patches=False)
+    torch.testing.assert_close(alone.cls, whole.cls)
+    torch.testing.assert_close(alone.cls_attention, whole.cls_attention)
+    assert alone.patches.shape == (2, 0, tower.width)
+
+
 def test_patches_that_are_not_kept_are_not_looked_at(tiny_tower: str, images: torch.Tensor) -> None:
     tower = Tower(tiny_tower).eval()
     whole, every = tower(images), tower(images, torch.arange(16))
@@ -178,11 +188,11 @@ def test_a_batch_too_large_for_the_device_is_scored_in_halves(
     whole = detector.score(crops)
     forward, sizes, most = Detector.forward, list[int](), 2
 
-    def scarce(self: Detector, crops: torch.Tensor) -> Any:
+    def scarce(self: Detector, crops: torch.Tensor, **how: Any) -> Any:
         sizes.append(len(crops))
         if len(crops) > most:
             raise torch.OutOfMemoryError("no memory left")
-        return forward(self, crops)
+        return forward(self, crops, **how)
 
     monkeypatch.setattr(Detector, "forward", scarce)
     halved = detector.score(crops)

@@ -26,10 +26,13 @@ from deepscan.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The last layer of a tower for a batch of crops; of its p patches all, or those that were kept."""
+    """The last layer of a tower for a batch of crops; of its p patches all, or those that were kept.
+
+    `patches` has p of them, or none if none were wanted.
+    """
 
     cls: Float[Tensor, "b d"]
-    patches: Float[Tensor, "b p d"]
+    patches: Float[Tensor, "b _n d"]
     cls_attention: Float[Tensor, "b p"]  # averaged over heads, renormalised over patches
 
 
@@ -92,13 +95,18 @@ class Tower(nn.Module):
         return self.visual.conv1.weight.dtype
 
     def forward(
-        self, images: Float[Tensor, "b 3 side side"], keep: Int[Tensor, " p"] | None = None
+        self,
+        images: Float[Tensor, "b 3 side side"],
+        keep: Int[Tensor, " p"] | None = None,
+        patches: bool = True,
     ) -> Tokens:
         """Tokens of normalised images.
 
         Args:
             keep: the patches that go through the layers, by number; None: all. Each knows its place, so
                 what is left of a crop is still read, in less time.
+            patches: whether patches are wanted; if not, the last layer is worked out for [CLS] alone,
+                and the tokens' `patches` are none.
         """
         visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)
@@ -114,10 +122,10 @@ class Tower(nn.Module):
             tokens = last.ln_1(x)
             attention = last.attn.weights(tokens[:, :1], tokens).mean(1)[:, 0, 1:]
             attention = attention / attention.sum(-1, keepdim=True)
-        x = self._run(last, x)
+        x = self._run(last, x) if patches else last(x, 1)
         cls = visual.ln_post(x[:, 0])
-        patches = visual.ln_post(x[:, 1:]) if self.patch_norm else x[:, 1:]
-        return Tokens(cls, patches, attention)
+        rest = visual.ln_post(x[:, 1:]) if self.patch_norm else x[:, 1:]
+        return Tokens(cls, rest, attention)
 
     def _run(self, block: Block, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         if self.recompute and torch.is_grad_enabled():
@@ -177,8 +185,11 @@ class Block(nn.Module):
             )
         )
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        x = x + self.attn(self.ln_1(x))
+    def forward(
+        self, x: Float[Tensor, "b n d"], first: int | None = None
+    ) -> Float[Tensor, "b m d"]:
+        """The layer's answer for the `first` m tokens; None: for all n."""
+        x = x[:, :first] + self.attn(self.ln_1(x), first)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -194,9 +205,16 @@ class Attention(nn.Module):
         if not self.in_proj_weight.is_meta:
             nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Self-attention."""
-        q, k, v = functional.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+    def forward(
+        self, x: Float[Tensor, "b n d"], first: int | None = None
+    ) -> Float[Tensor, "b m d"]:
+        """Self-attention of the `first` m tokens to all n; None: of all."""
+        weight, bias, width = self.in_proj_weight, self.in_proj_bias, x.shape[-1]
+        if first is None:
+            q, k, v = functional.linear(x, weight, bias).chunk(3, -1)
+        else:
+            q = functional.linear(x[:, :first], weight[:width], bias[:width])
+            k, v = functional.linear(x, weight[width:], bias[width:]).chunk(2, -1)
         q, k, v = self._split(q), self._split(k), self._split(v)
         answers = functional.scaled_dot_product_attention(q, k, v)
         return self.out_proj(answers.transpose(1, 2).flatten(2))

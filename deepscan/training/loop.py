@@ -325,7 +325,7 @@ def score(
     found: list[Tensor] = []
     for crops in pictures(rows, settings.batch, settings.workers, change, settings.blend):
         with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            found.append(detector(crops).logit.float().cpu())
+            found.append(detector(crops, patches=False).logit.float().cpu())
         _tell(progress, stage, sum(map(len, found)), len(rows))
     return torch.cat(found).numpy().astype(float) if found else np.empty(0)
 
