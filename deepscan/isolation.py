@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -110,14 +110,13 @@ class Decoder:
         )
         request = {
             "path": str(path),
-            "sampling": asdict(replace(sampling, seconds=None)),
-            "seconds": None if sampling.seconds is None else str(sampling.seconds),
+            "sampling": asdict(sampling),
             "memory": limits.memory,
             "parent": os.getpid(),
         }
         assert self._process.stdin is not None
         with suppress(OSError):  # dead already: reading says how
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
             self._process.stdin.flush()
 
     def opened(self) -> Opened:
@@ -334,9 +333,9 @@ def main() -> None:
 
 
 def _sampling(request: dict[str, Any]) -> Sampling:
-    seconds = request["seconds"]
-    plain = request["sampling"] | {"seconds": None if seconds is None else Fraction(seconds)}
-    return Sampling(**plain)
+    plain = request["sampling"]
+    seconds = plain["seconds"]  # a fraction's text: a float would be another time
+    return Sampling(**plain | {"seconds": None if seconds is None else Fraction(seconds)})
 
 
 def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:

@@ -41,16 +41,18 @@ def gone(process: int) -> bool:
     return False
 
 
-def test_what_comes_out_is_what_decoding_here_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["uniform", "keyframes", "all", "every:0.2"])
+def test_what_comes_out_is_what_decoding_here_gives(tmp_path: Path, rule: str) -> None:
     path = clips.write(tmp_path / "a.mp4", 12, tags={"title": "n\u00e4me"})
     here = VideoSource(path)
+    sampling = Sampling.parse(rule, 5)
     clock = Clock()
-    with decoder(path, Sampling(frames=5), Limits()) as one:
+    with decoder(path, sampling, Limits()) as one:
         opened = one.opened()
         frames = list(one.frames())
         credentials = one.credentials(clock)
     assert opened.source == here.source
-    assert opened.indices == here.choose(Sampling(frames=5))
+    assert opened.indices == here.choose(sampling)
     for frame, expected in zip(frames, here.decode(opened.indices), strict=True):
         assert isinstance(frame, Frame)
         assert isinstance(expected, Frame)
