@@ -301,7 +301,7 @@ def _measure(clip: Path, runs: int, made: Sequence[str]) -> dict[str, list[Measu
     for number in range(runs + 1):
         for way in WAYS:
             command = [sys.executable, "-m", "deepscan.bench", *made, "--one", way, str(clip)]
-            measured = _process(command)
+            measured = process(command)
             if way == "floor":
                 measured = replace(measured, wall=sum(measured.seconds.values()))
             if number:
@@ -309,7 +309,7 @@ def _measure(clip: Path, runs: int, made: Sequence[str]) -> dict[str, list[Measu
     return found
 
 
-def _process(command: Sequence[str]) -> Measured:
+def process(command: Sequence[str]) -> Measured:
     """Run a process to its end and measure it from outside."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from deepscan import demo
-from deepscan.bench import Measured, _process, repeat
+from deepscan.bench import Measured, process, repeat
 from deepscan.records import Pixels
 
 LONG = (1, 60)  # minutes
@@ -160,7 +160,7 @@ def _growth(of: str, counts: Sequence[int], points: Sequence[Point]) -> Iterator
 
 def _run(clip: Path, faces: int, frames: int) -> Measured:
     options = [f"--clip={clip}", f"--faces={faces}", f"--frames={frames}"]
-    return _process([sys.executable, "-m", "deepscan.bench_growth", "one", *options])
+    return process([sys.executable, "-m", "deepscan.bench_growth", "one", *options])
 
 
 def _one(clip: Path, faces: int, frames: int) -> None:
