@@ -224,7 +224,7 @@ def floor(path: Path) -> tuple[dict[str, float], dict[str, float]]:
     from deepscan.config import Settings
     from deepscan.isolation import decoder
     from deepscan.model.size import size
-    from deepscan.pipeline import load_finder, load_scorer
+    from deepscan.networks import load_finder, load_scorer
     from deepscan.records import Frame
 
     settings = Settings()
@@ -276,7 +276,7 @@ def _one(way: str, path: Path) -> None:
         document = {"logit": None, "seconds": parts, "stage_peak": {}, "rates": rates}
     elif way == "start":
         from deepscan.config import Faces, Scoring
-        from deepscan.pipeline import load_models
+        from deepscan.networks import load_models
 
         load_models(Faces(), Scoring())
         document = {"logit": None, "seconds": {}, "stage_peak": {}}

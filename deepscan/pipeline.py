@@ -10,10 +10,8 @@ while it scores the frames before.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +21,13 @@ import numpy as np
 
 from deepscan import provenance, timeline
 from deepscan.align import align
-from deepscan.config import Faces, Scoring, Settings
-from deepscan.errors import SettingsError, UnreadableInput
+from deepscan.config import Settings
+from deepscan.errors import UnreadableInput
 from deepscan.explain import Score, Specimens
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
 from deepscan.isolation import Decoder, decoder
+from deepscan.networks import Scorer, load_finder, loading
 from deepscan.records import (
     Credentials,
     Crop,
@@ -50,25 +49,12 @@ from deepscan.video import DamagedFrame
 if TYPE_CHECKING:
     from deepscan.faces import FaceFinder
     from deepscan.model.detector import Detector
-    from deepscan.model.header import Header
 
 # Frames searched for faces in one batch: as many, or of large ones (8K) fewer, to bound memory.
 CHUNK, CHUNK_PIXELS = 8, 2**25
 
 # Called with a stage ("decoding", "faces", "scoring"), how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """The detector, ready to run, and what a report says of it."""
-
-    detector: Detector
-    header: Header
-    sha256: str
-    device: str
-    precision: str
-    threads: int
 
 
 def scan(
@@ -104,7 +90,7 @@ def scan(
     with (
         part_folder(out, force) if out is not None else nullcontext() as folder,
         decoder(Path(path), settings.sampling, settings.limits) as decoding,
-        _loading(settings.scoring, clock) as scorer,
+        loading(settings.scoring, clock) as scorer,
     ):
         with clock("opening"):
             opened = decoding.opened()
@@ -158,95 +144,6 @@ def scan(
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
             provenance.write_manifest(folder, source)
     return report
-
-
-def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | None = None) -> None:
-    """Make sure that the detector and its base are here, fetching the base if need be, before any scan.
-
-    Raises:
-        WeightsError: they are not, and cannot be had.
-    """
-    from deepscan.model import header, weights
-
-    needed = header.read_header(weights.detector_file(scoring.weights)).base["sha256"]
-    weights.base_file(weights.base_by_hash(needed), scoring.offline, progress)
-
-
-def load_models(faces: Faces, scoring: Scoring) -> None:
-    """Load what these settings ask for now, so that the next scan with the same ones need not.
-
-    Raises:
-        WeightsError, SettingsError: as `load_finder` and `load_scorer`.
-    """
-    load_finder(faces, scoring.device)
-    load_scorer(scoring)
-
-
-@functools.lru_cache(maxsize=1)
-def load_finder(faces: Faces, device: str) -> FaceFinder:
-    """MTCNN as these settings ask for it, kept for the next scan with the same ones.
-
-    Raises:
-        WeightsError: facenet-pytorch's weights are missing or not what they should be.
-        SettingsError: the device is not there.
-    """
-    from deepscan.faces import FaceFinder
-
-    return FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, _device(device))
-
-
-@functools.lru_cache(maxsize=1)
-def load_scorer(scoring: Scoring) -> Scorer:
-    """The detector that these settings ask for, kept for the next scan with the same ones.
-
-    Raises:
-        WeightsError: see `model.checkpoint.load`.
-        SettingsError: the device is not there.
-    """
-    import torch
-
-    detector, header, device, precision = load_detector(scoring)
-    digest = sha256(weights_file(scoring.weights))
-    return Scorer(detector, header, digest, device, precision, torch.get_num_threads())
-
-
-@contextmanager
-def _loading(scoring: Scoring, clock: Clock) -> Iterator[Callable[[], Scorer]]:
-    """Load the detector, and torch before it, beside what the block does; the function given waits for it."""
-
-    def load() -> Scorer:
-        with clock("loading"):
-            return load_scorer(scoring)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
-        yield pool.submit(load).result
-
-
-def weights_file(name: str) -> Path:
-    """The checkpoint that --weights means."""
-    from deepscan.model import weights
-
-    return weights.detector_file(name)
-
-
-def load_detector(scoring: Scoring) -> tuple[Detector, Header, str, str]:
-    """The detector on its device, what its checkpoint says of it, and the device and precision it runs in.
-
-    Raises:
-        WeightsError, SettingsError: as `load_models`.
-    """
-    import torch
-
-    from deepscan.model import checkpoint, weights
-    from deepscan.model.header import read_header
-
-    device = _device(scoring.device)
-    precision = _precision(scoring.precision, device)
-    path = weights_file(scoring.weights)
-    needed = read_header(path).base["sha256"]
-    base = weights.base_file(weights.base_by_hash(needed), scoring.offline)
-    detector, header = checkpoint.load(path, base, getattr(torch, precision))
-    return detector.to(device), header, device, precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,34 +255,6 @@ def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> l
         outputs.append(Output(logit[here], query[here], cls[here]) if own else None)
         at = here.stop
     return outputs
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda"):
-        number = int(wanted.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or number >= torch.cuda.device_count():
-            raise SettingsError(
-                f"device {wanted}: this machine has no such GPU; use --device cpu or auto"
-            )
-    return wanted
-
-
-def _precision(wanted: str, device: str) -> str:
-    """bfloat16 where the hardware multiplies in it, float32 elsewhere: emulation would be slower."""
-    import torch
-
-    if wanted != "auto":
-        return wanted
-    if device == "cpu":
-        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        native = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-    else:
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bfloat16" if native else "float32"
 
 
 def _report(

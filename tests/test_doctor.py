@@ -15,7 +15,7 @@ from deepscan import doctor
 from deepscan.cli import run
 from deepscan.files import sha256
 from deepscan.model import weights
-from deepscan.pipeline import load_scorer
+from deepscan.networks import load_scorer
 
 
 def test_values_are_of_the_shipped_detector_and_clip() -> None:

@@ -20,7 +20,7 @@ from deepscan.errors import SettingsError, WeightsMismatch
 from deepscan.model import adapters, export, weights
 from deepscan.model.detector import Detector
 from deepscan.model.header import DetectorSettings, Header
-from deepscan.pipeline import load_detector
+from deepscan.networks import load_detector
 
 Crops = Callable[[int], np.ndarray]
 

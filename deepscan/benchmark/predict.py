@@ -33,7 +33,7 @@ from deepscan.flow import Clock
 from deepscan.manifest import Cropless, CropRow, read_cropless, read_crops
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
-from deepscan.pipeline import load_detector, weights_file
+from deepscan.networks import load_detector, weights_file
 from deepscan.pool import cores
 from deepscan.prepare import PrepareSettings, prepare
 from deepscan.training.data import picture, pictures

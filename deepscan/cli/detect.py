@@ -257,7 +257,7 @@ def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
 
 def _fetch(settings: Settings, quiet: bool) -> None:
     """Have the weights here before any scan."""
-    from deepscan.pipeline import prepare_weights
+    from deepscan.networks import prepare_weights
 
     with progress_bars(quiet) as bars:
         prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))

@@ -57,7 +57,7 @@ def serve(
         raise SettingsError(
             f"deepscan serve needs {error.name}: pip install 'deepscan-forensics[serve]'"
         ) from error
-    from deepscan.pipeline import prepare_weights
+    from deepscan.networks import prepare_weights
     from deepscan.preferences import gather
 
     if max_size < 1:

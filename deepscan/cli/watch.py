@@ -56,7 +56,7 @@ def watch(
     """
     from deepscan.batch import Batch, found
     from deepscan.flow import keep_memory_level, until_told_to_stop
-    from deepscan.pipeline import prepare_weights
+    from deepscan.networks import prepare_weights
     from deepscan.preferences import gather
     from deepscan.records import Request
     from deepscan.watch import Arrivals

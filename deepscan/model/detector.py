@@ -123,15 +123,15 @@ class Detector(nn.Module):
         """
         tokens = self.tokens(crops, keep, patches or self.settings.with_queries)
         with torch.autocast(self.mean.device.type, enabled=False):
-            cls, patches = tokens.cls.float(), tokens.patches.float()
+            cls, found = tokens.cls.float(), tokens.patches.float()
             token, query_attention = None, None
             if self.settings.with_queries:
-                token, query_attention = self.aggregation(patches)
+                token, query_attention = self.aggregation(found)
             classified = self._classified(cls, token)
             if self.settings.normalise:
                 classified = functional.normalize(classified, dim=-1)
             logit = self.head(classified).squeeze(-1)
-        return Answer(logit, cls, patches, tokens.cls_attention, token, query_attention)
+        return Answer(logit, cls, found, tokens.cls_attention, token, query_attention)
 
     def _classified(self, cls: Tensor, token: Tensor | None) -> Tensor:
         """What the head sees, of [CLS] and the global token."""
