@@ -209,8 +209,10 @@ def localisation_table(name: str, by_row: Mapping[str, Looks], test_set: str) ->
             continue
         videos = [v for v, keep in zip(looks.videos, kept, strict=True) if keep]
         for which, word in MAPS.items():
+            if which == "queries" and not len(looks.queries):
+                continue
             values = looks.delta if which == "delta" else looks.mean_attention(which)
-            if not len(values) or np.isnan(values[kept]).any():
+            if np.isnan(values[kept]).any():
                 continue
             found = localisation(values[kept], looks.masks[kept])
             cells = [Cell.of(_over_videos(getattr(found, f.name), videos)) for f in fields(found)]
