@@ -15,8 +15,8 @@ from deepscan.benchmark.tables import CAVEAT, Cell, Table, plain_name
 from deepscan.errors import DataError
 
 PROTOCOL_WORDS = {
-    "deepscan": "deepscan's protocol: a video is its identity, {frames} crops evenly, mean of logits",
-    "deepfakebench": "DeepfakeBench's protocol: videos merged by folder name, first {frames} crops, mean of"
+    "deepscan": "deepscan's protocol: a video is its identity, {crops} evenly, mean of logits",
+    "deepfakebench": "DeepfakeBench's protocol: videos merged by folder name, first {crops}, mean of"
     " probabilities",
 }
 INTERVALS = (
@@ -39,8 +39,9 @@ class Rule:
 
     def words(self) -> tuple[str, ...]:
         """The notes of a table judged so."""
+        crops = "1 crop" if self.frames == 1 else f"{self.frames} crops"
         return (
-            f"Video AUC by {PROTOCOL_WORDS[self.protocol].format(frames=self.frames)}.",
+            f"Video AUC by {PROTOCOL_WORDS[self.protocol].format(crops=crops)}.",
             INTERVALS,
             *self.notes,
         )
