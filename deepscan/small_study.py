@@ -201,8 +201,8 @@ def write_page(told: Told, request: Request, sets: Sequence[Crops], folder: Path
         sets=", ".join(f"{s.test_set.title} (`{s.short}`)" for s in sets),
         date=request.date,
         budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run, within {recipe.epochs}"
-        f" epochs, {recipe.patches:.0%} of the patches in each step; at most {request.frames} crop(s) of a test"
-        f" video; seeds {', '.join(map(str, request.seeds))}",
+        f" epochs, {recipe.patches:.0%} of the patches in each step; at most"
+        f" {request.frames} crop(s) of a test video; seeds {', '.join(map(str, request.seeds))}",
         base=recipe.base,
         device=recipe.device,
     )

@@ -184,8 +184,8 @@ def test_frames_are_distorted_before_faces_are_found(
         predict, "cores", lambda: 1
     )  # processes would take longer to start than to work
     one = footage.portrait()
-    footage.film(tmp_path / "UADFV/real/0000.mp4", one, 2)
-    footage.film(tmp_path / "UADFV/fake/0000.mp4", footage.swapped(one), 2)
+    footage.film(tmp_path / "UADFV/real/0000.mp4", one, 4)
+    footage.film(tmp_path / "UADFV/fake/0000.mp4", footage.swapped(one), 4)
     prepare(tmp_path / "UADFV", tmp_path / "prepared", PrepareSettings(frames=2, jobs=1))
     (made,) = (folder / "out/runs").glob("effort+ours-0-*/detector.safetensors")
     asked = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from deepscan.benchmark import predictions
 from deepscan.benchmark.datasets import Crops, official
+from deepscan.benchmark.evaluation import FRAMES
 from deepscan.benchmark.looks import (
     Looks,
     looked_at,
@@ -262,12 +264,16 @@ def distorted(
 ) -> Crops:
     """The same test videos, cut anew after their frames were distorted; kept in `folder` for the next time.
 
+    At as many instants as the undistorted ones have crops, up to the FRAMES that count.
+
     Raises:
         DataError: the set's videos are not there in its official layout.
     """
     source = official(crops.test_set, root)
     out = folder / f"{distortion.kind}-{distortion.level}"
-    prepare(source, out, PrepareSettings(jobs=cores(), distortion=distortion), progress)
+    most = max(Counter(row.video for row in crops.rows).values(), default=FRAMES)
+    settings = PrepareSettings(min(most, FRAMES), jobs=cores(), distortion=distortion)
+    prepare(source, out, settings, progress)
     wanted = {row.video for row in crops.rows} | {video.video for video in crops.cropless}
     names = [n for n in crops.test_set.listings if (out / f"{n}.json").is_file()]
     rows = [r for r in read_crops(out, names) if r.video in wanted and r.split == "test"]
