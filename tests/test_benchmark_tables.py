@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,8 +195,34 @@ def test_figures_are_written_twice_and_the_same_each_time(
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "0.14", "0.56"]
     # Crops and two methods, two real and two manipulated; and the scale.
     assert len(drawn["maps"].axes) == 3 * 4 + 1
+    assert [axes.get_title() for axes in drawn["maps"].axes[:4]] == ["real", "", "manipulated", ""]
     once = (tmp_path / "curves.svg").read_bytes()
     figures.save(
         figures.curves({"fsh": line, "avg": line}, "the weight of FLCL", "0.14"), tmp_path, "curves"
     )
     assert (tmp_path / "curves.svg").read_bytes() == once
+
+
+def test_figures_without_faces_show_maps_alone(rng: np.random.Generator) -> None:
+    """For pages about material that may be used but not published."""
+    kept = looks(rng)
+    columns = {"[CLS]": (kept, "cls"), "queries": (kept, "queries")}
+    drawn = [
+        figures.attention(columns, 2, faces=False),
+        figures.maps({"ours": kept}, 2, faces=False),
+    ]
+    other = replace(kept, pictures=255 - kept.pictures)
+    columns = {title: (other, which) for title, (_, which) in columns.items()}
+    again = [
+        figures.attention(columns, 2, faces=False),
+        figures.maps({"ours": other}, 2, faces=False),
+    ]
+    for figure, same in zip(drawn, again, strict=True):
+        shown = [image.get_array() for axes in figure.axes for image in axes.get_images()]
+        assert len(shown) == 4
+        assert all(
+            (np.asarray(a) == np.asarray(image.get_array())).all()
+            for a, image in zip(
+                shown, (i for axes in same.axes for i in axes.get_images()), strict=True
+            )
+        )

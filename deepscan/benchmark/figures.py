@@ -20,6 +20,7 @@ from deepscan import heatmap
 from deepscan.benchmark.evaluation import Estimate
 from deepscan.benchmark.looks import Looks
 from deepscan.files import part_file
+from deepscan.records import Pixels
 
 # Okabe and Ito's colours, told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222", "#999999")
@@ -37,6 +38,7 @@ PRINT: Any = {
     "svg.hashsalt": "deepscan",  # the same figure gives the same file
 }
 DPI = 200
+GREY = 128  # under a map whose crop is not to be shown
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -140,11 +142,14 @@ def robustness(series: Mapping[str, Mapping[str, Estimate]], clean: Estimate, ti
 # --- attention -------------------------------------------------------------------------------------
 
 
-def attention(columns: Mapping[str, tuple[Looks, str]], shown: int = 4) -> Figure:
+def attention(
+    columns: Mapping[str, tuple[Looks, str]], shown: int = 4, faces: bool = True
+) -> Figure:
     """Figure 1: (a) maps of the first real crops of several videos, (b) how attention is distributed.
 
     Args:
         columns: {title: (kept attention, "queries" or "cls")}, all of the same crops.
+        faces: whether the crops are shown; else maps lie on plain grey.
     """
     with matplotlib.rc_context(PRINT):
         first = next(iter(columns.values()))[0]
@@ -152,12 +157,14 @@ def attention(columns: Mapping[str, tuple[Looks, str]], shown: int = 4) -> Figur
         figure = _figure(1.25 * len(real) + 2.6)
         halves: Any = figure.subfigures(2, 1, height_ratios=[1.25 * len(real), 2.3])
         upper, lower = halves
-        grid = upper.subplots(len(real), 1 + len(columns), squeeze=False)
+        grid = upper.subplots(len(real), faces + len(columns), squeeze=False)
         for row, i in enumerate(real):
-            _picture(grid[row, 0], first.pictures[i], "crop" if row == 0 else "")
-            for column, (title, (looks, which)) in enumerate(columns.items(), 1):
+            if faces:
+                _picture(grid[row, 0], first.pictures[i], "crop" if row == 0 else "")
+            for column, (title, (looks, which)) in enumerate(columns.items(), int(faces)):
                 values = heatmap.relative(looks.mean_attention(which)[i])
-                _map(grid[row, column], looks.pictures[i], values, title if row == 0 else "")
+                ground = _ground(first.pictures[i], faces)
+                _map(grid[row, column], ground, values, title if row == 0 else "")
         _scale(upper, grid)
         axes = lower.subplots()
         edges = np.geomspace(1e-3, 1e2, 101)
@@ -175,22 +182,28 @@ def attention(columns: Mapping[str, tuple[Looks, str]], shown: int = 4) -> Figur
     return figure
 
 
-def maps(rows: Mapping[str, Looks], each: int = 5) -> Figure:
-    """Figure 4: real and manipulated crops, `each` of them, with the map of every method below."""
+def maps(rows: Mapping[str, Looks], each: int = 5, faces: bool = True) -> Figure:
+    """Figure 4: real and manipulated crops, `each` of them, with the map of every method below.
+
+    Without `faces` the maps lie on plain grey.
+    """
     with matplotlib.rc_context(PRINT):
         first = next(iter(rows.values()))
         chosen = first.shown(0, each) + first.shown(1, each)
         real = len(first.shown(0, each))
-        figure = _figure(WIDTH / (len(chosen) + 1.4) * (len(rows) + 1) + 0.5)
-        grid = figure.subplots(len(rows) + 1, len(chosen), squeeze=False)
+        figure = _figure(WIDTH / (len(chosen) + 1.4) * (len(rows) + faces) + 0.5)
+        grid = figure.subplots(len(rows) + faces, len(chosen), squeeze=False)
         for column, i in enumerate(chosen):
-            titles = {0: "real", real: "manipulated"}  # over the first of each
-            _picture(grid[0, column], first.pictures[i], titles.get(column, ""))
-            for row, (name, looks) in enumerate(rows.items(), 1):
+            if faces:
+                _picture(grid[0, column], first.pictures[i], "")
+            for row, (name, looks) in enumerate(rows.items(), int(faces)):
                 values = heatmap.relative(looks.mean_attention("best")[i])
-                _map(grid[row, column], looks.pictures[i], values, "")
+                _map(grid[row, column], _ground(first.pictures[i], faces), values, "")
                 if column == 0:
                     grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+        for column, title in {0: "real", real: "manipulated"}.items():  # over the first of each
+            if column < len(chosen):
+                grid[0, column].set_title(title, fontsize=7)
         _scale(figure, grid)
     return figure
 
@@ -201,6 +214,11 @@ def _scale(figure: Any, grid: Any) -> None:
     bar = figure.colorbar(colours, ax=grid, shrink=0.6, aspect=30, pad=0.01)
     bar.set_label("attention, times uniform", fontsize=7)
     bar.ax.tick_params(labelsize=6)
+
+
+def _ground(crop: Pixels, faces: bool) -> Pixels:
+    """What a map is drawn on."""
+    return crop if faces else np.full_like(crop, GREY)
 
 
 def _picture(axes: Axes, pixels: np.ndarray, title: str) -> None:

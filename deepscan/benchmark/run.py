@@ -297,12 +297,12 @@ def _attention(
         # Beyond the first set each has files of its own.
         file = name if i == 0 else f"{name}-{test_set}"
         if asked.kind == "maps":
-            told.draw(file, figures.maps(found))
+            told.draw(file, figures.maps(found, faces=request.faces))
         else:
             first = next(iter(found))
             columns = {f"[CLS], {first}": (found[first], "cls")}
             columns |= {f"queries, {row}": (looks, "queries") for row, looks in found.items()}
-            told.draw(file, figures.attention(columns))
+            told.draw(file, figures.attention(columns, faces=request.faces))
             told.add(activation_table(f"{name}-activation-{test_set}", found, test_set))
 
 
