@@ -183,12 +183,16 @@ def hold_out(prepared: Path, folder: Path) -> Path:
 
 HEAD = """# The small study
 
-Every table and figure of the paper on little material: trained on {train}, judged on
-{sets}. It shows that every part works and in which direction it pulls, not how good the
-paper's method is; the paper trains on FaceForensics++ with CLIP ViT-L/14 on a GPU and judges on ten sets.
+Every table and figure of the paper on little material: trained on {train},
+judged on {sets}, which stand in
+for all of the paper's sets, whatever a title says. It shows that every part works and in which direction it
+pulls, not how good the paper's method is; the paper trains on FaceForensics++ with CLIP ViT-L/14 on a GPU and
+judges on ten sets.
 
-Made by `make small-study` on {date}: {budget}; base {base}, device {device}. All of it, with JSON,
-LaTeX and SVG, comes from kept predictions; the same command draws it anew.
+Made by `make small-study` on {date}: {budget};
+base {base}, device {device}. With so few steps a difference says who learns faster, not who ends better, and
+a loss that has hardly begun to act shows as 0.000. Figures leave the faces out: they are other people's. All
+of it, with JSON, LaTeX and SVG, comes from kept predictions; the same command draws it anew.
 
 """
 

@@ -11,7 +11,7 @@ import pytest
 from deepscan.benchmark import evaluation, predictions
 from deepscan.benchmark.evaluation import auc, gain, measures, pooled, videos
 from deepscan.benchmark.predictions import Scored, match, read_foreign
-from deepscan.benchmark.results import foreign_answers
+from deepscan.benchmark.results import Rule, foreign_answers, views_table
 from deepscan.errors import DataError
 
 LONG = "s/{label}/{method}/FF/{method}/c23/frames/{name}"
@@ -100,6 +100,23 @@ def test_faceless_videos_are_counted_and_count_as_zero(tmp_path: Path) -> None:
     assert found["video AUC"].value == 1
     # Real 1, 0 against manipulated 2, 0: wins 2 > 1, 2 > 0, a tie 0 = 0, a loss 0 < 1.
     assert found["video AUC, faceless and failed as 0"].value == 2.5 / 4
+
+
+def test_a_view_in_which_no_forgery_has_a_face_has_no_auc_and_takes_no_other_ones(
+    tmp_path: Path,
+) -> None:
+    """Noise so strong that faces are found in the real videos alone."""
+    both = {"": "scored", "noise:4": "scored", "noise:5": "faceless"}
+    rows = [row("a", 0, 0, -1.0, view=view) for view in both]
+    rows += [
+        row("b", 1, *((0, 1.0) if state == "scored" else (None, None)), view=view, state=state)
+        for view, state in both.items()
+    ]
+    table = predictions.read(store(tmp_path, *rows))
+    views = views_table("robustness", "t", table, "d", ["noise:4", "noise:5"], Rule(("s",)))
+    cells = dict(views.rows)
+    assert [cells[view][0] is None for view in ("as they are", "noise:4", "noise:5")] == [0, 0, 1]
+    assert "s: only videos of one class had a face (noise:5); no AUC." in views.notes
 
 
 # --- measures --------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def localisation_table(name: str, by_row: Mapping[str, Looks], test_set: str) ->
             " masks lie beside crops in masks/ (deepscan prepare cuts those of FaceForensics++ and of pairs)"
         )
     notes = (
-        f"Against the masks of {test_set}'s manipulated crops; means over crops, with 95 % bootstrap"
+        f"Against the masks of the manipulated crops of {test_set}; means over crops, with 95 % bootstrap"
         " intervals over videos. A pixel AUC of 0.5 is chance.",
         "Fake likelihood: FLCL's delta, by the mean patches of training crops that a checkpoint keeps.",
     )
@@ -263,7 +263,7 @@ def activation_table(name: str, by_row: Mapping[str, Looks], test_set: str) -> T
             told[3] = Cell.of(_over_videos(q.max(2).mean(1) * patches, videos), digits=1)
         rows.append((row, tuple(told)))
     notes = (
-        f"Means over {test_set}'s real crops, with 95 % bootstrap intervals over videos. Entropies and"
+        f"Means over the real crops of {test_set}, with 95 % bootstrap intervals over videos. Entropies and"
         f" divergences in nats; even attention over {patches} patches has an entropy of"
         f" {np.log(max(patches, 1)):.2f}. A peak is a crop's highest attention, times the number of patches.",
     )

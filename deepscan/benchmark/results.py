@@ -107,8 +107,7 @@ def auc_table(
     were taken over.
     """
     published = published or {}
-    merged: dict[str, str] = {}
-    judged = {row: _videos(found, rule, merged) for row, found in rows.items()}
+    judged = {row: videos(found, rule) for row, found in rows.items()}
     columns = [*rule.sets, "avg", "pooled"]
     compared = any(against.get(row) for row in rows)
     told: list[tuple[str, tuple[Cell | str | None, ...]]] = []
@@ -129,7 +128,7 @@ def auc_table(
         told.append((row, tuple(cells)))
     if compared:
         columns += ["gain, on average", "over"]
-    notes = [*rule.words(), *merged.values()]
+    notes = [*rule.words(), *_one_sided(rows, judged, rule)]
     if any(set(rule.sets) & set(figures) for figures in published.values()):
         notes.append(CAVEAT)
     if with_peers:
@@ -153,17 +152,33 @@ def study_table(
     return auc_table(name, study.title, rows, rule, against, published)
 
 
-def _videos(found: Answers, rule: Rule, merged: dict[str, str]) -> dict[str, list[Videos]]:
-    """Video scores by set; where merging by folder names leaves one class alone, `merged` says so instead."""
+def videos(found: Answers, rule: Rule) -> dict[str, list[Videos]]:
+    """Video scores of each seed by set, of the sets that have them of both classes."""
     judged = {
         name: [evaluation.videos(one, rule.protocol, rule.frames) for one in of_seeds]
         for name, of_seeds in found.items()
     }
-    for name, own in list(judged.items()):
-        if rule.protocol != "deepscan" and len(set(own[0].labels.tolist())) < 2:
-            merged[name] = f"{name}: merged by folder names, its videos are of one class; no AUC."
-            del judged[name]
-    return judged
+    return {
+        name: own
+        for name, own in judged.items()
+        if all(len(set(one.labels.tolist())) == 2 for one in own)
+    }
+
+
+def _one_sided(
+    rows: Mapping[str, Answers], judged: Mapping[str, Mapping[str, object]], rule: Rule
+) -> list[str]:
+    """Which sets have no AUC in which rows, and why, in words."""
+    why = (
+        "only videos of one class had a face"
+        if rule.protocol == "deepscan"
+        else "merged by folder names, its videos are of one class"
+    )
+    told: dict[str, list[str]] = {}
+    for row, found in rows.items():
+        for name in (name for name in found if name not in judged[row]):
+            told.setdefault(name, []).append(row)
+    return [f"{name}: {why} ({', '.join(which)}); no AUC." for name, which in told.items()]
 
 
 def _overall(

@@ -158,19 +158,10 @@ def _robustness(
 
 def _average(found: Answers, rule: Rule) -> evaluation.Estimate | None:
     """Mean AUC over the sets, where all were scored."""
-    if set(found) != set(rule.sets):
+    judged = results.videos(found, rule)
+    if set(judged) != set(rule.sets):
         return None
-    return mean(
-        [
-            mean(
-                [
-                    evaluation.auc(evaluation.videos(one, rule.protocol, rule.frames))
-                    for one in of_seeds
-                ]
-            )
-            for of_seeds in found.values()
-        ]
-    )
+    return mean([mean([evaluation.auc(one) for one in of_seeds]) for of_seeds in judged.values()])
 
 
 # --- studies ---------------------------------------------------------------------------------------
