@@ -78,7 +78,7 @@ def load_scorer(scoring: Scoring) -> Scorer:
     """
     import torch
 
-    detector, header, device, precision = load_detector(scoring)
+    detector, header, device, precision = load_detector(scoring, pack=True)
     digest = sha256(weights_file(scoring.weights))
     return Scorer(detector, header, digest, device, precision, torch.get_num_threads())
 
@@ -102,15 +102,17 @@ def weights_file(name: str) -> Path:
     return weights.detector_file(name)
 
 
-def load_detector(scoring: Scoring) -> tuple[Detector, Header, str, str]:
+def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Header, str, str]:
     """The detector on its device, what its checkpoint says of it, and the device and precision it runs in.
+
+    With `pack` its matrices are laid out for speed, where that can be done; it can then only score.
 
     Raises:
         WeightsError, SettingsError: as `load_models`.
     """
     import torch
 
-    from deepscan.model import checkpoint, weights
+    from deepscan.model import checkpoint, packed, weights
     from deepscan.model.header import read_header
 
     device = _device(scoring.device)
@@ -119,7 +121,10 @@ def load_detector(scoring: Scoring) -> tuple[Detector, Header, str, str]:
     needed = read_header(path).base["sha256"]
     base = weights.base_file(weights.base_by_hash(needed), scoring.offline)
     detector, header = checkpoint.load(path, base, getattr(torch, precision))
-    return detector.to(device), header, device, precision
+    detector.to(device)
+    if pack:
+        packed.pack(detector.tower)
+    return detector, header, device, precision
 
 
 def _device(wanted: str) -> str:

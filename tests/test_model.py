@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
 from deepscan.files import sha256
-from deepscan.model import adapters, checkpoint, weights
+from deepscan.model import adapters, checkpoint, packed, weights
 from deepscan.model.detector import Detector, QueryAggregation
 from deepscan.model.header import FORMAT, PREPROCESSING, DetectorSettings, Header, read_header
 from deepscan.model.tower import Tower, TowerSize
@@ -105,6 +105,26 @@ def test_without_patches_the_last_layer_answers_for_cls_alone(
     torch.testing.assert_close(alone.cls, whole.cls)
     torch.testing.assert_close(alone.cls_attention, whole.cls_attention)
     assert alone.patches.shape == (2, 0, tower.width)
+
+
+def test_packed_matrices_give_the_same_bits(tiny_tower: str, images: torch.Tensor) -> None:
+    tower = Tower(tiny_tower).to(torch.bfloat16).eval()
+    if not packed.packable(tower):
+        pytest.skip("this torch has no oneDNN")
+    with torch.inference_mode():
+        images = images.to(torch.bfloat16)
+        plain = [tower(images, patches=wanted) for wanted in (True, False)]
+        packed.pack(tower)
+        again = [tower(images, patches=wanted) for wanted in (True, False)]
+    for before, after in zip(plain, again, strict=True):
+        for name in ("cls", "patches", "cls_attention"):
+            assert torch.equal(getattr(before, name), getattr(after, name))
+
+
+def test_only_bfloat16_on_a_cpu_is_packed(tiny_tower: str, images: torch.Tensor) -> None:
+    tower = Tower(tiny_tower).eval()
+    packed.pack(tower)
+    assert not any(isinstance(module, packed.Packed) for module in tower.modules())
 
 
 def test_patches_that_are_not_kept_are_not_looked_at(tiny_tower: str, images: torch.Tensor) -> None:

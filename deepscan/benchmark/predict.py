@@ -84,7 +84,9 @@ class Scored:
 @functools.lru_cache(maxsize=1)
 def _loaded(asked: Judge, scoring: Scoring) -> tuple[Detector, Header]:
     """The detector and what its checkpoint says, kept for the next set."""
-    detector, header, _, _ = load_detector(replace(scoring, weights=str(asked.checkpoint)))
+    detector, header, _, _ = load_detector(
+        replace(scoring, weights=str(asked.checkpoint)), pack=True
+    )
     return detector, header
 
 

@@ -202,6 +202,7 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
+        self.project: nn.Module | None = None  # the projections in one, where they are packed
         if not self.in_proj_weight.is_meta:
             nn.init.xavier_uniform_(self.in_proj_weight)
 
@@ -211,7 +212,8 @@ class Attention(nn.Module):
         """Self-attention of the `first` m tokens to all n; None: of all."""
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, x.shape[-1]
         if first is None:
-            q, k, v = functional.linear(x, weight, bias).chunk(3, -1)
+            whole = functional.linear(x, weight, bias) if self.project is None else self.project(x)
+            q, k, v = whole.chunk(3, -1)
         else:
             q = functional.linear(x[:, :first], weight[:width], bias[:width])
             k, v = functional.linear(x, weight[width:], bias[width:]).chunk(2, -1)
