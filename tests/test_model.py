@@ -21,6 +21,7 @@ from deepscan.files import sha256
 from deepscan.model import adapters, checkpoint, packed, weights
 from deepscan.model.detector import Detector, QueryAggregation
 from deepscan.model.header import FORMAT, PREPROCESSING, DetectorSettings, Header, read_header
+from deepscan.model.tower import QuickGELU as OwnQuickGELU
 from deepscan.model.tower import Tower, TowerSize
 
 
@@ -119,6 +120,18 @@ def test_packed_matrices_give_the_same_bits(tiny_tower: str, images: torch.Tenso
     for before, after in zip(plain, again, strict=True):
         for name in ("cls", "patches", "cls_attention"):
             assert torch.equal(getattr(before, name), getattr(after, name))
+
+
+def test_quick_gelu_is_the_same_with_gradients_and_without() -> None:
+    """x sigmoid(1.702 x), as CLIP was trained; at 1: 1 / (1 + e^-1.702) = 0.8458."""
+    x = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
+    kept = x.detach().clone()
+    trained = OwnQuickGELU()(x)
+    with torch.no_grad():
+        scored = OwnQuickGELU()(x)
+    torch.testing.assert_close(trained, torch.tensor([-0.1542, 0.0, 0.8458]), atol=1e-4, rtol=0)
+    assert torch.equal(trained, scored)
+    assert torch.equal(x, kept)
 
 
 def test_only_bfloat16_on_a_cpu_is_packed(tiny_tower: str, images: torch.Tensor) -> None:
