@@ -196,8 +196,10 @@ def display(frame: Any, pixel_aspect: Fraction, path: Path) -> Pixels:
     if frame.colorspace == UNSPECIFIED_COLOUR and not frame.format.is_rgb:
         # As players do: untagged high definition is BT.709, anything smaller BT.601.
         colours["src_colorspace"] = "ITU709" if frame.height >= 720 else "ITU601"
+    # One thread: more of them would live as long as the frame's scaler, which only the garbage collector
+    # ends, until there was no room for others.
     pixels = frame.reformat(
-        width=width, height=frame.height, format="rgb24", **colours
+        width=width, height=frame.height, format="rgb24", threads=1, **colours
     ).to_ndarray()
     if frame.interlaced_frame and frame.height > 2:
         pixels = _one_field(pixels)

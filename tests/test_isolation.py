@@ -219,3 +219,18 @@ def test_nothing_is_imported_from_the_working_folder(
     with decoder(Path(path.name), ALL, Limits()) as one:
         assert one.opened().source.frames == 3
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="counts threads by /proc")
+def test_threads_do_not_add_up_over_a_dense_sampling(tmp_path: Path) -> None:
+    """One picture's conversion leaves nothing running: hundreds of them once filled the address space."""
+    path = clips.write(tmp_path / "a.mp4", [clips.numbered(i, 360, 640) for i in range(60)])
+    with decoder(path, ALL, Limits()) as one:
+        threads = []
+        for frame in one.frames():
+            assert isinstance(frame, Frame)
+            status = Path(f"/proc/{pid(one)}/status").read_text()
+            threads.append(int(status.partition("Threads:")[2].split()[0]))
+            time.sleep(0.002)
+    assert len(threads) == 60
+    assert max(threads) <= 10
