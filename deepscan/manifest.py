@@ -379,7 +379,8 @@ def _read_flat(folder: Path) -> list[CropRow]:
     """Crops lying as real/<id>_<frame>.jpg and fake/<target>_<other>_<frame>.jpg.
 
     Forgery a_b shows video a with the face or the expression of b. Videos tied by a forgery belong to
-    one group, named by its smallest id.
+    one group, named by its smallest id. Landmarks lie beside where they were looked for, as
+    landmarks/real/<id>_<frame>.npy.
     """
     found: list[tuple[int, tuple[str, ...], int, Path]] = []
     for label, kind in enumerate(("real", "fake")):
@@ -409,10 +410,17 @@ def _read_flat(folder: Path) -> list[CropRow]:
             split="",
             frame=frame,
             mask=None,
-            landmarks=None,
+            landmarks=_landmarks_of(path),
         )
         for label, ids, frame, path in sorted(found)
     ]
+
+
+def _landmarks_of(crop: Path) -> Path | None:
+    """Of a crop in a flat folder."""
+    kind = crop.parent
+    path = kind.parent / "landmarks" / kind.name / f"{crop.stem}.npy"
+    return path if path.is_file() else None
 
 
 def _groups(ties: Iterable[tuple[str, ...]]) -> dict[str, str]:

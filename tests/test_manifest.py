@@ -287,6 +287,13 @@ def test_flat_crops_have_label_video_source_and_group(tmp_path: Path) -> None:
     ]
 
 
+def test_flat_crops_have_the_landmarks_that_lie_beside_them(tmp_path: Path) -> None:
+    touch(tmp_path, "real/003_2.jpg", "real/003_10.jpg", "fake/003_000_4.jpg")
+    beside = touch(tmp_path, "landmarks/real/003_2.npy") / "landmarks" / "real" / "003_2.npy"
+    found = {row.path.stem: row.landmarks for row in read_crops(tmp_path)}
+    assert found == {"003_2": beside, "003_10": None, "003_000_4": None}
+
+
 def test_groups_join_through_others(tmp_path: Path) -> None:
     fakes = ("fake/004_003_0.jpg", "fake/001_002_0.jpg", "fake/003_002_0.jpg")
     rows = read_crops(touch(tmp_path, "real/004_0.jpg", "real/005_0.jpg", *fakes))
