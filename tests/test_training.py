@@ -268,6 +268,13 @@ def test_what_is_stored_is_the_average(base: Path, tmp_path: Path) -> None:
     assert not torch.allclose(state["average.head.weight"], state["model.head.weight"])
 
 
+def test_it_is_validated_as_often_as_asked_for(base: Path, tmp_path: Path) -> None:
+    toy.crops(tmp_path / "data")
+    done = train(settings(tmp_path, steps=8, epochs=9, validate_every=3, save_every=2), DATE)
+    judged = [row["step"] for row in read_log(done.folder) if row["validation_video_auc"]]
+    assert judged == ["3", "6", "8"]
+
+
 @pytest.mark.parametrize("adapter", ["effort", "lora", "full", "norm", "none"])
 @pytest.mark.parametrize("token", ["cls", "global"])
 def test_every_method_learns_what_can_be_told_apart(

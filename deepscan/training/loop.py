@@ -115,6 +115,7 @@ def fit(
     steps = min(settings.steps or settings.epochs * per_epoch, settings.epochs * per_epoch)
     trained = [p for p in detector.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    validate_every = settings.validate_every or per_epoch
     start, best = folder.restore(detector, optimizer)
     if us.leads:
         folder.open_log(start)
@@ -147,12 +148,12 @@ def fit(
         if settings.average:
             _average(optimizer, trained, settings.average, step)
 
-        ends = step % per_epoch == 0 or step == steps
-        saves = ends or step % settings.save_every == 0
+        judged = step % validate_every == 0 or step == steps
+        saves = judged or step % settings.save_every == 0
         if not (us.device == "cpu" or saves or step % GPU_LOG_EVERY == 0):
             continue
         row = meter.read(step, -(-step // per_epoch), optimizer.param_groups[0]["lr"], norm, us)
-        if ends:
+        if judged:
             with _averaged(optimizer, trained) if settings.average else nullcontext():
                 video_auc, frame_auc, loss_there = validate(detector, sides.val, settings, us)
                 row = replace(
@@ -171,13 +172,13 @@ def fit(
             folder.add(row)
             if saves:
                 folder.save(detector, optimizer, step, best)
-            if ends:
+            if judged:
                 folder.draw()
                 if say is not None:
                     say(_line(epoch, settings.epochs))
             if saves:
                 _copy(folder, say)
-        if ends:
+        if judged:
             epoch.clear()
         _tell(progress, "training", step, steps, _note(row, best))
         meter.pause()

@@ -84,6 +84,7 @@ class TrainSettings:
     )
     epochs: int = 10  # each shows as many crops as there are
     steps: int | None = None  # stop after so many, within the epochs
+    validate_every: int | None = None  # steps between two validations; None: an epoch's
     batch: int = 16  # crops a step; half of them real, each beside its manipulation
     accumulate: int = 1  # parts a batch is worked off in; the contrast sees one part at a time
     # how it learns
@@ -120,8 +121,9 @@ class TrainSettings:
         for count in ("frames", "epochs", "accumulate", "save_every"):
             if getattr(self, count) < 1:
                 raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")
-        if self.steps is not None and self.steps < 1:
-            raise SettingsError(f"steps: {self.steps} is not a positive count")
+        for count in ("steps", "validate_every"):
+            if getattr(self, count) is not None and getattr(self, count) < 1:
+                raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")
         if self.batch < 2 or self.batch % (2 * self.accumulate):
             raise SettingsError(
                 f"batch: {self.batch} crops in {self.accumulate} part(s); each part is half real, so its"
