@@ -1,7 +1,8 @@
 """Train the shipped detector anew from the material it came from: `make train-default`.
 
 The material is not part of deepscan: 53 side-by-side clips (pairs/), crops of FaceForensics++ (ffpp-crops/)
-and face pictures (faces/); see weights/b16-lora.md. A share of the people of each, as the recipe says, is
+and face pictures (faces/); see weights/b16-lora.md. Landmarks of the crops are looked for, so that real ones
+can be blended. A share of the people of each, as the recipe says, is
 held out; by them the detector is selected, calibrated and, with `make model-card`, judged. What is
 prepared, and a run that was broken off, is gone on with.
 """
@@ -14,30 +15,36 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from deepscan.align import CROP_SIDE
 from deepscan.config import load_toml
 from deepscan.errors import DataError
-from deepscan.files import part_file, sha256
+from deepscan.files import part_file, part_folder, sha256
 from deepscan.model.weights import shipped_folder
+from deepscan.mtcnn import Mtcnn
 from deepscan.prepare import PrepareSettings, prepare
 from deepscan.training.run import resume, train
 from deepscan.training.settings import from_plain
 
 PAIR_FRAMES = 8
 HELD_OUT_FACES = 200  # of some 4,000 pictures, by chance of their hash: a fifth would say no more
+SMALLEST_FACE = CROP_SIDE / 4  # pixels of a crop, which one face fills
 
 
 def material(folder: Path, out: Path) -> tuple[Path, Path, Path]:
-    """Pairs prepared under `out`, crops as they are, and faces prepared, a few of them as validation.
+    """Pairs prepared under `out`, crops with landmarks, and faces prepared, a few of them as validation.
 
     Raises:
-        DataError: a part of the material is missing.
+        DataError: a part of the material is missing, or of its videos or pictures one cannot be read.
     """
     for name in ("pairs", "faces", "ffpp-crops"):
         if not (folder / name).is_dir():
             raise DataError(
                 f"{folder / name}: not there; --material names the folder that holds it"
             )
-    prepare(folder / "pairs", out / "pairs", PrepareSettings(frames=PAIR_FRAMES))
+    _prepare_all(folder / "pairs", out / "pairs", PAIR_FRAMES)
     listing = out / "faces.csv"
     faces = sorted((folder / "faces").glob("*.jpg"), key=lambda path: sha256(path))
     with part_file(listing) as part, part.open("w", encoding="utf-8", newline="") as file:
@@ -45,8 +52,34 @@ def material(folder: Path, out: Path) -> tuple[Path, Path, Path]:
         writer.writerow(["path", "label", "split"])
         for i, path in enumerate(faces):
             writer.writerow([path.resolve(), "real", "val" if i < HELD_OUT_FACES else "train"])
-    prepare(listing, out / "faces", PrepareSettings(frames=1))
-    return out / "pairs", folder / "ffpp-crops", out / "faces"
+    _prepare_all(listing, out / "faces", frames=1)
+    if not (out / "ffpp-crops").exists():
+        with_landmarks(folder / "ffpp-crops", out / "ffpp-crops")
+    return out / "pairs", out / "ffpp-crops", out / "faces"
+
+
+def _prepare_all(source: Path, out: Path, frames: int) -> None:
+    """Every video of `source`: a detector trained on some of them is another one."""
+    failures = prepare(source, out, PrepareSettings(frames=frames)).failures
+    if failures:
+        video, reason = failures[0]
+        raise DataError(f"{source}: {len(failures)} not prepared, the first {video}: {reason}")
+
+
+def with_landmarks(crops: Path, out: Path) -> None:
+    """A flat folder that links to that of `crops` and has the landmarks of its real ones, where found."""
+    finder = Mtcnn()
+    with part_folder(out) as part:
+        for kind in ("real", "fake"):
+            (part / kind).symlink_to((crops / kind).resolve())
+        beside = part / "landmarks" / "real"
+        beside.mkdir(parents=True)
+        for path in sorted((crops / "real").glob("*.jpg")):
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB").resize((CROP_SIDE, CROP_SIDE)))
+            found = finder.detect(pixels[None], SMALLEST_FACE)[0]
+            if len(found.landmarks):
+                np.save(beside / f"{path.stem}.npy", found.landmarks[0])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m deepscan.train_default", description=__doc__)
     parser.add_argument("--material", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
     asked = parser.parse_args(arguments)
 
     def say(line: str) -> None:
@@ -65,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     if run.exists():
         trained = resume(run, say=say)
     else:
-        places = {"data": list(map(str, folders)), "out": str(run)}
+        places = {"data": list(map(str, folders)), "out": str(run), "device": asked.device}
         today = datetime.now(UTC).date().isoformat()
         trained = train(from_plain(recipe | places, "recipe.toml"), today, say=say)
     sys.stdout.write(f"{trained.checkpoint}\n")
