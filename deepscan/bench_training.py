@@ -15,7 +15,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from deepscan.benchmark.efficiency import race, ratio
+from deepscan.benchmark.efficiency import Stepper, race, ratio
 from deepscan.training.settings import TrainSettings
 
 
@@ -32,11 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     table = Table("adapter", "baseline crops/s", "+Ours crops/s", "cost of +Ours", "[95 %]")
     for adapter in asked.adapters.split(","):
         common = TrainSettings(
-            (Path(),), Path(), adapter=adapter, batch=asked.batch, device=asked.device, token="cls"
+            (Path(),), Path(), adapter=adapter, batch=asked.batch, device=asked.device
         )
-        taken = race(
-            common, replace(common, token="global"), asked.tower, asked.steps, asked.compile
+        baseline, ours = (
+            Stepper(replace(common, token=token), asked.tower, asked.compile)
+            for token in ("cls", "global")
         )
+        taken = race(baseline, ours, asked.steps)
         cost = ratio(taken[1], taken[0])
         speeds = [f"{asked.batch / median(way):.2f}" for way in taken]
         interval = f"{cost.low - 1:+.1%}, {cost.high - 1:+.1%}"

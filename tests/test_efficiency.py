@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from deepscan.benchmark import efficiency
-from deepscan.benchmark.efficiency import Timing, race, ratio, read_timing, table, write_timing
+from deepscan.benchmark.efficiency import (
+    Stepper,
+    Timing,
+    race,
+    ratio,
+    read_timing,
+    table,
+    write_timing,
+)
 from deepscan.benchmark.tables import Cell
 from deepscan.cli import run
 from deepscan.errors import DataError
@@ -35,10 +43,12 @@ def test_table_5_counts_as_method_md_does(tmp_path: Path) -> None:
 
 def test_steps_are_taken_in_turn(tiny_tower: str) -> None:
     one, other = (
-        TrainSettings((Path(),), Path(), heads=4, batch=4, precision="float32", token=token)
-        for token in ("cls", "global")
+        Stepper(
+            TrainSettings((Path(),), Path(), batch=4, precision="float32", **changes), tiny_tower
+        )
+        for changes in ({"token": "cls"}, {"heads": 4})
     )
-    first, second = race(one, other, tiny_tower, 3)
+    first, second = race(one, other, 3)
     assert len(first) == len(second) == 3
     assert min(first + second) > 0
 

@@ -38,8 +38,8 @@ REFERENCE = "effort"
 class Stepper:
     """One detector that takes training steps on whatever crops it is given."""
 
-    def __init__(self, settings: TrainSettings, tower: str, compiled: bool) -> None:
-        self._settings, self._us = settings, Ranks(0, 1, settings.device)
+    def __init__(self, settings: TrainSettings, tower: str, compiled: bool = False) -> None:
+        self.settings, self._us = settings, Ranks(0, 1, settings.device)
         self._detector = build(settings, tower, None).to(settings.device).train()
         self._model = torch.compile(self._detector) if compiled else self._detector
         self._trained = [p for p in self._detector.parameters() if p.requires_grad]
@@ -54,14 +54,14 @@ class Stepper:
         begun = time.perf_counter()
         self._optimizer.zero_grad(set_to_none=True)
         kind = self._us.device.split(":")[0]
-        bf16 = self._settings.precision == "bfloat16"
+        bf16 = self.settings.precision == "bfloat16"
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             answer = self._model(crops)
         loss, _ = objective(
-            self._detector, answer, self._forged, self._known, self._settings, self._us
+            self._detector, answer, self._forged, self._known, self.settings, self._us
         )
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self._trained, self._settings.max_norm)
+        nn.utils.clip_grad_norm_(self._trained, self.settings.max_norm)
         self._optimizer.step()
         self._wait()
         return time.perf_counter() - begun
@@ -71,16 +71,14 @@ class Stepper:
             torch.cuda.synchronize(self._us.device)
 
 
-def race(
-    one: TrainSettings, other: TrainSettings, tower: str, steps: int, compiled: bool = False
-) -> tuple[list[float], list[float]]:
-    """Seconds of `steps` steps of each, taken in turn, after two of each that warm up."""
-    ways = [Stepper(settings, tower, compiled) for settings in (one, other)]
+def race(one: Stepper, other: Stepper, steps: int) -> tuple[list[float], list[float]]:
+    """Seconds of `steps` steps of each, taken in turn on the same crops, after two of each that warm up."""
+    ways, settings = (one, other), one.settings
     rng = np.random.default_rng(0)
     taken: tuple[list[float], list[float]] = ([], [])
     for step in range(steps + 2):
-        crops = torch.from_numpy(rng.integers(0, 256, (one.batch, 256, 256, 3), np.uint8))
-        crops = crops.to(one.device)
+        crops = torch.from_numpy(rng.integers(0, 256, (settings.batch, 256, 256, 3), np.uint8))
+        crops = crops.to(settings.device)
         for way in (0, 1) if step % 2 else (1, 0):
             seconds = ways[way].step(crops)
             if step >= 2:
@@ -107,19 +105,17 @@ class Timing:
 
 def measure(settings: TrainSettings, tower: str, steps: int, say: Callable[[str], None]) -> Timing:
     """Time the six methods in one run, each in turn with Effort."""
-    seconds = {}
+
+    def stepper(name: str) -> Stepper:
+        machine = {what: getattr(settings, what) for what in ("batch", "device", "precision")}
+        return Stepper(TrainSettings((Path(),), Path(), **machine, **RUNS[name]), tower)
+
+    seconds, reference = {}, stepper(REFERENCE)
     for name in STUDIES["table-5"].rows.values():
         if name == REFERENCE:
             continue
         say(f"timing {name} beside {REFERENCE}, {steps} steps of each")
-        reference, own = (
-            TrainSettings(
-                (Path(),), Path(), batch=settings.batch, device=settings.device,
-                precision=settings.precision, **RUNS[run],
-            )
-            for run in (REFERENCE, name)
-        )  # fmt: skip
-        first, second = race(reference, own, tower, steps)
+        first, second = race(reference, stepper(name), steps)
         seconds[name] = second, first
     device = settings.device
     if device.startswith("cuda"):
