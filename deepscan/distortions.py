@@ -144,18 +144,19 @@ def h264(pixels: Pixels, crf: float) -> Pixels:
     4:2:0 as in films, one thread, so that the same picture always gives the same.
     """
     height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="h264") as film:
-        stream = film.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": f"{crf:g}", "preset": "veryfast", "threads": "1"}
-        frame = av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
-        )
-        film.mux([*stream.encode(frame), *stream.encode(None)])
-    buffer.seek(0)
-    with av.open(buffer, "r", format="h264") as film:
-        return next(film.decode(video=0)).to_ndarray(format="rgb24")
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.framerate, encoder.time_base = Fraction(25), Fraction(1, 25)
+    encoder.options = {"crf": f"{crf:g}", "preset": "veryfast", "threads": "1"}
+    frame = av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
+    ).reformat(format="yuv420p", threads=1)
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    # Straight to the decoder: containers and conversion in threads would take as long as the coding.
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    (shown,) = (shown for packet in (*packets, None) for shown in decoder.decode(packet))
+    return shown.reformat(format="rgb24", threads=1).to_ndarray()
 
 
 # --- the changes -----------------------------------------------------------------------------------
