@@ -71,7 +71,7 @@ class Recorded:
         record: Callable[[Work, Crops], Replay] | None = None,
     ) -> None:
         self._work, self._device, self._most = work, device, most
-        self._record = record or _graph(device)
+        self._record = record or graph(device)
         self._batches: OrderedDict[tuple[int, ...], _Batch] = OrderedDict()
         self._lock = threading.Lock()
         self._stream = None
@@ -125,15 +125,15 @@ def padded(count: int, most: int) -> int:
     return size if size <= most else count
 
 
-def _graph(device: torch.device) -> Callable[[Work, Crops], Replay]:
+def graph(device: torch.device) -> Callable[[Work, Crops], Replay]:
     """A way to record on `device`; recordings share their memory, since they never run side by side."""
     pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def record(work: Work, crops: Crops) -> Replay:
-        graph = torch.cuda.CUDAGraph()
+        recording = torch.cuda.CUDAGraph()
         # "thread_local": another thread, looking for faces, may go on as it likes meanwhile.
         with torch.cuda.graph(
-            graph,
+            recording,
             pool=pool,
             stream=torch.cuda.current_stream(device),
             capture_error_mode="thread_local",
@@ -141,7 +141,7 @@ def _graph(device: torch.device) -> Callable[[Work, Crops], Replay]:
             found = work(crops)
 
         def replay() -> tuple[Tensor, ...]:
-            graph.replay()
+            recording.replay()
             return found
 
         return replay
