@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-long growth bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates
+.PHONY: demo test test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates
 
 demo: base
 	$(BIN)/python -m deepscan.demo demo/sample.mp4
@@ -75,6 +75,10 @@ bench: base
 # 32 instants of an hour beside those of a minute; then more faces a frame, and more instants: Markdown.
 bench-long: base
 	$(BIN)/python -m deepscan.bench_growth length
+
+# Two minutes of a GPU, about a quarter of them a processor's work beside it.
+bench-gpu: base
+	$(BIN)/python -m deepscan.bench_gpu
 
 growth: base
 	$(BIN)/python -m deepscan.bench_growth load

@@ -105,7 +105,7 @@ def weights_file(name: str) -> Path:
 def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Header, str, str]:
     """The detector on its device, what its checkpoint says of it, and the device and precision it runs in.
 
-    With `pack` its matrices are laid out for speed, where that can be done; it can then only score.
+    With `pack` it is laid out for speed on its device, where that can be done; it can then only score.
 
     Raises:
         WeightsError, SettingsError: as `load_models`.
@@ -114,6 +114,7 @@ def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Heade
 
     from deepscan.model import checkpoint, packed, weights
     from deepscan.model.header import read_header
+    from deepscan.model.recorded import Recorded
 
     device = _device(scoring.device)
     precision = _precision(scoring.precision, device)
@@ -124,6 +125,8 @@ def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Heade
     detector.to(device)
     if pack:
         packed.pack(detector.tower)
+        if detector.mean.is_cuda:
+            detector.run = Recorded(detector.outputs, detector.mean.device)
     return detector, header, device, precision
 
 

@@ -6,6 +6,7 @@ Detection" (QTFP, CVPR 2026). Its baselines are the same detector with `token` "
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -81,6 +82,10 @@ class Detector(nn.Module):
     def __init__(self, settings: DetectorSettings) -> None:
         super().__init__()
         self.settings = settings
+        # Another way to do `outputs` of crops on the host, where there is a faster one.
+        self.run: Callable[[UInt8[np.ndarray, "b height width 3"]], tuple[Tensor, ...]] | None = (
+            None
+        )
         self.tower = Tower(settings.tower, settings.patch_norm, settings.depth)
         width = self.tower.width
         if settings.with_queries:
@@ -148,6 +153,14 @@ class Detector(nn.Module):
             case _:
                 return token
 
+    def outputs(
+        self, crops: UInt8[Tensor, "b height width 3"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b k p"], Float[Tensor, "b p"]]:
+        """What a score is made of, float32: logits, the queries' attention (or [CLS]'s for it), [CLS]'s."""
+        answer = self(crops, patches=False)
+        query, cls = answer.query_attention, answer.cls_attention.float()
+        return answer.logit.float(), cls[:, None] if query is None else query.float(), cls
+
     @torch.inference_mode()
     def score(self, crops: UInt8[np.ndarray, "b height width 3"]) -> Output:
         """Forward as numpy values, float32. Without queries, [CLS]'s attention stands in for theirs.
@@ -160,10 +173,8 @@ class Detector(nn.Module):
         with suppress(
             torch.OutOfMemoryError
         ):  # left before it is tried again: it holds what is in the way
-            answer = self(torch.from_numpy(crops), patches=False)
-            query = answer.query_attention
-            maps = answer.logit, answer.cls_attention[:, None] if query is None else query
-            return Output(*(x.float().cpu().numpy() for x in (*maps, answer.cls_attention)))
+            found = self.outputs(torch.from_numpy(crops)) if self.run is None else self.run(crops)
+            return Output(*(x.cpu().numpy() for x in found))
         device = self.mean.device
         if len(crops) == 1:
             raise SettingsError(

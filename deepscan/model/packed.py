@@ -1,8 +1,12 @@
-"""A tower's matrices laid out as oneDNN multiplies them, once instead of at every multiplication.
+"""A merged tower laid out for speed on the device it is on: what is packed only scores.
 
 On a CPU torch hands a bfloat16 product to oneDNN, which lays the matrix out anew each time, for a tenth of
 what the product takes. torch's compiler lays it out beforehand, by the two operators used here; the products
-are the same to the bit. What is packed only scores: it has no parameters left to train or to store.
+are the same to the bit, and there are no parameters left to train or to store.
+
+On a GPU it is what lies between the products that takes time, for it moves much memory. QuickGELU does so
+seven times in torch's single steps; x sigmoid(1.702 x) = silu(1.702 x) / 1.702 does so twice, and both
+factors are the products' own, which multiply by them on their way out, before anything is rounded.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deepscan.model.tower import Tower
+from deepscan.model.tower import QUICK, QuickGELU, Tower
 
 
 class Packed(nn.Module):
@@ -31,6 +35,22 @@ class Packed(nn.Module):
         return cast(Tensor, made)
 
 
+class Scaled(nn.Module):
+    """A linear layer whose product is multiplied by `factor`, and whose bias is `bias`."""
+
+    def __init__(
+        self, weight: Float[Tensor, "m n"], bias: Float[Tensor, " m"], factor: float
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        self.factor = factor
+
+    def forward(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
+        """The product, with the bias added."""
+        made = torch.addmm(self.bias, x.flatten(0, -2), self.weight.T, alpha=self.factor)
+        return made.view(*x.shape[:-1], -1)
+
+
 def packable(tower: Tower) -> bool:
     """Whether this torch packs, and the tower is one that gains: on a CPU, in bfloat16."""
     weight = tower.visual.conv1.weight
@@ -46,9 +66,14 @@ def packable(tower: Tower) -> bool:
 
 
 def pack(tower: Tower) -> None:
-    """Pack every layer's matrices, where that is to be had. The adapter must be merged."""
-    if not packable(tower):
-        return
+    """Do what its device gains by, where that is to be had. The adapter must be merged."""
+    if packable(tower):
+        _pack_matrices(tower)
+    elif tower.visual.conv1.weight.device.type == "cuda":
+        join_activations(tower)
+
+
+def _pack_matrices(tower: Tower) -> None:
     *earlier, last = tower.visual.blocks()
     for block in (*earlier, last):
         attention = block.attn
@@ -59,6 +84,21 @@ def pack(tower: Tower) -> None:
         block.attn.in_proj_weight = nn.Parameter(torch.empty(0), requires_grad=False)
 
 
+def join_activations(tower: Tower) -> None:
+    """Have every QuickGELU's factors multiplied in by the products around it; no weight changes."""
+    for block in tower.visual.blocks():
+        if isinstance(block.mlp[1], QuickGELU):
+            into, out = _linear(block.mlp[0]), _linear(block.mlp[2])
+            bias = (into.bias.detach().float() * QUICK).to(into.bias.dtype)
+            block.mlp[0] = Scaled(into.weight.detach(), bias, QUICK)
+            block.mlp[1] = nn.SiLU(inplace=True)
+            block.mlp[2] = Scaled(out.weight.detach(), out.bias.detach(), 1 / QUICK)
+
+
 def _packed(linear: nn.Module) -> Packed:
-    assert isinstance(linear, nn.Linear)
-    return Packed(linear.weight, linear.bias)
+    return Packed(_linear(linear).weight, _linear(linear).bias)
+
+
+def _linear(module: nn.Module) -> nn.Linear:
+    assert isinstance(module, nn.Linear)
+    return module
