@@ -86,10 +86,12 @@ growth: base
 bench-training: base
 	$(BIN)/python -m deepscan.bench_training
 
-# The shipped detector from the material it was trained on, by weights/recipe.toml: half an hour of two free cores.
+# The shipped detector from the material it was trained on, by weights/recipe.toml: some minutes with DEVICE=cuda,
+# hours on two cores.
 MATERIAL ?= ../shared/data
+DEVICE ?= cpu
 train-default: base
-	$(BIN)/python -m deepscan.train_default --material $(MATERIAL) --out runs/default
+	$(BIN)/python -m deepscan.train_default --material $(MATERIAL) --out runs/default --device $(DEVICE)
 
 # What a model card says of a trained detector: on the people its run held out, undistorted and distorted.
 RUN ?= runs/default/run
