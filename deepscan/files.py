@@ -148,6 +148,36 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the file `path`, made if need be, locked: no other process does at its place what this one does.
+
+    Where a system or file system has no such locks, nothing is held.
+
+    Raises:
+        OutputError: another process holds it, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            pass
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{path}: another process is at work there; wait for its end, or choose another --out"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
 def clear_parts(folder: Path) -> None:
     """Remove what a killed `part_folder` has left beside `folder`."""
     with suppress(OSError):  # nothing is there yet, or nothing can be done about it

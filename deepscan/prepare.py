@@ -27,7 +27,7 @@ from deepscan.cutting import Cuts, cut_archive, cut_pair, cut_video, distorted
 from deepscan.distortions import Distortion
 from deepscan.errors import InputError, OutputError, SettingsError, UnreadableInput
 from deepscan.faces import FaceFinder
-from deepscan.files import part_file
+from deepscan.files import alone, part_file
 from deepscan.layouts import ARCHIVE, Layout, VideoRow, read_layout
 from deepscan.ledger import Entry, Ledger
 from deepscan.listings import SPLITS
@@ -130,8 +130,8 @@ def prepare(
     Raises:
         DataError: `source` is no known layout, or its listings are damaged.
         SettingsError: `out` was begun with other settings.
-        OutputError: nothing can be written there, as on a full disk (what is finished is kept), or what
-            would be written over is another tool's.
+        OutputError: nothing can be written there, as on a full disk (what is finished is kept), what
+            would be written over is another tool's, or another process prepares the same set there.
     """
     settings = settings or PrepareSettings()
     layout = read_layout(source, settings.compression)
@@ -142,22 +142,23 @@ def prepare(
     file = state / f"{layout.name}.jsonl"
     if not file.exists():
         _check_free(out, layout)
-    ledger = Ledger(file, decisive)
-    aside = state / f"{layout.name}.part"
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
-    tasks = _tasks(layout.rows)
-    todo = [task for task in tasks if not all(_done(row, ledger.entries) for row in task)]
-    finished = len(tasks) - len(todo)
-    work = _pooled if settings.jobs > 1 and len(todo) > 1 else _here
-    job = _Job(out, aside, settings.frames, settings.distortion)
-    for entries in work(job, todo, settings.jobs):
-        ledger.append(entries)
-        finished += 1
-        if progress is not None:
-            progress("cutting faces", finished, len(tasks))
-    shutil.rmtree(aside, ignore_errors=True)
-    listings = tuple(_write_listing(out, name, layout, ledger.entries) for name in layout.sets)
-    return _summary(out, listings, layout.rows, ledger.entries, sum(map(len, todo)))
+    with alone(file):
+        ledger = Ledger(file, decisive)
+        aside = state / f"{layout.name}.part"
+        shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
+        tasks = _tasks(layout.rows)
+        todo = [task for task in tasks if not all(_done(row, ledger.entries) for row in task)]
+        finished = len(tasks) - len(todo)
+        work = _pooled if settings.jobs > 1 and len(todo) > 1 else _here
+        job = _Job(out, aside, settings.frames, settings.distortion)
+        for entries in work(job, todo, settings.jobs):
+            ledger.append(entries)
+            finished += 1
+            if progress is not None:
+                progress("cutting faces", finished, len(tasks))
+        shutil.rmtree(aside, ignore_errors=True)
+        listings = tuple(_write_listing(out, name, layout, ledger.entries) for name in layout.sets)
+        return _summary(out, listings, layout.rows, ledger.entries, sum(map(len, todo)))
 
 
 def _check_free(out: Path, layout: Layout) -> None:

@@ -280,6 +280,16 @@ def test_other_settings_are_refused(footage_folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("theirs", ["mine.json", "mine/swaps/frames/a/000.png"])
+def test_two_runs_at_one_place_do_not_take_each_others_work_apart(
+    footage_folder: Path, tmp_path: Path
+) -> None:
+    def again(*_: Any) -> None:
+        with pytest.raises(OutputError, match="another process is at work there; wait for its end"):
+            prepare(footage_folder / "mine.csv", tmp_path, TWO)
+
+    assert prepare(footage_folder / "mine.csv", tmp_path, TWO, again).fresh
+
+
 def test_what_another_tool_prepared_is_never_written_over(
     footage_folder: Path, tmp_path: Path, theirs: str
 ) -> None:
