@@ -279,7 +279,6 @@ def test_other_settings_are_refused(footage_folder: Path, tmp_path: Path) -> Non
         prepare(footage_folder / "mine.csv", tmp_path, PrepareSettings(frames=3, jobs=1))
 
 
-@pytest.mark.parametrize("theirs", ["mine.json", "mine/swaps/frames/a/000.png"])
 def test_two_runs_at_one_place_do_not_take_each_others_work_apart(
     footage_folder: Path, tmp_path: Path
 ) -> None:
@@ -290,6 +289,7 @@ def test_two_runs_at_one_place_do_not_take_each_others_work_apart(
     assert prepare(footage_folder / "mine.csv", tmp_path, TWO, again).fresh
 
 
+@pytest.mark.parametrize("theirs", ["mine.json", "mine/swaps/frames/a/000.png"])
 def test_what_another_tool_prepared_is_never_written_over(
     footage_folder: Path, tmp_path: Path, theirs: str
 ) -> None:
