@@ -76,7 +76,7 @@ bench: base
 bench-long: base
 	$(BIN)/python -m deepscan.bench_growth length
 
-# Two minutes of a GPU, about a quarter of them a processor's work beside it.
+# Five minutes of a GPU at most, about a quarter of them a processor's work beside it.
 bench-gpu: base
 	$(BIN)/python -m deepscan.bench_gpu
 

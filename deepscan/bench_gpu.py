@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m deepscan.bench_gpu", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, help="a JSON file for what was found")
-    parser.add_argument("--seconds", type=float, default=120, help="for all sections (120)")
+    parser.add_argument("--seconds", type=float, default=300, help="for all sections (300)")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, in their order")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tower", default="ViT-L-14-quickgelu", help="the large one")
@@ -130,9 +130,9 @@ def _patience(told: Told, what: str) -> Iterator[None]:
 SECTIONS = {
     "model": Section(bench_networks.model, 60),
     "logits": Section(bench_networks.logits, 30),
-    "faces": Section(bench_networks.faces, 25),
+    "faces": Section(bench_networks.faces, 60),
     "decoding": Section(bench_videos.decoding, 25, clip=True),
-    "clips": Section(bench_videos.clips, 60, clip=True),
+    "clips": Section(bench_videos.clips, 120, clip=True),
     "compiled": Section(bench_networks.compiled, 60),
 }
 
