@@ -325,7 +325,7 @@ def logits(asked: argparse.Namespace, told: Told) -> None:
 def faces(asked: argparse.Namespace, told: Told) -> None:
     """Eight frames of 1080p, as detect looks for faces in them."""
     from deepscan.config import Faces
-    from deepscan.faces import _shrink
+    from deepscan.faces import shrink
     from deepscan.networks import load_finder
 
     frames = _frames(1920, 1080, 8)
@@ -345,8 +345,8 @@ def faces(asked: argparse.Namespace, told: Told) -> None:
         apart = [float(np.abs(_places(a) - _places(b)).max()) for a, b in pairs]
         told.row(device, speed, len(pairs), max(apart, default=0.0))
         told.keep(device, {"frames/s": speed, "faces": len(pairs), "apart": apart})
-    shrunk = [_shrink(frame.pixels, (960, 540)) for frame in frames]
-    taken = median(walls(lambda: [_shrink(frame.pixels, (960, 540)) for frame in frames], 2))
+    shrunk = [shrink(frame.pixels, (960, 540)) for frame in frames]
+    taken = median(walls(lambda: [shrink(frame.pixels, (960, 540)) for frame in frames], 2))
     told.line(f"\nOf both: shrinking {len(shrunk)} frames on the processor, {1000 * taken:.1f} ms.")
     told.keep("shrinking s", taken)
 

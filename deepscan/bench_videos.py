@@ -155,6 +155,7 @@ def decoding(asked: argparse.Namespace, told: Told) -> None:
                 bare, _ = _through(asked.clip, threads, rgb=False)
                 whole, seen = _through(asked.clip, threads, rgb=True)
                 sought = _sought(long, threads)
+            # What PyAV raises, here and there, where a GPU's decoder or its driver is not to be had.
             except (av.error.FFmpegError, RuntimeError, ValueError, NotImplementedError) as error:
                 traceback.print_exc()
                 told.row(way, f"{type(error).__name__}: {error}"[:90], "", "", "", "")

@@ -1,10 +1,10 @@
 """Train the shipped detector anew from the material it came from: `make train-default`.
 
 The material is not part of deepscan: 53 side-by-side clips (pairs/), crops of FaceForensics++ (ffpp-crops/)
-and face pictures (faces/); see weights/b16-lora.md. Landmarks of the crops are looked for, so that real ones
-can be blended. A share of the people of each, as the recipe says, is
-held out; by them the detector is selected, calibrated and, with `make model-card`, judged. What is
-prepared, and a run that was broken off, is gone on with.
+and face pictures (faces/); see weights/b16-lora.md. Landmarks of real crops are looked for, so that they
+can be blended. A share of the people of each, as the recipe says, is held out; by them the detector is
+selected, calibrated and, with `make model-card`, judged. What is prepared, and a run that was broken off, is
+gone on with.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from deepscan.align import CROP_SIDE
 from deepscan.config import load_toml
 from deepscan.errors import DataError
 from deepscan.files import part_file, part_folder, sha256
+from deepscan.manifest import read_crops
 from deepscan.model.weights import shipped_folder
 from deepscan.mtcnn import Mtcnn
 from deepscan.prepare import PrepareSettings, prepare
+from deepscan.training.data import picture
 from deepscan.training.run import resume, train
 from deepscan.training.settings import from_plain
 
@@ -67,19 +68,22 @@ def _prepare_all(source: Path, out: Path, frames: int) -> None:
 
 
 def with_landmarks(crops: Path, out: Path) -> None:
-    """A flat folder that links to that of `crops` and has the landmarks of its real ones, where found."""
+    """A flat folder that links to that of `crops` and has the landmarks of its real ones, where found.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
     finder = Mtcnn()
     with part_folder(out) as part:
         for kind in ("real", "fake"):
             (part / kind).symlink_to((crops / kind).resolve())
         beside = part / "landmarks" / "real"
         beside.mkdir(parents=True)
-        for path in sorted((crops / "real").glob("*.jpg")):
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB").resize((CROP_SIDE, CROP_SIDE)))
-            found = finder.detect(pixels[None], SMALLEST_FACE)[0]
-            if len(found.landmarks):
-                np.save(beside / f"{path.stem}.npy", found.landmarks[0])
+        for row in read_crops(crops):
+            if row.label == 0:
+                found = finder.detect(picture(row)[0][None], SMALLEST_FACE)[0]
+                if len(found.landmarks):
+                    np.save(beside / f"{row.path.stem}.npy", found.landmarks[0])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ import torch
 from deepscan import mtcnn
 from deepscan.config import Sampling
 from deepscan.errors import WeightsMismatch, WeightsMissing
-from deepscan.faces import _shrink
+from deepscan.faces import shrink
 from deepscan.mtcnn import FIELD, Detections, Mtcnn, SummedArea, overlap, suppress
 from deepscan.video import VideoSource
 from test_faces import scene
@@ -93,7 +93,7 @@ def test_finds_what_facenet_finds_in_every_clip(net: Mtcnn, oracle: Any, shared:
         height, width = frames[0].pixels.shape[:2]
         scale = min(1.0, 960 / max(height, width))
         size = (round(width * scale), round(height * scale))
-        images = np.stack([_shrink(frame.pixels, size) for frame in frames])
+        images = np.stack([shrink(frame.pixels, size) for frame in frames])
         assert assert_as_facenet(net, oracle, images, 40 * scale) > 0, clip.name
 
 

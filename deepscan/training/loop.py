@@ -175,7 +175,7 @@ def fit(
             if judged:
                 folder.draw()
                 if say is not None:
-                    say(_line(epoch, settings.epochs))
+                    say(_line(epoch, -(-steps // per_epoch)))
             if saves:
                 _copy(folder, say)
         if judged:
@@ -420,7 +420,7 @@ def _memory(device: str) -> float | None:
 
 
 def _line(rows: Sequence[Row], epochs: int) -> str:
-    """An epoch in one line: means over its rows of what each of them measured."""
+    """What was done since the last validation in one line: means over its rows of what each measured."""
     names: tuple[str, ...] = ("loss", "classification", "contrast", "alignment", "penalty", "snr")
     names += ("validation_video_auc", "validation_loss")
     words = []
