@@ -303,3 +303,18 @@ def test_weights_that_are_not_there_or_not_these(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(WeightsMissing, match="pip install facenet-pytorch"):
         Mtcnn()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here to look for faces on")
+def test_a_gpu_finds_what_the_processor_finds(net: Mtcnn) -> None:
+    frames = [
+        scene(640, 480, (20, 60, 220), (330, 20, 440)),
+        scene(640, 480),
+        scene(640, 480, (-60, 200, 400), (500, 100, 300), (300, 10, 120)),
+    ]
+    images = np.stack([frame.pixels for frame in frames])
+    there = Mtcnn("cuda").detect(images, 20.0)
+    for a, b in zip(net.detect(images, 20.0), there, strict=True):
+        np.testing.assert_allclose(a.boxes, b.boxes, rtol=0, atol=0.1)
+        np.testing.assert_allclose(a.landmarks, b.landmarks, rtol=0, atol=0.1)
+        np.testing.assert_allclose(a.confidences, b.confidences, rtol=0, atol=1e-3)
