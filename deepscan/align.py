@@ -70,23 +70,28 @@ def warp(pixels: Pixels, to_frame: Float[np.ndarray, "2 3"], side: int) -> Pixel
     Coordinates are continuous: the first pixel's centre is (0.5, 0.5). Where the frame is finer than
     the crop it is first shrunk with an area filter, so that nothing aliases.
     """
-    image = Image.fromarray(pixels)
     step = float(np.sqrt(abs(np.linalg.det(to_frame[:, :2]))))  # frame pixels per crop pixel
+    corners = np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], float) @ to_frame.T
+    margin = 2 * max(step, 1.0)  # further than the filters reach
+    low, high = np.clip((corners.min(0) - margin, corners.max(0) + margin), 0, pixels.shape[1::-1])
+    if (high - low < 1).any():  # the crop lies outside the frame altogether
+        return np.zeros((side, side, 3), np.uint8)
+    # Pillow copies what it is given: so only a part of the frame, whose edges, unless they are the
+    # frame's own, no filter reaches.
+    left, top = first = np.maximum(np.floor(low - margin), 0).astype(int)
+    right, bottom = np.ceil(high + margin).astype(int)
+    image = Image.fromarray(pixels[top:bottom, left:right])
     if step > 1:
-        corners = (
-            np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], float) @ to_frame.T
-        )
-        margin = 2 * step
-        low = np.clip(corners.min(0) - margin, 0, image.size)
-        high = np.clip(corners.max(0) + margin, 0, image.size)
-        if (high - low < 1).any():  # the crop lies outside the frame altogether
-            return np.zeros((side, side, 3), np.uint8)
         size = np.maximum(np.ceil((high - low) / step), 1).astype(int)
+        # In Pillow's precision before the part's place is taken off: else pixels would depend on that.
+        box = np.float32((low, high)).astype(float) - first
         image = image.resize(
-            (int(size[0]), int(size[1])), Image.Resampling.BILINEAR, box=(*low, *high)
+            (int(size[0]), int(size[1])), Image.Resampling.BILINEAR, box=tuple(box.ravel().tolist())
         )
         shrink = size / (high - low)
         to_frame = np.column_stack([to_frame[:, :2], to_frame[:, 2] - low]) * shrink[:, None]
+    else:
+        to_frame = np.column_stack([to_frame[:, :2], to_frame[:, 2] - first])
     coefficients = tuple(to_frame.ravel().tolist())
     return np.asarray(
         image.transform(
