@@ -152,9 +152,7 @@ class Mtcnn:
                 values = [score[image, row, column][:, None], move[image, :, row, column]]
                 said.append(torch.hstack(values))
                 image, row = image + part.start, row + rows.start // STRIDE
-                places.append(
-                    torch.stack([torch.full_like(image, number), image, row, column], 1)
-                )
+                places.append(torch.stack([torch.full_like(image, number), image, row, column], 1))
         return torch.cat(places), torch.cat(said)
 
     def _refine(self, sums: SummedArea, boxes: Boxes, owner: Owner) -> tuple[Boxes, Owner]:
@@ -212,7 +210,9 @@ class SummedArea:
         shape = (self.count, self.height + 1, self.width + 1, 3)
         sums = torch.zeros(shape, dtype=torch.int32, device=device)
         inner = sums[:, 1:, 1:]
-        inner.copy_(torch.from_numpy(np.require(images, requirements="W"))).cumsum_(1).cumsum_(2)
+        # To the device first: copied from one to the other, they would be widened on the way.
+        there = torch.from_numpy(np.require(images, requirements="W")).to(device)
+        inner.copy_(there).cumsum_(1).cumsum_(2)
         self._entries = sums.view(-1, 3)
 
     def means(
