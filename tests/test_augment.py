@@ -146,6 +146,27 @@ def test_zoom_enlarges_picture_and_mask_alike() -> None:
     assert len(places) > 20
 
 
+def test_zoom_keeps_the_face_in_view() -> None:
+    """Anywhere that shows all of it, and no nearer than that: 40 of 96 pixels where a quarter is asked for."""
+    face = np.array([(30.0, 20.0), (70.0, 22.0), (50.0, 60.0)])
+    mask = square(20, 30, 40)
+    picture = np.repeat(mask[:, :, None] * np.uint8(255), 3, 2)
+    for keeps, shown in ((0.25, SIDE * SIDE), (0.5, 80 * 80)):
+        transform = only(zoom=1.0, zoom_keeps=(keeps, keeps), flip=0.5)
+        views = [augment(picture, mask, transform, seed, face)[1] for seed in range(30)]
+        for view in views:
+            assert view is not None
+            assert abs(int(view.sum()) - shown) < 2 * SIDE  # whole, but for its edges' half pixels
+        places = {tuple(np.argwhere(view)[0]) for view in views if view is not None}
+        assert len(places) > (20 if keeps == 0.5 else 0)
+
+
+def test_a_face_beyond_the_edge_is_shown_as_far_as_it_goes(face: np.ndarray) -> None:
+    points = np.array([(-20.0, -5.0), (130.0, 110.0)])
+    image, _ = augment(face, None, only(zoom=1.0, zoom_keeps=(0.5, 0.5)), 0, points)
+    assert np.array_equal(image, face)
+
+
 def test_zoom_keeps_proportions_and_size() -> None:
     tall = np.zeros((120, 60, 3), np.uint8)
     mask = np.zeros((120, 60), bool)
@@ -158,7 +179,7 @@ def test_zoom_keeps_proportions_and_size() -> None:
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (25, 25)
 
 
-@pytest.mark.parametrize("change", ["colour", "blur", "resize", "noise", "h264", "jpeg"])
+@pytest.mark.parametrize("change", ["colour", "cast", "blur", "resize", "noise", "h264", "jpeg"])
 def test_appearance_leaves_the_mask(face: np.ndarray, change: str) -> None:
     image, mask = augment(face, square(), only(**{change: 1.0}, jpeg_quality=(50, 50)), 1)
     assert not np.array_equal(image, face)
@@ -175,6 +196,17 @@ def test_colour_keeps_hue_and_range() -> None:
     found = np.array([image[0, 0, 0] for image in levels])
     assert 79 <= found.min() < 90
     assert 110 < found.max() <= 125
+
+
+def test_cast_changes_each_channel_by_its_own_factor() -> None:
+    grey = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    transform = only(cast=1.0, cast_gain=(0.8, 1.25))
+    levels = np.array([augment(grey, None, transform, seed)[0][0, 0] for seed in range(100)])
+    assert levels.min() >= 80
+    assert levels.max() <= 125
+    assert (levels.min(0) < 85).all()
+    assert (levels.max(0) > 118).all()
+    assert abs(np.corrcoef(levels.T)[0, 1]) < 0.3
 
 
 def test_blur_and_resize_take_detail(face: np.ndarray) -> None:
@@ -215,6 +247,7 @@ def test_h264_is_drawn_from_its_range(face: np.ndarray) -> None:
         {"jpeg": -0.1},
         {"zoom_keeps": (0.0, 1.0)},
         {"zoom_keeps": (0.5, 1.2)},
+        {"cast_gain": (0.0, 1.0)},
         {"resize_to": (0.9, 0.3)},
         {"jpeg_quality": (40, 101)},
     ],

@@ -196,6 +196,20 @@ def test_a_mask_is_told_patch_by_patch(tmp_path: Path) -> None:
     assert forged.nonzero().tolist() == [[1, 4], [1, 5]]
 
 
+def test_a_view_shows_the_face_wherever_its_landmarks_say_it_is(tmp_path: Path) -> None:
+    """A face in a corner, all of it manipulated: the closest view shows it and no more, 64 x 64 pixels of 256."""
+    mask = np.zeros((256, 256), np.uint8)
+    mask[180:244, 180:244] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.new("RGB", (256, 256), (90, 90, 90)).save(tmp_path / "crop.png")
+    np.save(tmp_path / "face.npy", np.array([(180.0, 180.0), (243.9, 200.0), (210.0, 243.9)]))
+    real = replace(row("a", 0), path=tmp_path / "crop.png", landmarks=tmp_path / "face.npy")
+    fake = replace(row("a", 1), path=tmp_path / "crop.png", mask=tmp_path / "mask.png")
+    near = replace(PLAIN, zoom=1.0, zoom_keeps=(0.25, 0.25))
+    _, forged, _ = Twins(Order([real, fake], 0.0, 0), near, toy.SIZE)[0]
+    assert forged[1].all()
+
+
 def test_a_crop_that_cannot_be_blended_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (256, 256)).save(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", np.zeros((7, 2)))  # of no known kind

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -26,15 +26,20 @@ from deepscan.errors import SettingsError
 class AugmentSettings:
     """How views differ from their crop. Plain names are probabilities, the others are ranges.
 
-    method.md's recipe (flip, blur, JPEG, mild colour), with resizing, and with zooming in: face
-    finders and data sets frame a face differently, and the detector should not care.
+    method.md's recipe (flip, blur, JPEG, mild colour), with resizing, with the light's own colour, and
+    with zooming in: face finders and data sets frame a face differently, and the detector should not care.
     """
 
     flip: float = 0.5
     zoom: float = 0.5
-    zoom_keeps: tuple[float, float] = (0.6, 1.0)  # share of the crop's side
+    zoom_keeps: tuple[float, float] = (
+        0.6,
+        1.0,
+    )  # share of the crop's side, as far as the face allows
     colour: float = 0.5
     colour_factor: tuple[float, float] = (0.85, 1.15)  # brightness, contrast and saturation, each
+    cast: float = 0.0
+    cast_gain: tuple[float, float] = (0.8, 1.25)  # of red, green and blue, each
     blur: float = 0.1
     blur_sigma: tuple[float, float] = (0.5, 2.0)  # pixels of the crop
     resize: float = 0.2
@@ -64,8 +69,8 @@ def augmentation(settings: AugmentSettings) -> v2.Transform:
 
     A film compressed, and a still of it compressed again, is what social media hand on.
 
-    Takes a uint8 tv_tensors.Image (3, h, w), alone or with a tv_tensors.Mask (1, h, w), and returns
-    the same of the same size.
+    Takes a uint8 tv_tensors.Image (3, h, w), with or without a tv_tensors.Mask (1, h, w) and
+    tv_tensors.BoundingBoxes (1, 4) of what must stay in view, and returns the same of the same size.
     """
     s = settings
     factor = s.colour_factor
@@ -75,6 +80,7 @@ def augmentation(settings: AugmentSettings) -> v2.Transform:
             v2.RandomHorizontalFlip(s.flip),
             v2.RandomApply([_Zoom(s.zoom_keeps)], s.zoom),
             v2.RandomApply([v2.ColorJitter(factor, factor, factor)], s.colour),
+            v2.RandomApply([_Cast(s.cast_gain)], s.cast),
             v2.RandomApply([v2.GaussianBlur(kernel, s.blur_sigma)], s.blur),
             v2.RandomApply([_Resample(s.resize_to)], s.resize),
             v2.RandomApply([_Noise(s.noise_sigma)], s.noise),
@@ -89,20 +95,30 @@ def augment(
     mask: Bool[np.ndarray, "h w"] | None,
     transform: v2.Transform,
     seed: int,
+    face: Float[np.ndarray, "_points 2"] | None = None,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
     """The view of a crop that `seed` names: in any process, whatever was drawn before.
 
-    A crop and its manipulated twin of the same size, given one seed, change alike. torchvision's
+    Points of a `face`, x and y, stay in view: a manipulated crop without its face would be labelled
+    wrongly. A crop and its manipulated twin of the same size, given one seed, change alike. torchvision's
     transforms draw from torch's global CPU generator and from nothing else; it is left as found.
     """
-    picture = _picture(image)
+    shown: list[torch.Tensor] = [_picture(image)]
+    if mask is not None:
+        shown.append(tv_tensors.Mask(torch.from_numpy(mask[None].copy())))
+    if face is not None:
+        corners = np.concatenate([face.min(0), face.max(0)])
+        box = torch.from_numpy(corners).clamp(min=0)
+        shown.append(
+            tv_tensors.BoundingBoxes(box[None], format="XYXY", canvas_size=image.shape[:2])
+        )
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the accelerators as well, for good.
         torch.default_generator.manual_seed(seed)
-        if mask is None:
-            return _pixels(transform(picture)), None
-        picture, moved = transform(picture, tv_tensors.Mask(torch.from_numpy(mask[None].copy())))
-    return _pixels(picture), np.ascontiguousarray(moved[0].numpy())
+        seen = transform(shown)
+    if mask is None:
+        return _pixels(seen[0]), None
+    return _pixels(seen[0]), np.ascontiguousarray(seen[1][0].numpy())
 
 
 def _picture(image: UInt8[np.ndarray, "h w 3"]) -> tv_tensors.Image:
@@ -114,7 +130,7 @@ def _pixels(picture: torch.Tensor) -> UInt8[np.ndarray, "h w 3"]:
 
 
 class _Zoom(v2.Transform):  # type: ignore[misc] # torchvision is untyped
-    """Cut out a share of both sides, anywhere, and bring it back to size.
+    """Cut out a share of both sides, anywhere that shows all of what must be seen, and bring it back to size.
 
     v2.RandomResizedCrop draws areas, bends proportions and wants the size beforehand.
     """
@@ -125,12 +141,16 @@ class _Zoom(v2.Transform):  # type: ignore[misc] # torchvision is untyped
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = v2.query_size(flat_inputs)
-        share, top, left = torch.rand(3).tolist()
-        kept = self.keeps[0] + share * (self.keeps[1] - self.keeps[0])
+        seen = [x for x in flat_inputs if isinstance(x, tv_tensors.BoundingBoxes)]
+        left, top, right, bottom = (
+            seen[0][0].tolist() if seen else (width, height, 0.0, 0.0)  # nothing must be
+        )
+        drawn = self.keeps[0] + float(torch.rand(())) * (self.keeps[1] - self.keeps[0])
+        kept = min(1.0, max(drawn, (right - left) / width, (bottom - top) / height))
         h, w = max(1, round(kept * height)), max(1, round(kept * width))
         return {
-            "top": round(top * (height - h)),
-            "left": round(left * (width - w)),
+            "top": _place(h, height, top, bottom),
+            "left": _place(w, width, left, right),
             "height": h,
             "width": w,
             "size": [height, width],
@@ -138,6 +158,31 @@ class _Zoom(v2.Transform):  # type: ignore[misc] # torchvision is untyped
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return F.resized_crop(inpt, **params)
+
+
+def _place(length: int, of: int, low: float, high: float) -> int:
+    """Where a cut of `length` begins that lies in [0, of] and, if it can, holds all from `low` to `high`."""
+    first = min(max(0.0, high - length), of - length)
+    last = max(first, min(low, of - length))
+    return round(first + float(torch.rand(())) * (last - first))
+
+
+class _Cast(v2.Transform):  # type: ignore[misc] # torchvision is untyped
+    """Change red, green and blue by a factor each, as another light or a camera's white balance does."""
+
+    def __init__(self, gain: tuple[float, float]) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        low, high = map(math.log, self.gain)
+        return {"gains": (low + torch.rand(3, 1, 1) * (high - low)).exp()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        changed = (inpt * params["gains"]).round().clamp(0, 255).to(torch.uint8)
+        return tv_tensors.Image(changed)
 
 
 class _Resample(v2.Transform):  # type: ignore[misc] # torchvision is untyped
@@ -156,7 +201,7 @@ class _Resample(v2.Transform):  # type: ignore[misc] # torchvision is untyped
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, tv_tensors.Mask):
+        if not isinstance(inpt, tv_tensors.Image):
             return inpt
         return F.resize(F.resize(inpt, params["small"]), params["size"])
 
@@ -173,7 +218,7 @@ class _Noise(v2.Transform):  # type: ignore[misc] # torchvision is untyped
         return {"sigma": low + float(torch.rand(())) * (high - low)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, tv_tensors.Mask):
+        if not isinstance(inpt, tv_tensors.Image):
             return inpt
         noise = torch.randn(inpt.shape) * params["sigma"]
         return tv_tensors.Image((inpt + noise).round().clamp(0, 255).to(torch.uint8))
@@ -190,7 +235,7 @@ class _H264(v2.Transform):  # type: ignore[misc] # torchvision is untyped
         return {"crf": int(torch.randint(self.crf[0], self.crf[1] + 1, ()))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, tv_tensors.Mask):
+        if not isinstance(inpt, tv_tensors.Image):
             return inpt
         return _picture(h264(_pixels(inpt), params["crf"]))
 
@@ -209,7 +254,7 @@ class _Jpeg(v2.Transform):  # type: ignore[misc] # torchvision is untyped
         return {"quality": int(torch.randint(self.quality[0], self.quality[1] + 1, ()))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, tv_tensors.Mask):
+        if not isinstance(inpt, tv_tensors.Image):
             return inpt
         buffer = io.BytesIO()
         Image.fromarray(_pixels(inpt)).save(buffer, "JPEG", quality=params["quality"])

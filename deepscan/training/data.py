@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deepscan.align import CROP_SIDE
+from deepscan.align import CROP_SIDE, TEMPLATE
 from deepscan.errors import DataError
 from deepscan.manifest import CropRow
 from deepscan.model.tower import TowerSize
@@ -210,8 +210,11 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self, n: int
     ) -> tuple[UInt8[Tensor, "2 side side 3"], Bool[Tensor, "2 p"], Bool[Tensor, 2]]:
         unit = self._order.unit(n)
+        face = face_points(unit.real)
         shown = [
-            augment(*picture(row, unit.seed, self._blend, unit.donor), self._transform, unit.seed)
+            augment(
+                *picture(row, unit.seed, self._blend, unit.donor), self._transform, unit.seed, face
+            )
             for row in (unit.real, unit.fake)
         ]
         crops = np.stack([pixels for pixels, _ in shown])
@@ -294,11 +297,18 @@ def picture(
         return pixels, np.asarray(image.convert("L").resize(side, Image.Resampling.BILINEAR)) > 127
 
 
+@lru_cache(maxsize=2)  # a crop and its own blend are shown together
 def _read(path: Path) -> UInt8[np.ndarray, "side side 3"]:
     side = (CROP_SIDE, CROP_SIDE)
     with _opened(path) as image:
         rgb = image.convert("RGB")
-        return np.array(rgb if rgb.size == side else rgb.resize(side, Image.Resampling.BICUBIC))
+        return np.asarray(rgb if rgb.size == side else rgb.resize(side, Image.Resampling.BICUBIC))
+
+
+def face_points(row: CropRow) -> Float[np.ndarray, "_points 2"]:
+    """A crop's landmarks; of one without, where an aligned crop has its eyes, nose and mouth."""
+    points = _landmarks(row)
+    return TEMPLATE if points is None else points
 
 
 def _landmarks(row: CropRow) -> Float[np.ndarray, "_points 2"] | None:
@@ -332,7 +342,7 @@ class Pictures(Dataset[Tensor]):
 
     def __getitem__(self, i: int) -> UInt8[Tensor, "side side 3"]:
         pixels = picture(self._rows[i], blend=self._blend)[0]
-        return torch.from_numpy(pixels if self._change is None else self._change(pixels).copy())
+        return torch.from_numpy((pixels if self._change is None else self._change(pixels)).copy())
 
 
 def pictures(
