@@ -83,6 +83,8 @@ class PseudoSettings:
     shift: float = 2.0  # deviation, of the source as a whole
     scale: float = 0.015  # deviation, likewise, as a share
     bend: float = 1.5  # deviation, of its parts
+    expression: float = 0.0  # share whose source is bent as far as another expression bends a face
+    expression_bend: tuple[float, float] = (3.0, 8.0)  # deviation, of its parts
 
     def __post_init__(self) -> None:
         lengths = ("deform", "stretch", "grow", "colour_shift", "shift", "scale", "bend")
@@ -284,8 +286,8 @@ def _colour(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) 
     matrix = contrast * (saturation * np.eye(3) + (1 - saturation) * grey)
     mean = pixels.mean((0, 1))
     level = brightness * mean - matrix @ mean + rng.normal(0, settings.colour_shift, 3)
-    changed = pixels.reshape(-1, 3) @ matrix.T.astype(np.float32) + level.astype(np.float32)
-    return np.rint(np.clip(changed, 0, 255)).astype(np.uint8).reshape(pixels.shape)
+    rows = np.column_stack([matrix, level]).ravel().tolist()
+    return np.asarray(Image.fromarray(pixels).convert("RGB", rows))
 
 
 def _resize(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) -> Pixels:
@@ -327,7 +329,10 @@ def _moved(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) -
     centre = nodes.mean(0)
     seen = centre + (nodes - centre) * np.exp(rng.normal(0, settings.scale))
     seen = seen + rng.normal(0, settings.shift * unit, 2)
-    seen = seen + _field(nodes, settings.bend * unit, (height, width), rng)
+    bend = settings.bend
+    if settings.expression and rng.random() < settings.expression:
+        bend = _uniform(rng, settings.expression_bend)
+    seen = seen + _field(nodes, bend * unit, (height, width), rng)
     seen = np.clip(seen, 0, (width, height)).reshape(9, 9, 2)  # beyond the crop nothing is known
     mesh = [
         (
