@@ -33,7 +33,7 @@ from deepscan.errors import (
     WeightsError,
 )
 from deepscan.files import check_free, check_inside, clear_parts, is_part, sha256
-from deepscan.flow import keep_memory_level
+from deepscan.flow import keep_memory_level, sleep_for_gpu
 from deepscan.model.header import read_header
 from deepscan.networks import weights_file
 from deepscan.outcomes import Entry, Outcome, Outcomes
@@ -346,6 +346,7 @@ def _start(threads: int) -> None:
     import torch
 
     keep_memory_level()
+    sleep_for_gpu()
     torch.set_num_threads(min(torch.get_num_threads(), threads))
 
 

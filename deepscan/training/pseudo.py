@@ -83,8 +83,6 @@ class PseudoSettings:
     shift: float = 2.0  # deviation, of the source as a whole
     scale: float = 0.015  # deviation, likewise, as a share
     bend: float = 1.5  # deviation, of its parts
-    expression: float = 0.0  # share whose source is bent as far as another expression bends a face
-    expression_bend: tuple[float, float] = (3.0, 8.0)  # deviation, of its parts
 
     def __post_init__(self) -> None:
         lengths = ("deform", "stretch", "grow", "colour_shift", "shift", "scale", "bend")
@@ -329,10 +327,7 @@ def _moved(pixels: Pixels, rng: np.random.Generator, settings: PseudoSettings) -
     centre = nodes.mean(0)
     seen = centre + (nodes - centre) * np.exp(rng.normal(0, settings.scale))
     seen = seen + rng.normal(0, settings.shift * unit, 2)
-    bend = settings.bend
-    if settings.expression and rng.random() < settings.expression:
-        bend = _uniform(rng, settings.expression_bend)
-    seen = seen + _field(nodes, bend * unit, (height, width), rng)
+    seen = seen + _field(nodes, settings.bend * unit, (height, width), rng)
     seen = np.clip(seen, 0, (width, height)).reshape(9, 9, 2)  # beyond the crop nothing is known
     mesh = [
         (
