@@ -131,7 +131,11 @@ Thumbnail = Float[np.ndarray, "18 32"]
 
 def thumbnail(pixels: Pixels) -> Thumbnail:
     """The whole frame, tiny and grey: enough to see a change of scene, too little to see one of pose."""
-    small = Image.fromarray(pixels).resize((32, 18), Image.Resampling.BOX, reducing_gap=2.0)
+    # Of a large frame every third or tenth pixel: Pillow copies what it is given, and a cell of this is
+    # the mean of 256 pixels and more as it is.
+    step = max(1, min(pixels.shape[0] // 18, pixels.shape[1] // 32) // 16)
+    some = Image.fromarray(pixels[::step, ::step])
+    small = some.resize((32, 18), Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(small.convert("L")).astype(float)
 
 
