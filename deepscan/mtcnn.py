@@ -212,7 +212,13 @@ class SummedArea:
         inner = sums[:, 1:, 1:]
         # To the device first: copied from one to the other, they would be widened on the way.
         there = torch.from_numpy(np.require(images, requirements="W")).to(device)
-        inner.copy_(there).cumsum_(1).cumsum_(2)
+        inner.copy_(there).cumsum_(2)
+        if device.type == "cpu":
+            # cumsum_(1) would go down one column after the other, past all caches.
+            for y in range(2, self.height + 1):
+                sums[:, y] += sums[:, y - 1]
+        else:
+            inner.cumsum_(1)
         self._entries = sums.view(-1, 3)
 
     def means(
