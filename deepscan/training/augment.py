@@ -32,10 +32,7 @@ class AugmentSettings:
 
     flip: float = 0.5
     zoom: float = 0.5
-    zoom_keeps: tuple[float, float] = (
-        0.6,
-        1.0,
-    )  # share of the crop's side, as far as the face allows
+    zoom_keeps: tuple[float, float] = (0.6, 1.0)  # share of the side, if the face fits
     colour: float = 0.5
     colour_factor: tuple[float, float] = (0.85, 1.15)  # brightness, contrast and saturation, each
     cast: float = 0.0
