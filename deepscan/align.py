@@ -84,7 +84,7 @@ def warp(pixels: Pixels, to_frame: Float[np.ndarray, "2 3"], side: int) -> Pixel
     if step > 1:
         size = np.maximum(np.ceil((high - low) / step), 1).astype(int)
         # In Pillow's precision before the part's place is taken off: else pixels would depend on that.
-        box = np.float32((low, high)).astype(float) - first
+        box = np.array((low, high), np.float32).astype(float) - first
         image = image.resize(
             (int(size[0]), int(size[1])), Image.Resampling.BILINEAR, box=tuple(box.ravel().tolist())
         )

@@ -56,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--clip", type=Path, help="a video; where it is not there, 10 s of 1080p, made meanwhile"
     )
     parser.add_argument("--clips", type=int, default=64, help="copies of it (64)")
-    parser.add_argument(
-        "--jobs", type=_counts, default=(16, 8), help="16,8: processes of a batch"
-    )
+    parser.add_argument("--jobs", type=_counts, default=(16, 8), help="16,8: processes of a batch")
     parser.add_argument("--section", choices=(*SECTIONS, "clip"), help=argparse.SUPPRESS)
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)

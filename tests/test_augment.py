@@ -147,7 +147,7 @@ def test_zoom_enlarges_picture_and_mask_alike() -> None:
 
 
 def test_zoom_keeps_the_face_in_view() -> None:
-    """Anywhere that shows all of it, and no nearer than that: 40 of 96 pixels where a quarter is asked for."""
+    """Anywhere that shows all of it, and no nearer than that, even where a quarter is asked for."""
     face = np.array([(30.0, 20.0), (70.0, 22.0), (50.0, 60.0)])
     mask = square(20, 30, 40)
     picture = np.repeat(mask[:, :, None] * np.uint8(255), 3, 2)

@@ -197,7 +197,7 @@ def test_a_mask_is_told_patch_by_patch(tmp_path: Path) -> None:
 
 
 def test_a_view_shows_the_face_wherever_its_landmarks_say_it_is(tmp_path: Path) -> None:
-    """A face in a corner, all of it manipulated: the closest view shows it and no more, 64 x 64 pixels of 256."""
+    """A face in a corner, all of it manipulated: the closest view shows it and no more."""
     mask = np.zeros((256, 256), np.uint8)
     mask[180:244, 180:244] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
