@@ -33,9 +33,9 @@ from deepscan.errors import (
     WeightsError,
 )
 from deepscan.files import check_free, check_inside, clear_parts, is_part, sha256
-from deepscan.flow import keep_memory_level, sleep_for_gpu
+from deepscan.flow import keep_memory_level
 from deepscan.model.header import read_header
-from deepscan.networks import weights_file
+from deepscan.networks import sleep_for_gpu, weights_file
 from deepscan.outcomes import Entry, Outcome, Outcomes
 from deepscan.pipeline import scan
 from deepscan.pool import Death, Pool, cores

@@ -23,7 +23,6 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
-SCHEDULE_BLOCKING_SYNC = 4  # of CUDA's driver_types.h
 
 T = TypeVar("T")
 
@@ -150,21 +149,6 @@ def keep_memory_level() -> None:
     """
     with suppress(OSError, AttributeError):  # another C library has no such heaps
         ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
-
-
-def sleep_for_gpu() -> None:
-    """Let this process sleep while a GPU works, instead of asking it again and again whether it is done.
-
-    For processes that share a GPU and the cores, before one uses it: each waits for its turn most of the
-    time, and by CUDA's default would take a core from a decoder for that. The first GPU's alone, whose
-    setting needs no CUDA context yet.
-    """
-    import torch
-
-    if torch.version.cuda is not None:
-        with suppress(OSError, AttributeError):  # elsewhere than on Linux it has another name
-            runtime = ctypes.CDLL(f"libcudart.so.{torch.version.cuda.partition('.')[0]}")
-            runtime.cudaSetDeviceFlags(SCHEDULE_BLOCKING_SYNC)
 
 
 def leave(code: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from deepscan.faces import FaceFinder
     from deepscan.model.detector import Detector
     from deepscan.model.header import Header
+
+SCHEDULE_BLOCKING_SYNC = 4  # of CUDA's driver_types.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,21 @@ def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Heade
         if detector.mean.is_cuda:
             detector.run = Recorded(detector.outputs, detector.mean.device)
     return detector, header, device, precision
+
+
+def sleep_for_gpu() -> None:
+    """Let this process sleep while a GPU works, instead of asking it again and again whether it is done.
+
+    For processes that share a GPU and the cores, before one uses it: each waits for its turn most of the
+    time, and by CUDA's default would take a core from a decoder for that. The first GPU's alone, whose
+    setting needs no CUDA context yet.
+    """
+    import torch
+
+    if torch.version.cuda is not None:
+        with suppress(OSError, AttributeError):  # elsewhere than on Linux it has another name
+            runtime = ctypes.CDLL(f"libcudart.so.{torch.version.cuda.partition('.')[0]}")
+            runtime.cudaSetDeviceFlags(SCHEDULE_BLOCKING_SYNC)
 
 
 def _device(wanted: str) -> str:
