@@ -280,7 +280,7 @@ def picture(
         DataError: a file cannot be decoded.
     """
     side = (CROP_SIDE, CROP_SIDE)
-    pixels = _read(row.path)
+    pixels = _read(row.path).copy()  # the caller may change it
     if row.method == BLENDED:
         points = _landmarks(row)
         face = None if donor is None else (_read(donor.path), _landmarks(donor))
@@ -342,7 +342,7 @@ class Pictures(Dataset[Tensor]):
 
     def __getitem__(self, i: int) -> UInt8[Tensor, "side side 3"]:
         pixels = picture(self._rows[i], blend=self._blend)[0]
-        return torch.from_numpy((pixels if self._change is None else self._change(pixels)).copy())
+        return torch.from_numpy(pixels if self._change is None else self._change(pixels).copy())
 
 
 def pictures(
