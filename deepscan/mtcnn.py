@@ -93,6 +93,10 @@ class Mtcnn:
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self._device = torch.device(device)
+        if self._device.type == "cuda":
+            # A GPU's convolutions would round to ten bits, and find other faces than a CPU's. For the whole
+            # process and for good: switched on and off, it would be now so, now so for another thread's.
+            torch.backends.cudnn.allow_tf32 = False
         self._proposer = _load(_Proposer(), "pnet.pt", self._device)
         self._refiner = _load(_Refiner(), "rnet.pt", self._device)
         self._settler = _load(_Settler(), "onet.pt", self._device)
@@ -105,15 +109,13 @@ class Mtcnn:
     def detect(self, images: UInt8[np.ndarray, "b h w 3"], smallest: float) -> list[Detections]:
         """Faces of at least `smallest` pixels in each RGB image; none where an image is smaller yet."""
         found: list[Detections] = []
-        # A GPU's convolutions would round to ten bits by default, and find other faces than a CPU's.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for part in _parts(len(images), images.shape[1:3], SUMMED):
-                sums = SummedArea(images[part], self._device)
-                boxes, owner = self._propose(sums, FIELD / smallest)
-                boxes, owner = self._refine(sums, boxes, owner)
-                boxes, owner, scores, landmarks = self._settle(sums, boxes, owner)
-                places = [np.flatnonzero(owner == image) for image in range(sums.count)]
-                found += [Detections(boxes[here], scores[here], landmarks[here]) for here in places]
+        for part in _parts(len(images), images.shape[1:3], SUMMED):
+            sums = SummedArea(images[part], self._device)
+            boxes, owner = self._propose(sums, FIELD / smallest)
+            boxes, owner = self._refine(sums, boxes, owner)
+            boxes, owner, scores, landmarks = self._settle(sums, boxes, owner)
+            places = [np.flatnonzero(owner == image) for image in range(sums.count)]
+            found += [Detections(boxes[here], scores[here], landmarks[here]) for here in places]
         return found
 
     def _propose(self, sums: SummedArea, scale: float) -> tuple[Boxes, Owner]:

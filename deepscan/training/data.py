@@ -210,7 +210,7 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self, n: int
     ) -> tuple[UInt8[Tensor, "2 side side 3"], Bool[Tensor, "2 p"], Bool[Tensor, 2]]:
         unit = self._order.unit(n)
-        face = face_points(unit.real)
+        face = _face_points(unit.real)
         shown = [
             augment(
                 *picture(row, unit.seed, self._blend, unit.donor), self._transform, unit.seed, face
@@ -305,7 +305,7 @@ def _read(path: Path) -> UInt8[np.ndarray, "side side 3"]:
         return np.asarray(rgb if rgb.size == side else rgb.resize(side, Image.Resampling.BICUBIC))
 
 
-def face_points(row: CropRow) -> Float[np.ndarray, "_points 2"]:
+def _face_points(row: CropRow) -> Float[np.ndarray, "_points 2"]:
     """A crop's landmarks; of one without, where an aligned crop has its eyes, nose and mouth."""
     points = _landmarks(row)
     return TEMPLATE if points is None else points
