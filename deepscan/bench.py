@@ -173,6 +173,7 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
 
     from deepscan.align import align
     from deepscan.model import checkpoint, weights
+    from deepscan.model.detector import without_detail
     from deepscan.model.header import read_header
     from deepscan.records import Box, Face, Frame
 
@@ -184,8 +185,17 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
         header.settings.tower, load_weights=False, output_dict=False
     )
     clip.visual.load_state_dict(detector.tower.visual.state_dict())  # the adapter is merged in
-    clip.visual.output_tokens = True
+    clip.visual.output_tokens, clip.visual.proj = True, None  # [CLS] as it is, and the patches
     clip.eval()
+
+    @torch.no_grad()
+    def logit(image: torch.Tensor) -> float:
+        token, patches = clip.visual(image[None])
+        if header.settings.with_queries:
+            token = detector.aggregation(patches)[0]
+        return float(detector.head(token))
+
+    share = header.settings.reference
     lap("loading")
     with av.open(str(path)) as container:
         total = container.streams.video[0].frames
@@ -209,9 +219,12 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
         ]
         lap("faces")
         for crop in crops:
-            with torch.no_grad():
-                _, patches = clip.visual(preprocess(Image.fromarray(crop.pixels))[None])
-                logits.append(float(detector.head(detector.aggregation(patches)[0])))
+            image = preprocess(Image.fromarray(crop.pixels))
+            logits.append(logit(image))
+            if (
+                share
+            ):  # a copy of what is normalised is the copy, normalised: the changes are linear
+                logits[-1] -= share * logit(without_detail(image[None])[0])
         lap("scoring")
     return float(np.mean(logits)), seconds
 

@@ -59,7 +59,7 @@ def same_in_both(detector: Detector, path: Path, crops: Crops) -> None:
     [
         {"adapter": "lora"},
         {"adapter": "effort", "token": "cls"},
-        {"adapter": "norm", "token": "cls", "normalise": True},
+        {"adapter": "norm", "token": "cls", "normalise": True, "reference": 0.5},
     ],
     ids=str,
 )

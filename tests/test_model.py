@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
 from deepscan.files import sha256
 from deepscan.model import adapters, checkpoint, packed, weights
-from deepscan.model.detector import Detector, QueryAggregation
+from deepscan.model.detector import Detector, QueryAggregation, without_detail
 from deepscan.model.header import FORMAT, PREPROCESSING, DetectorSettings, Header, read_header
 from deepscan.model.tower import QuickGELU as OwnQuickGELU
 from deepscan.model.tower import Tower, TowerSize
@@ -211,6 +211,46 @@ def test_the_papers_parameter_count() -> None:
     with torch.device("meta"):
         module = QueryAggregation(width=1024, queries=4, heads=8)
     assert sum(p.numel() for p in module.parameters()) == 4_198_400 + 4 * 1024
+
+
+def test_a_copy_without_detail_worked_by_hand() -> None:
+    """Sixteen pixels become their mean; between the middles of two such it is a straight line."""
+    image = torch.zeros(1, 3, 4, 8)
+    image[..., 4:] = torch.tensor([0.0, 1.0]).repeat(2)  # mean one half
+    row = torch.tensor([0, 0, 1, 3, 5, 7, 8, 8]) / 16
+    torch.testing.assert_close(without_detail(image), row.expand(1, 3, 4, 8))
+    odd = torch.full((1, 3, 6, 6), 0.25)
+    torch.testing.assert_close(without_detail(odd), odd)
+
+
+@pytest.mark.parametrize("token", ["cls", "global"])
+def test_a_share_of_the_copys_logit_is_taken_off_the_crops(
+    tiny_tower: str, rng: np.random.Generator, token: str
+) -> None:
+    plain = Detector(DetectorSettings(tower=tiny_tower, heads=4, token=token)).eval()
+    against_itself = Detector(replace(plain.settings, reference=0.5)).eval()
+    against_itself.load_state_dict(plain.state_dict())
+    blocks = 64 * rng.integers(0, 4, (2, 8, 8, 3), np.uint8)  # so that the copies are whole numbers too
+    crops = blocks.repeat(4, 1).repeat(4, 2)
+    copies = without_detail(torch.from_numpy(crops).permute(0, 3, 1, 2).float())
+    copies = copies.permute(0, 2, 3, 1).to(torch.uint8)
+
+    found, expected = against_itself.score(crops), plain.score(crops)
+    of_copies = plain(copies).logit.detach().numpy()
+    np.testing.assert_allclose(found.logit, expected.logit - of_copies / 2, atol=1e-5)
+    np.testing.assert_array_equal(found.query_attention, expected.query_attention)
+
+    flat = np.full_like(crops, 100)  # there is no detail to lose
+    half = plain.score(flat).logit / 2
+    np.testing.assert_allclose(against_itself.score(flat).logit, half, atol=1e-5)
+
+
+def test_in_training_the_crop_alone_is_scored(tiny_tower: str, rng: np.random.Generator) -> None:
+    detector = Detector(DetectorSettings(tower=tiny_tower, heads=4, reference=0.5)).train()
+    crops = torch.from_numpy(rng.integers(0, 256, (2, 32, 32, 3), np.uint8))
+    alone = detector(crops).logit
+    torch.testing.assert_close(detector.head(detector(crops).global_token).squeeze(1), alone)
+    assert not torch.allclose(detector.eval()(crops).logit, alone, atol=1e-4)
 
 
 def test_a_batch_too_large_for_the_device_is_scored_in_halves(

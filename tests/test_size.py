@@ -39,6 +39,13 @@ def test_both_conventions_at_vit_l_14() -> None:
     assert ours.flops_complete - bare.flops_complete == ours.flops_queries < 0.05e9
 
 
+def test_a_copy_to_score_against_doubles_the_operations_and_adds_no_parameter() -> None:
+    alone = size(DetectorSettings(tower="ViT-B-16-quickgelu"))
+    beside = size(DetectorSettings(tower="ViT-B-16-quickgelu", reference=0.5))
+    assert beside.flops_complete == 2 * alone.flops_complete
+    assert beside.trained == alone.trained
+
+
 def test_the_command_prints_the_papers_figures_beside(capsys: pytest.CaptureFixture[str]) -> None:
     for adapter, count in (("effort", "196,704"), ("lora", "1,769,472"), ("full", "303,966,208")):
         asked = ["model", f"--adapter={adapter}", "--no-query", "--tower=ViT-L-14-quickgelu"]

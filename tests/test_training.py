@@ -721,6 +721,7 @@ def test_missing_data_is_named_before_anything_runs(base: Path, tmp_path: Path) 
         {"schedule": "linear"},
         {"orthogonality": 1.0, "adapter": "lora"},
         {"flcl": 0.14, "token": "cls"},
+        {"reference": 1.5},
         {"mirror": "bucket/run"},
     ],
 )

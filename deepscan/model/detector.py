@@ -19,8 +19,11 @@ from torch.nn import functional
 from deepscan.errors import SettingsError
 from deepscan.model import adapters
 from deepscan.model.header import MEAN, STD, DetectorSettings
-from deepscan.model.tower import Attention, Tokens, Tower, draw_normal
+from deepscan.model.tower import Attention, Tower, draw_normal
 from deepscan.records import Output
+
+# Pixels a side that become one in a copy without detail: of 224 a side, they leave a face its features alone.
+COARSE = 4
 
 
 class QueryAggregation(nn.Module):
@@ -53,6 +56,14 @@ class QueryAggregation(nn.Module):
         return attention.out_proj(answer), weights.mean(1)
 
 
+def without_detail(
+    images: Float[Tensor, "b 3 height width"],
+) -> Float[Tensor, "b 3 height width"]:
+    """Images at a quarter of their resolution, brought back to their size."""
+    small = functional.avg_pool2d(images, COARSE)
+    return functional.interpolate(small, images.shape[-2:], mode="bilinear")
+
+
 class Answer(NamedTuple):
     """All that a forward pass finds, for the losses to work on; `query` is None without queries.
 
@@ -69,6 +80,13 @@ class Answer(NamedTuple):
 
 class Detector(nn.Module):
     """Crops in, one logit each out; above 0 leans to manipulated.
+
+    With `settings.reference` a crop is scored against itself: taken off its logit is a share of that of its
+    own copy without detail. Whom the copy shows, in what light and pose, says nothing of manipulation, yet
+    moves a score; in the difference much of that is gone. It takes a second pass. In training mode the crop
+    alone is scored: what learnt from differences did no better on data that it had not seen.
+    Source: an effect as the difference to what is said without its cause, as in K. Tang et al., "Unbiased
+    Scene Graph Generation from Biased Training", CVPR 2020.
 
     The tower computes in its weights' type or autocast's, the aggregation and the head always in float32.
     """
@@ -99,22 +117,6 @@ class Detector(nn.Module):
         self.register_buffer("prototypes", None, persistent=False)
         adapters.adapt(self.tower, settings)
 
-    def tokens(
-        self,
-        crops: UInt8[Tensor, "b height width 3"],
-        keep: Int[Tensor, " p"] | None = None,
-        patches: bool = True,
-    ) -> Tokens:
-        """The tower's tokens of aligned RGB crops of any one size; of all patches, or of those to `keep`.
-
-        Or with `patches` False of none, in less time: [CLS] has seen them all the same.
-        """
-        images = crops.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
-        side = self.tower.input_side
-        if images.shape[-2:] != (side, side):
-            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
-        return self.tower(((images - self.mean) / self.std).to(self.tower.dtype), keep, patches)
-
     def forward(
         self,
         crops: UInt8[Tensor, "b height width 3"],
@@ -126,7 +128,23 @@ class Detector(nn.Module):
         Without queries a score needs no patches: with `patches` False the answer has none, and is the
         sooner there.
         """
-        tokens = self.tokens(crops, keep, patches or self.settings.with_queries)
+        images = crops.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
+        side = self.tower.input_side
+        if images.shape[-2:] != (side, side):
+            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        answer = self._answer(images, keep, patches)
+        share = self.settings.reference
+        if share and not self.training:
+            copy = self._answer(without_detail(images), keep, patches=False)
+            answer = answer._replace(logit=answer.logit - share * copy.logit)
+        return answer
+
+    def _answer(
+        self, images: Float[Tensor, "b 3 side side"], keep: Int[Tensor, " p"] | None, patches: bool
+    ) -> Answer:
+        """What is found in images of the tower's size, RGB in 0..1, each by itself."""
+        images = ((images - self.mean) / self.std).to(self.tower.dtype)
+        tokens = self.tower(images, keep, patches or self.settings.with_queries)
         with torch.autocast(self.mean.device.type, enabled=False):
             cls, found = tokens.cls.float(), tokens.patches.float()
             token, query_attention = None, None

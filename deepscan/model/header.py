@@ -31,6 +31,8 @@ class DetectorSettings:
     how many of the tower's layers run, from the first; None runs all, fewer are faster. `adapted`: over how
     many of these, the last ones, the adapter is laid; None: all. The layers before stay the base's, and
     training does not go back to them. `normalise`: whether what the head classifies is brought to length 1.
+    `reference`: the share of the logit of a crop's own copy without detail that is taken off the crop's (see
+    Detector); 0: there is no such copy.
     """
 
     tower: str = "ViT-B-16-quickgelu"
@@ -45,6 +47,7 @@ class DetectorSettings:
     depth: int | None = None
     adapted: int | None = None
     normalise: bool = False
+    reference: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.tower, str):
@@ -62,6 +65,8 @@ class DetectorSettings:
                 raise SettingsError(f"{count}: {given} is not a positive count")
         if not self.lora_alpha > 0:
             raise SettingsError(f"lora_alpha: {self.lora_alpha} is not above 0")
+        if not 0 <= self.reference <= 1:
+            raise SettingsError(f"reference: {self.reference} is no share from 0 to 1")
 
     @property
     def with_queries(self) -> bool:

@@ -63,6 +63,10 @@ def size(settings: DetectorSettings) -> Size:
     linear, norms, products = _tower(shape)
     linear += detector.head.in_features
     attention, written = _queries(shape, settings) if settings.with_queries else (0, 0)
+    if settings.reference:  # the crop's copy goes the same way
+        linear, norms, products, attention, written = (
+            2 * n for n in (linear, norms, products, attention, written)
+        )
     return Size(
         **parts,
         flops_fvcore=2.0 * (linear + norms + attention),

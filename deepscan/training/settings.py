@@ -61,6 +61,8 @@ class TrainSettings:
     effort_rank: int = 1
     depth: int | None = None  # layers of the tower that run; None: all
     adapted: int | None = None  # how many of them, the last, the adapter changes; None: all
+    # Share of the logit of a crop's copy without detail that is taken off its own, when it is judged.
+    reference: float = 0.0
     # the losses
     contrast: str = "flcl"
     flcl: float | None = None
