@@ -230,7 +230,8 @@ def test_a_share_of_the_copys_logit_is_taken_off_the_crops(
     plain = Detector(DetectorSettings(tower=tiny_tower, heads=4, token=token)).eval()
     against_itself = Detector(replace(plain.settings, reference=0.5)).eval()
     against_itself.load_state_dict(plain.state_dict())
-    blocks = 64 * rng.integers(0, 4, (2, 8, 8, 3), np.uint8)  # so that the copies are whole numbers too
+    # Of such blocks the copies are whole numbers, too.
+    blocks = 64 * rng.integers(0, 4, (2, 8, 8, 3), np.uint8)
     crops = blocks.repeat(4, 1).repeat(4, 2)
     copies = without_detail(torch.from_numpy(crops).permute(0, 3, 1, 2).float())
     copies = copies.permute(0, 2, 3, 1).to(torch.uint8)
