@@ -221,9 +221,8 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
         for crop in crops:
             image = preprocess(Image.fromarray(crop.pixels))
             logits.append(logit(image))
-            if (
-                share
-            ):  # a copy of what is normalised is the copy, normalised: the changes are linear
+            # A copy of what is normalised is the copy, normalised: both changes are linear.
+            if share:
                 logits[-1] -= share * logit(without_detail(image[None])[0])
         lap("scoring")
     return float(np.mean(logits)), seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,8 +41,14 @@ def test_both_conventions_at_vit_l_14() -> None:
 
 
 def test_a_copy_to_score_against_doubles_the_operations_and_adds_no_parameter() -> None:
-    alone = size(DetectorSettings(tower="ViT-B-16-quickgelu"))
-    beside = size(DetectorSettings(tower="ViT-B-16-quickgelu", reference=0.5))
+    settings = DetectorSettings(tower="ViT-B-32-quickgelu")
+    counts = []
+    for one in (settings, replace(settings, reference=0.5)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            Detector(one).eval()(torch.zeros(1, 224, 224, 3, dtype=torch.uint8))
+        counts.append((counter.get_total_flops(), size(one)))
+    (alone_by_torch, alone), (beside_by_torch, beside) = counts
+    assert beside_by_torch == 2 * alone_by_torch
     assert beside.flops_complete == 2 * alone.flops_complete
     assert beside.trained == alone.trained
 
