@@ -97,6 +97,19 @@ def test_finds_what_facenet_finds_in_every_clip(net: Mtcnn, oracle: Any, shared:
         assert assert_as_facenet(net, oracle, images, 40 * scale) > 0, clip.name
 
 
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (13, 40), (40, 13), (31, 25)])
+def test_the_first_network_says_what_facenets_does(
+    net: Mtcnn, oracle: Any, height: int, width: int, rng: np.random.Generator
+) -> None:
+    # Layer and pool are one step here and two there; an odd side ends in half a pool.
+    pixels = torch.from_numpy(rng.integers(0, 256, (2, 3, height, width)).astype(np.float32))
+    with torch.inference_mode():
+        score, move = net._proposer(pixels)
+        moves, scores = oracle.pnet((pixels - 127.5) / 128)
+    torch.testing.assert_close(score, scores[:, 1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(move, moves, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 300), (12, 12), (13, 40), (30, 25)])
 def test_pictures_with_no_room_for_a_face_hold_none(net: Mtcnn, height: int, width: int) -> None:
     for smallest in (12.0, 20.0):
