@@ -183,7 +183,10 @@ def straight_line(path: Path) -> tuple[float, dict[str, float]]:
     base = weights.base_file(weights.base_by_hash(read_header(file).base["sha256"]))
     detector, header = checkpoint.load(file, base, torch.float32)
     clip, _, preprocess = open_clip.create_model_and_transforms(
-        header.settings.tower, load_weights=False, output_dict=False
+        header.settings.tower,
+        load_weights=False,
+        output_dict=False,
+        image_interpolation="bilinear",  # as it was trained; open_clip's own, bicubic, gives other scores
     )
     clip.visual.load_state_dict(detector.tower.visual.state_dict())  # the adapter is merged in
     clip.visual.output_tokens, clip.visual.proj = True, None  # [CLS] as it is, and the patches
