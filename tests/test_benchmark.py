@@ -77,18 +77,33 @@ def training(folder: Path, *asked: str) -> list[str]:
     ]
 
 
+STUDY = ("--table=2", "--figure=1", "--localisation", "--train")
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    """The same folder, once what Table 2 and Figure 1 compare has been trained and judged."""
+    bench(folder, *training(folder, *STUDY))
+    return folder
+
+
 def table(folder: Path, name: str, out: str = "out") -> dict[str, Any]:
     document = json.loads((folder / out / f"{name}.json").read_text("utf-8"))
     return dict(document["rows"])
 
 
 def test_a_study_is_trained_once_and_told_in_every_form(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bench(folder, *training(folder, "--table=2", "--figure=1", "--localisation", "--train"))
-    printed = capsys.readouterr()
-    assert "Table 2" in printed.out
-    rows = table(folder, "table-2")
+    before = {p: p.stat().st_mtime_ns for p in (trained / "out").rglob("*.safetensors")}
+    parts = set((trained / "out/predictions").iterdir())
+    assert len({p.parent for p in before}) == 3  # FLCL's run is figure 1's too
+    bench(trained, *training(trained, *STUDY))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert set((trained / "out/predictions").iterdir()) == parts
+
+    assert "Table 2" in capsys.readouterr().out
+    rows = table(trained, "table-2")
     assert list(rows) == ["flcl", "macl"]
     assert list(rows["flcl"]) == ["one", "two", "avg", "pooled", "gain, on average", "over"]
     cell = rows["macl"]["one"]
@@ -97,22 +112,15 @@ def test_a_study_is_trained_once_and_told_in_every_form(
     assert rows["macl"]["over"] == "flcl"
     assert "published" not in cell  # these are no sets of the paper's
     for suffix in ("md", "csv", "tex", "json"):
-        assert (folder / "out" / f"table-2.{suffix}").stat().st_size > 200
+        assert (trained / "out" / f"table-2.{suffix}").stat().st_size > 200
     for suffix in ("png", "svg"):
-        assert (folder / "out" / f"figure-1.{suffix}").stat().st_size > 10_000
-    assert "peak of queries" in json.dumps(table(folder, "figure-1-activation-two"))
-    assert set(table(folder, "table-2-localisation-two")) >= {
+        assert (trained / "out" / f"figure-1.{suffix}").stat().st_size > 10_000
+    assert "peak of queries" in json.dumps(table(trained, "figure-1-activation-two"))
+    assert set(table(trained, "table-2-localisation-two")) >= {
         "flcl: queries",
         "macl: [CLS]",
         "flcl: fake likelihood",
     }
-
-    before = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.safetensors")}
-    parts = set((folder / "out/predictions").iterdir())
-    assert len({p.parent for p in before}) == 3  # FLCL's run is figure 1's too
-    bench(folder, *training(folder, "--table=2"))
-    assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert set((folder / "out/predictions").iterdir()) == parts
 
 
 def test_what_is_missing_is_named_and_planned_not_trained(
@@ -131,52 +139,52 @@ def test_what_is_missing_is_named_and_planned_not_trained(
 
 
 def test_a_detector_is_judged_beside_another_tool(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (made,) = (folder / "out/runs").glob("effort+ours-0-*/detector.safetensors")
+    (made,) = (trained / "out/runs").glob("effort+ours-0-*/detector.safetensors")
     lines = [f"real/{i:03d},0.1" for i in range(4)] + [
         f"fake/{i:03d}_{i ^ 1:03d},0.9" for i in range(4)
     ]
     other = tmp_path / "other.csv"
     other.write_text("video,score\n" + "\n".join(lines) + "\n", "utf-8")
     bench(
-        folder, "--weights", str(made), "--other", f"theirs={other}", "--averaging",
+        trained, "--weights", str(made), "--other", f"theirs={other}", "--averaging",
         "--protocol=deepfakebench", "--distortions=resize,h264", out="judged",
     )  # fmt: skip
-    rows = table(folder, "auc", "judged")
+    rows = table(trained, "auc", "judged")
     assert rows["theirs"]["one"]["value"] == 1
     assert rows["theirs"]["two"] is None  # whose real/000 and on bear the same names
     assert rows["theirs"]["over"] == "effort+ours"
     assert rows["theirs"]["gain, on average"]["videos"] == 8
     assert "Effort" not in rows  # no set of the paper's is among these
-    notes = json.loads((folder / "judged/auc.json").read_text("utf-8"))["notes"]
+    notes = json.loads((trained / "judged/auc.json").read_text("utf-8"))["notes"]
     assert "effort+ours was trained on pairs." in notes
     assert not any("SBI" in note for note in notes)
-    theirs = json.loads((folder / "judged/auc-deepfakebench.json").read_text("utf-8"))
+    theirs = json.loads((trained / "judged/auc-deepfakebench.json").read_text("utf-8"))
     # There "two" has real/000 and fake/000, one video to DeepfakeBench, and real by its rounding.
     assert theirs["rows"]["effort+ours"]["two"] is None
     assert "value" in theirs["rows"]["effort+ours"]["one"]
     why = "two: merged by folder names, its videos are of one class (effort+ours"
     assert any(note.startswith(why) for note in theirs["notes"])
-    measures = table(folder, "measures-effort+ours", "judged")
+    measures = table(trained, "measures-effort+ours", "judged")
     assert measures["videos scored"] == {"one": "8", "two": "8"}
     assert {"frame AUC", "EER", "Cllr"} <= set(measures)
-    averaged = table(folder, "averaging-effort+ours", "judged")
+    averaged = table(trained, "averaging-effort+ours", "judged")
     assert list(averaged) == ["as they are", "averaged"]
     assert "gain, on average" in averaged["averaged"]
-    assert list(table(folder, "robustness-effort+ours", "judged")) == [
+    assert list(table(trained, "robustness-effort+ours", "judged")) == [
         "as they are", "resize:224", "resize:112", "resize:64", *(f"h264:{i}" for i in range(1, 6)),
     ]  # fmt: skip
-    assert (folder / "judged/robustness-effort+ours.png").stat().st_size > 5000
+    assert (trained / "judged/robustness-effort+ours.png").stat().st_size > 5000
     capsys.readouterr()
 
-    bench(folder, "--tabulate", "--weights", str(tmp_path / "gone"), "--json", out="judged")
+    bench(trained, "--tabulate", "--weights", str(tmp_path / "gone"), "--json", out="judged")
     told = {t["name"]: t for t in json.loads(capsys.readouterr().out)["tables"]}
     assert told["auc"]["rows"]["effort+ours"]["one"] == rows["effort+ours"]["one"]
 
 
 def test_frames_are_distorted_before_faces_are_found(
-    folder: Path,
+    trained: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -188,7 +196,7 @@ def test_frames_are_distorted_before_faces_are_found(
     footage.film(tmp_path / "UADFV/real/0000.mp4", one, 4)
     footage.film(tmp_path / "UADFV/fake/0000.mp4", footage.swapped(one), 4)
     prepare(tmp_path / "UADFV", tmp_path / "prepared", PrepareSettings(frames=2, jobs=1))
-    (made,) = (folder / "out/runs").glob("effort+ours-0-*/detector.safetensors")
+    (made,) = (trained / "out/runs").glob("effort+ours-0-*/detector.safetensors")
     asked = [
         "--datasets=uadfv",
         f"--root={tmp_path}",
@@ -210,20 +218,20 @@ def test_frames_are_distorted_before_faces_are_found(
     capsys.readouterr()
 
 
-def test_a_run_is_known_by_its_settings_and_data(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_known_by_its_settings_and_data(trained: Path, tmp_path: Path) -> None:
     recipe = TrainSettings(
-        (folder / "pairs",), tmp_path, base="toy", heads=4, batch=8, validation=0.34, steps=2, epochs=1,
+        (trained / "pairs",), tmp_path, base="toy", heads=4, batch=8, validation=0.34, steps=2, epochs=1,
         precision="float32", workers=0,
     )  # fmt: skip
-    shelf = Shelf(folder / "out/runs", recipe)
+    shelf = Shelf(trained / "out/runs", recipe)
     assert shelf.run("effort+ours", 0).state == "finished"
     assert shelf.run("effort+ours", 1).state == "missing"
     assert shelf.run("effort+ours, no FLCL", 0).state == "missing"
     said = replace(recipe, flcl=0.14)  # the default, said
-    assert Shelf(folder / "out/runs", said).run("effort+ours", 0).state == "finished"
+    assert Shelf(trained / "out/runs", said).run("effort+ours", 0).state == "finished"
     elsewhere = replace(recipe, data=(toy.prepared(tmp_path / "other", signal=30),))
-    assert Shelf(folder / "out/runs", elsewhere).run("effort+ours", 0).state == "missing"
-    by_name = Shelf(folder / "out/runs", None)
+    assert Shelf(trained / "out/runs", elsewhere).run("effort+ours", 0).state == "missing"
+    by_name = Shelf(trained / "out/runs", None)
     assert by_name.run("effort+ours, MACL", 0).state == "finished"
 
 
