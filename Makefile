@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates
 
 demo: base
-	$(BIN)/python -m deepscan.demo demo/sample.mp4
+	$(BIN)/python -m deepscan.verification.sample demo/sample.mp4
 	$(BIN)/deepscan detect demo/sample.mp4 --heatmap --force --out demo/results
 	@echo "The clip is demo/sample.mp4; its face is manipulated from 2 s to 4 s."
 	@echo "The results lie in demo/results/sample.mp4: open report.html, or heatmaps/overlay.mp4."
@@ -21,19 +21,19 @@ test: base
 MUTANTS ?= 2000
 fuzz: base
 	rm -rf runs/fuzz
-	PYTHONPATH=tests $(BIN)/python tests/fuzz.py runs/fuzz --mutants $(MUTANTS)
-	EXAMPLES=$(MUTANTS) $(BIN)/python -m pytest tests/test_fuzz.py -k hypothesis
+	PYTHONPATH=tests $(BIN)/python -m tools.fuzz runs/fuzz --mutants $(MUTANTS)
+	EXAMPLES=$(MUTANTS) $(BIN)/python -m pytest tests/tools/test_fuzz.py -k hypothesis
 
 # What docs/million-clips.md multiplies by a million.
 rates: base
-	PYTHONPATH=tests $(BIN)/python tests/rates.py
+	PYTHONPATH=tests $(BIN)/python -m tools.rates
 
 # A batch and its processes killed by kill -9 at random moments, resumed, and compared with an undisturbed run.
 CLIPS_KILLED ?= 60
 KILLS ?= 20
 kills: base
 	rm -rf runs/kills
-	PYTHONPATH=tests $(BIN)/python tests/kills.py runs/kills --clips $(CLIPS_KILLED) --kills $(KILLS)
+	PYTHONPATH=tests $(BIN)/python -m tools.kills runs/kills --clips $(CLIPS_KILLED) --kills $(KILLS)
 
 # A batch on a Ray cluster of this machine with poison files and a lost worker, against the same one without Ray.
 # NODES=2 simulates two machines.
@@ -43,12 +43,12 @@ NODES ?= 0
 cluster: base
 	$(BIN)/python -m pip install --quiet --editable .[cluster]
 	rm -rf runs/cluster
-	PYTHONPATH=tests $(BIN)/python tests/cluster.py runs/cluster --clips $(CLIPS_CLUSTER) --poison $(POISON) \
+	PYTHONPATH=tests $(BIN)/python -m tools.cluster runs/cluster --clips $(CLIPS_CLUSTER) --poison $(POISON) \
 	  --nodes $(NODES)
 
 # The pages in a real browser alone; `make test` runs these too where there is one.
 test-browser: base chromium
-	$(BIN)/python -m pytest tests/test_browser.py
+	$(BIN)/python -m pytest tests/report/test_browser.py tests/serve/test_serve_browser.py
 
 # Debian's Chromium. Where it cannot be installed (no root, no network) the tests that want it skip themselves.
 chromium:
@@ -59,47 +59,47 @@ chromium:
 	} || echo "Chromium cannot be installed here; the browser tests will be skipped."
 
 check: $(READY)
-	$(BIN)/ruff format --check deepscan tests docs
-	$(BIN)/ruff check deepscan tests docs
+	$(BIN)/ruff format --check deepscan tools tests docs
+	$(BIN)/ruff check deepscan tools tests docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/audit.py
 
 format: $(READY)
-	$(BIN)/ruff format deepscan tests docs
-	$(BIN)/ruff check --fix deepscan tests docs
+	$(BIN)/ruff format deepscan tools tests docs
+	$(BIN)/ruff check --fix deepscan tools tests docs
 
 bench: base
-	$(BIN)/python -m deepscan.bench
+	$(BIN)/python -m tools.bench
 
 # 32 instants of an hour beside those of a minute; then more faces a frame, and more instants: Markdown.
 bench-long: base
-	$(BIN)/python -m deepscan.bench_growth length
+	$(BIN)/python -m tools.bench_growth length
 
 # Five minutes of a GPU at most, about a quarter of them a processor's work beside it.
 bench-gpu: base
-	$(BIN)/python -m deepscan.bench_gpu
+	$(BIN)/python -m tools.bench_gpu
 
 growth: base
-	$(BIN)/python -m deepscan.bench_growth load
+	$(BIN)/python -m tools.bench_growth load
 
 bench-training: base
-	$(BIN)/python -m deepscan.bench_training
+	$(BIN)/python -m tools.bench_training
 
 # The shipped detector from the material it was trained on, by weights/recipe.toml: some minutes with DEVICE=cuda,
 # hours on two cores.
 MATERIAL ?= ../shared/data
 DEVICE ?= cpu
 train-default: base
-	$(BIN)/python -m deepscan.train_default --material $(MATERIAL) --out runs/default --device $(DEVICE)
+	$(BIN)/python -m tools.train_default --material $(MATERIAL) --out runs/default --device $(DEVICE)
 
 # What a model card says of a trained detector: on the people its run held out, undistorted and distorted.
 RUN ?= runs/default/run
 model-card: base
-	$(BIN)/python -m deepscan.model_card --run $(RUN) --out $(RUN)/../card --docs docs/model-card
+	$(BIN)/python -m tools.model_card --run $(RUN) --out $(RUN)/../card --docs docs/model-card
 # What `deepscan doctor` compares with: after the shipped detector was trained anew.
 selftest: base
-	$(BIN)/python -m deepscan.doctor
+	$(BIN)/python -m deepscan.verification.doctor
 
 # Every table and figure of the paper on little material: some four hours of two free cores at 80 steps a run.
 # It goes on where it was broken off; ONLY=table-1,figure-2 does a part, which needs only that part's runs;
@@ -112,7 +112,7 @@ DOCS ?= docs/small-study
 STEPS ?= 80
 ONLY ?=
 small-study: base
-	$(BIN)/python -m deepscan.small_study --pairs $(PAIRS) --crops $(CROPS) --clips $(CLIPS) --out $(OUT) \
+	$(BIN)/python -m tools.small_study --pairs $(PAIRS) --crops $(CROPS) --clips $(CLIPS) --out $(OUT) \
 	  --docs $(DOCS) --steps $(STEPS) $(if $(ONLY),--only $(ONLY)) $(STUDY_OPTIONS)
 
 # The paper's six methods, MACL and no RAAL: the part of the small study that docs/methods.md is about.

@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepscan import provenance, timeline
-from deepscan.align import align
 from deepscan.config import Settings
 from deepscan.errors import UnreadableInput
-from deepscan.explain import Score, Specimens
+from deepscan.faces.alignment import align
+from deepscan.faces.tracks import Follower, look_of
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
-from deepscan.isolation import Decoder, decoder
-from deepscan.networks import Scorer, load_finder, loading
+from deepscan.judgement import timeline
+from deepscan.judgement.explain import Score, Specimens
+from deepscan.judgement.verdict import Coverage, judge, thresholds_of
+from deepscan.media.isolation import Decoder, decoder
+from deepscan.media.video import DamagedFrame
+from deepscan.model.networks import Scorer, load_finder, loading
 from deepscan.records import (
     Credentials,
     Crop,
@@ -42,12 +45,10 @@ from deepscan.records import (
     Source,
 )
 from deepscan.report import json as report_json
-from deepscan.tracks import Follower, look_of
-from deepscan.verdict import Coverage, judge, thresholds_of
-from deepscan.video import DamagedFrame
+from deepscan.report import provenance
 
 if TYPE_CHECKING:
-    from deepscan.faces import FaceFinder
+    from deepscan.faces.finder import FaceFinder
     from deepscan.model.detector import Detector
 
 # Frames searched for faces in one batch: as many, or of large ones (8K) fewer, to bound memory.

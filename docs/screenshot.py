@@ -9,7 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from deepscan import demo
+from deepscan.verification import sample as demo
 
 HERE = Path(__file__).resolve().parent
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepscan import demo, preferences
+from deepscan.cli import preferences
+from deepscan.verification import sample as demo
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deepscan.align import align
+from deepscan.faces.alignment import align
+from deepscan.judgement.verdict import Coverage, judge, thresholds_of
 from deepscan.records import (
     Box,
     Calibration,
@@ -26,7 +27,6 @@ from deepscan.records import (
     Source,
 )
 from deepscan.report.pictures import FramePicture, Pictures
-from deepscan.verdict import Coverage, judge, thresholds_of
 
 WIDTH, HEIGHT = 320, 180
 

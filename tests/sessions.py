@@ -20,8 +20,8 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepscan import demo
 from deepscan.cli import run
+from deepscan.verification import sample as demo
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -64,7 +64,7 @@ def typed(line: str) -> str:
     words = shlex.split(line.replace("\\\n", " "), comments=True)
     if words[0] == "make":
         return "".join(typed(command) for command in recipe(words[1]))
-    if words[:3] == ["python", "-m", "deepscan.demo"]:
+    if words[:3] == ["python", "-m", "deepscan.verification.sample"]:
         demo.write(Path(words[3]))
         return ""
     if words[0] == "deepscan":

@@ -16,14 +16,15 @@ from PIL import Image
 
 import clips
 import deepscan
-from deepscan import Faces, Heatmaps, Sampling, Scoring, Settings, demo
+from deepscan import Faces, Heatmaps, Sampling, Scoring, Settings
 from deepscan.errors import OutputError, SettingsError, UnreadableInput
 from deepscan.files import sha256
+from deepscan.judgement.timeline import time_code
 from deepscan.pipeline import scan
 from deepscan.records import Case, Request, VerdictName
 from deepscan.report import json as report_json
-from deepscan.timeline import time_code
-from deepscan.verify import TOLERANCE
+from deepscan.verification import sample as demo
+from deepscan.verification.verify import TOLERANCE
 
 QUICK = Settings(sampling=Sampling(frames=8), scoring=Scoring(offline=True))
 

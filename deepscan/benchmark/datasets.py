@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deepscan.data.crops import ORIGINS, Cropless, CropRow, locate, read_cropless, read_crops
+from deepscan.data.layouts import read_layout
 from deepscan.errors import DataError, SettingsError
-from deepscan.layouts import read_layout
-from deepscan.manifest import ORIGINS, Cropless, CropRow, locate, read_cropless, read_crops
 
 REAL, MANIPULATED = 0, 1
 Videos = Mapping[tuple[str, int], int]  # by split and label

@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import expit
 
-from deepscan import metrics
 from deepscan.benchmark.predictions import Scored
 from deepscan.errors import DataError
+from deepscan.judgement import metrics
 
 PROTOCOLS = ("deepscan", "deepfakebench")
 FRAMES = 32  # of a video in testing

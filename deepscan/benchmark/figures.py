@@ -16,11 +16,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepscan import heatmap
 from deepscan.benchmark.evaluation import Estimate
 from deepscan.benchmark.looks import Looks
 from deepscan.files import part_file
 from deepscan.records import Pixels
+from deepscan.report import heatmap
 
 # Okabe and Ito's colours, told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222", "#999999")

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
-from deepscan import metrics
 from deepscan.benchmark.evaluation import ROUNDS, Estimate
 from deepscan.benchmark.tables import Cell, Table, plain_name
+from deepscan.data.crops import CropRow
 from deepscan.errors import DataError
 from deepscan.files import part_file
-from deepscan.manifest import CropRow
+from deepscan.judgement import metrics
 from deepscan.records import Pixels
 
 VIDEOS = 200  # of each class that are looked at, spread evenly over a set's

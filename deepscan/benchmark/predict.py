@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from deepscan.batches.pool import cores
 from deepscan.benchmark import predictions
 from deepscan.benchmark.datasets import Crops, official
 from deepscan.benchmark.evaluation import FRAMES
@@ -29,15 +30,14 @@ from deepscan.benchmark.looks import (
 )
 from deepscan.benchmark.predictions import AVERAGED, PLAIN
 from deepscan.config import Scoring
-from deepscan.distortions import Distortion
+from deepscan.data.crops import Cropless, CropRow, read_cropless, read_crops
+from deepscan.data.distortions import Distortion
+from deepscan.data.prepare import PrepareSettings, prepare
 from deepscan.files import sha256
 from deepscan.flow import Clock
-from deepscan.manifest import Cropless, CropRow, read_cropless, read_crops
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
-from deepscan.networks import load_detector, weights_file
-from deepscan.pool import cores
-from deepscan.prepare import PrepareSettings, prepare
+from deepscan.model.networks import load_detector, weights_file
 from deepscan.training.data import picture, pictures
 from deepscan.training.losses import fake_leaning
 

@@ -16,7 +16,7 @@ from deepscan.benchmark.predict import Judge
 from deepscan.benchmark.predictions import PLAIN
 from deepscan.benchmark.tables import Table, write
 from deepscan.config import Scoring
-from deepscan.distortions import CROP_LEVELS, LEVELS, Distortion
+from deepscan.data.distortions import CROP_LEVELS, LEVELS, Distortion
 from deepscan.training.settings import TrainSettings
 
 Say = Callable[[str], None]

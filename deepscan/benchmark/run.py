@@ -41,7 +41,7 @@ from deepscan.benchmark.results import Answers, Rule
 from deepscan.benchmark.runs import Run, Shelf, complete
 from deepscan.benchmark.studies import Study, study
 from deepscan.benchmark.tables import plain_name
-from deepscan.distortions import Distortion, every
+from deepscan.data.distortions import Distortion, every
 from deepscan.errors import DataError
 from deepscan.training.settings import TrainSettings
 

@@ -184,7 +184,7 @@ def _check(
 ) -> None:
     """Refuse what contradicts itself before anything is loaded."""
     from deepscan.benchmark.studies import study
-    from deepscan.distortions import every
+    from deepscan.data.distortions import every
 
     for name in studies:
         study(name)
@@ -234,7 +234,7 @@ def _recipe(
         return None
     import torch
 
-    from deepscan.manifest import locate
+    from deepscan.data.crops import locate
     from deepscan.training.settings import from_plain, told
 
     values: dict[str, Any] = told(config)

@@ -24,8 +24,8 @@ def config_show(json: Annotated[bool, Option("--json", help="JSON to stdout.")] 
     Order of weight: defaults, deepscan.toml in the working folder or above it, the user's own file,
     DEEPSCAN_* variables, flags.
     """
+    from deepscan.cli.preferences import gather
     from deepscan.config import files, project, user_file
-    from deepscan.preferences import gather
 
     told = gather().keys.values()
     if json:
@@ -57,10 +57,10 @@ def config_init(
     force: Annotated[bool, Option("--force", help="Write over an earlier file.")] = False,
 ) -> None:
     """Write a deepscan.toml here, with every key, its meaning and its default, to be changed by hand."""
+    from deepscan.cli.preferences import example
     from deepscan.config import user_file
     from deepscan.errors import OutputError
     from deepscan.files import part_file
-    from deepscan.preferences import example
 
     path = user_file() if user else Path("deepscan.toml")
     if path.exists() and not force:

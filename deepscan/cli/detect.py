@@ -19,9 +19,9 @@ from deepscan.cli.weights import detectors
 from deepscan.errors import InputError, OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from deepscan.batch import Batch, Input
+    from deepscan.batches.batch import Batch, Input
+    from deepscan.batches.outcomes import Outcome
     from deepscan.config import Settings
-    from deepscan.outcomes import Outcome
     from deepscan.records import Request
 
 
@@ -122,10 +122,10 @@ def detect(
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
-    from deepscan.batch import Batch, found
+    from deepscan.batches.batch import Batch, found
+    from deepscan.cli.preferences import gather
     from deepscan.files import store
     from deepscan.flow import keep_memory_level
-    from deepscan.preferences import gather
     from deepscan.records import Case, Request
 
     told = gather(given_flags(context, SETTING_OF))
@@ -160,7 +160,7 @@ def detect(
         with Batch(out, settings, **how, **_engine(engine, job_cpus, job_gpus)) as batch:
             results = _all(batch, inputs, out, json, quiet)
         if parquet:
-            from deepscan import rows
+            from deepscan.batches import rows
 
             rows.write(results, parquet)
     raise typer.Exit(_exit_code(results, fail_on))
@@ -177,9 +177,9 @@ def _one(
     verbose: bool,
 ) -> Outcome:
     """One input, in this very process (but for its decoder)."""
-    from deepscan.batch import itself
+    from deepscan.batches.batch import itself
+    from deepscan.batches.outcomes import Outcome
     from deepscan.files import check_free
-    from deepscan.outcomes import Outcome
     from deepscan.pipeline import scan
 
     folder = out / itself(path).inner
@@ -249,7 +249,7 @@ def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
         return {}
     if name != "ray" or (not address and "=" in engine):
         raise SettingsError(f"engine: {engine!r} is neither local nor ray[=ADDRESS]")
-    from deepscan.cluster import RayPool, connect
+    from deepscan.batches.cluster import RayPool, connect
 
     connect(address or None)
     return {"pool": partial(RayPool, cpus=cpus, gpus=gpus), "threads": max(1, int(cpus))}
@@ -257,14 +257,14 @@ def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
 
 def _fetch(settings: Settings, quiet: bool) -> None:
     """Have the weights here before any scan."""
-    from deepscan.networks import prepare_weights
+    from deepscan.model.networks import prepare_weights
 
     with progress_bars(quiet) as bars:
         prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
 
 
 def _listed(path: Path) -> list[Path]:
-    from deepscan.batch import listed
+    from deepscan.batches.batch import listed
 
     if str(path) == "-":
         return listed(sys.stdin.buffer.read())

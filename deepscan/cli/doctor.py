@@ -23,7 +23,7 @@ def doctor(
 
     Exit codes: 0 fit, perhaps with warnings; 1 something failed.
     """
-    from deepscan.doctor import State, examine
+    from deepscan.verification.doctor import State, examine
 
     checks = []
     # Of all the checks the self-test alone takes its time.
@@ -37,7 +37,7 @@ def doctor(
     failed = sum(check.state is State.FAILED for check in checks)
     if json:
         document = {
-            "schema": "deepscan.doctor/1",
+            "schema": "deepscan.verification.doctor/1",
             "state": "failed" if failed else "ok",
             "checks": [asdict(check) for check in checks],
         }

@@ -35,7 +35,7 @@ def export(
     from deepscan.files import sha256
     from deepscan.model.export import write
     from deepscan.model.header import read_header
-    from deepscan.networks import load_detector, weights_file
+    from deepscan.model.networks import load_detector, weights_file
 
     scoring = Scoring(weights=weights, device="cpu", precision="float32", offline=offline)
     path = weights_file(weights)

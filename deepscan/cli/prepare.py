@@ -12,7 +12,7 @@ from typer import Argument, Option
 from deepscan.cli.console import Exit, progress_bars, say
 
 if TYPE_CHECKING:
-    from deepscan.prepare import Summary
+    from deepscan.data.prepare import Summary
 
 TOLD = 10  # failures on stderr; --json has all of them
 
@@ -38,9 +38,9 @@ def prepare(
     Exit codes: 0 all prepared (videos without a face are counted, no failure), 1 no crops at all, 2
     usage, 3 some videos failed, 130 interrupted.
     """
-    from deepscan.pool import cores
-    from deepscan.prepare import PrepareSettings
-    from deepscan.prepare import prepare as run
+    from deepscan.batches.pool import cores
+    from deepscan.data.prepare import PrepareSettings
+    from deepscan.data.prepare import prepare as run
 
     settings = PrepareSettings(frames, compression, jobs or cores())
     with progress_bars(quiet) as bars:

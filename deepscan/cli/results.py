@@ -6,13 +6,13 @@ import json as jsonlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepscan.cli.console import say
 from deepscan.errors import OutputError
 
 if TYPE_CHECKING:
-    from deepscan.outcomes import Outcome
+    from deepscan.batches.outcomes import Outcome
 
 # More inputs than this are counted, not shown one by one.
 MOST_ROWS = 100
@@ -20,7 +20,7 @@ MOST_ROWS = 100
 
 def write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
     """A batch's index.html. Results stand without it, so a failure is told and changes nothing else."""
-    from deepscan.report import index
+    from deepscan.batches import index
 
     try:
         path = index.write(out, results)
@@ -33,10 +33,8 @@ def write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
 
 def print_json(result: Outcome, indent: int | None) -> None:
     """The report as it lies in its folder, under the name of this input; or why there is none."""
-    from deepscan.report.json import error_dict
-
     if result.folder is None:
-        document = error_dict(result)
+        document = _failed(result)
     else:
         document = jsonlib.loads((result.folder / "report.json").read_bytes())
         document["input"]["path"] = str(result.path)
@@ -44,11 +42,26 @@ def print_json(result: Outcome, indent: int | None) -> None:
     sys.stdout.flush()
 
 
+def _failed(result: Outcome) -> dict[str, Any]:
+    """The line that stands for an input that could not be analysed: a reason, and no score."""
+    from deepscan.report.json import SCHEMA
+
+    return {
+        "schema": SCHEMA,
+        "input": {"path": str(result.path)},
+        "verdict": {
+            "name": result.verdict.value,
+            "reason": result.reason,
+            "sentence": result.sentence,
+        },
+    }
+
+
 def print_table(results: Sequence[Outcome]) -> None:
     """A row for each, unless there are very many."""
     from rich.console import Console
 
-    from deepscan.report.terminal import summary
+    from deepscan.batches.terminal import summary
 
     if len(results) <= MOST_ROWS:
         Console().print(summary(results))

@@ -57,8 +57,8 @@ def serve(
         raise SettingsError(
             f"deepscan serve needs {error.name}: pip install 'deepscan-forensics[serve]'"
         ) from error
-    from deepscan.networks import prepare_weights
-    from deepscan.preferences import gather
+    from deepscan.cli.preferences import gather
+    from deepscan.model.networks import prepare_weights
 
     if max_size < 1:
         raise SettingsError(f"max-size: {max_size} MB would take no clip")

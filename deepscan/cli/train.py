@@ -188,7 +188,7 @@ def _settings(given: dict[str, Any], config: Path | None, root: Path | None) -> 
     values.setdefault("out", Path("runs") / values["name"])
     if "data" not in values:
         from deepscan.config import data_root
-        from deepscan.manifest import locate
+        from deepscan.data.crops import locate
 
         values["dataset"] = values.get("dataset", "FaceForensics++")
         values["data"] = (locate(data_root(root), values["dataset"]),)

@@ -32,8 +32,8 @@ def verify(
 
     Exit codes: 0 all the same, 1 something cannot be checked, 2 usage, 3 something differs.
     """
-    from deepscan.verify import NOTE, State
-    from deepscan.verify import verify as check
+    from deepscan.verification.verify import NOTE, State
+    from deepscan.verification.verify import verify as check
 
     if folder.name == "report.json":
         folder = folder.parent
@@ -41,7 +41,7 @@ def verify(
         found = check(folder, given, rerun, bars.stages("rerun"))
     if json:
         document = {
-            "schema": "deepscan.verify/1",
+            "schema": "deepscan.verification.verify/1",
             "state": found.state,
             "folder": str(found.folder),
             "manifest_sha256": found.manifest_sha256,

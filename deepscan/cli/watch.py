@@ -16,8 +16,8 @@ from deepscan.cli.results import announce, print_json, write_index
 from deepscan.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
-    from deepscan.batch import Input
-    from deepscan.outcomes import Outcome
+    from deepscan.batches.batch import Input
+    from deepscan.batches.outcomes import Outcome
 
 # The key of the setting that an option gives (see preferences.py).
 SETTING_OF = {
@@ -54,12 +54,12 @@ def watch(
 
     Exit code: 0, stopped.
     """
-    from deepscan.batch import Batch, found
+    from deepscan.batches.batch import Batch, found
+    from deepscan.batches.watch import Arrivals
+    from deepscan.cli.preferences import gather
     from deepscan.flow import keep_memory_level, until_told_to_stop
-    from deepscan.networks import prepare_weights
-    from deepscan.preferences import gather
+    from deepscan.model.networks import prepare_weights
     from deepscan.records import Request
-    from deepscan.watch import Arrivals
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name the one that files arrive in")

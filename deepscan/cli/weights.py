@@ -17,7 +17,7 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="See, fetch, check and i
 
 def detectors(incomplete: str) -> list[str]:
     """For completion: detectors' names that begin like this."""
-    from deepscan.model.entries import manifest
+    from deepscan.model.catalogue import manifest
 
     known = manifest()
     return [n for n in (*known.detectors, *known.published) if n.startswith(incomplete)]
@@ -25,7 +25,7 @@ def detectors(incomplete: str) -> list[str]:
 
 def everything(incomplete: str) -> list[str]:
     """For completion: all weights' names that begin like this."""
-    from deepscan.model.entries import manifest
+    from deepscan.model.catalogue import manifest
 
     bases = [name for name in manifest().bases if name.startswith(incomplete)]
     return bases + detectors(incomplete)

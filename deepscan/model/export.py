@@ -1,6 +1,6 @@
 """A detector as one ONNX file, adapter merged: for programs that have no torch.
 
-    crops            uint8 (batch, 256, 256, 3): faces cut and aligned by deepscan.align, RGB
+    crops            uint8 (batch, 256, 256, 3): faces cut and aligned by deepscan.faces.alignment, RGB
     logit            float32 (batch): above 0 leans to manipulated
     query_attention  float32 (batch, queries, patches); [CLS]'s, where there are no queries
     cls_attention    float32 (batch, patches)
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepscan.align import CROP_SIDE
 from deepscan.errors import SettingsError, WeightsMismatch
+from deepscan.faces.alignment import CROP_SIDE
 from deepscan.files import part_file
 from deepscan.model.detector import Detector
 from deepscan.model.header import PREPROCESSING, Header

@@ -8,8 +8,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from deepscan.align import CROP_SIDE, TEMPLATE
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
+from deepscan.faces.alignment import CROP_SIDE, TEMPLATE
 from deepscan.files import parse_json
 from deepscan.records import Calibration
 

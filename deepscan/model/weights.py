@@ -14,7 +14,7 @@ from typing import Any
 from deepscan.errors import WeightsMismatch, WeightsMissing
 from deepscan.files import part_file, sha256
 from deepscan.model import fetch as fetching
-from deepscan.model.entries import (
+from deepscan.model.catalogue import (
     BaseEntry,
     DetectorEntry,
     Entry,

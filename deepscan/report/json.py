@@ -7,8 +7,7 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-from deepscan.heatmap import CAVEAT, SCALE_TOP
-from deepscan.outcomes import Outcome
+from deepscan.judgement.timeline import LEVEL
 from deepscan.records import (
     Faithfulness,
     FrameEvidence,
@@ -17,7 +16,7 @@ from deepscan.records import (
     Stretch,
     TrackEvidence,
 )
-from deepscan.timeline import LEVEL
+from deepscan.report.heatmap import CAVEAT, SCALE_TOP
 
 SCHEMA = "deepscan.report/1"
 
@@ -137,19 +136,6 @@ def to_dict(report: Report) -> dict[str, Any]:
             "seconds": provenance.seconds,
         },
         "outputs": list(report.outputs),
-    }
-
-
-def error_dict(failed: Outcome) -> dict[str, Any]:
-    """The line that stands for an input which could not be analysed: a reason, and no score."""
-    return {
-        "schema": SCHEMA,
-        "input": {"path": str(failed.path)},
-        "verdict": {
-            "name": failed.verdict.value,
-            "reason": failed.reason,
-            "sentence": failed.sentence,
-        },
     }
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from deepscan import heatmap
 from deepscan.records import Crop, Frame, Output, Pixels, Source
+from deepscan.report import heatmap
 
 FOLDER = "heatmaps"
 FILM_SIDE = 1280  # longer side of the overlay film

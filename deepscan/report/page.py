@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deepscan import heatmap
-from deepscan.report import lanes
+from deepscan.report import heatmap, lanes
 from deepscan.report.pictures import FramePicture
 from deepscan.report.rendering import HEADLINES, picture_uri, render
 

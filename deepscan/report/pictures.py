@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from deepscan import heatmap
 from deepscan.records import Crop, Frame, Output, Pixels
+from deepscan.report import heatmap
 
 # Frames spread evenly over the sampled ones, which keep the default's 32 all; and, from anywhere else,
 # the ones with the highest logits: what a reader wants to see first must not fall between.

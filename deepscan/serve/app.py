@@ -25,9 +25,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from deepscan.records import Case
-from deepscan.report import front, page, rendering
-from deepscan.serve.desk import Busy, Desk, Job, State
+from deepscan.report import page, rendering
+from deepscan.serve import front
 from deepscan.serve.guard import Guard
+from deepscan.serve.jobs import Busy, Desk, Job, State
 from deepscan.serve.uploads import HEAD, is_media, safe_name
 
 FILES = {

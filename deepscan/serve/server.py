@@ -13,8 +13,8 @@ from deepscan.errors import SettingsError
 from deepscan.flow import until_told_to_stop
 from deepscan.model import weights
 from deepscan.serve.app import Limits, build
-from deepscan.serve.desk import Desk
 from deepscan.serve.guard import is_loopback
+from deepscan.serve.jobs import Desk
 from deepscan.serve.worker import Worker
 
 

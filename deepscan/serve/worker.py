@@ -99,7 +99,7 @@ class Worker:
 def _work(line: Connection, settings: Settings, argv: tuple[str, ...]) -> None:
     """Take clips from `line` one by one, and tell of them."""
     from deepscan.flow import keep_memory_level
-    from deepscan.networks import load_models
+    from deepscan.model.networks import load_models
     from deepscan.pipeline import scan
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to answer

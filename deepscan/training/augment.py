@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from deepscan.distortions import h264
+from deepscan.data.distortions import h264
 from deepscan.errors import SettingsError
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from scipy.optimize import minimize
 
-from deepscan import metrics
-from deepscan.distortions import h264
+from deepscan.data.distortions import h264
+from deepscan.judgement import metrics
 from deepscan.records import Calibration, Pixels
 
 PRIOR = 0.5

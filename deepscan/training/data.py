@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deepscan.align import CROP_SIDE, TEMPLATE
+from deepscan.data.crops import CropRow
 from deepscan.errors import DataError
-from deepscan.manifest import CropRow
+from deepscan.faces.alignment import CROP_SIDE, TEMPLATE
 from deepscan.model.tower import TowerSize
 from deepscan.records import Pixels
 from deepscan.training.augment import AugmentSettings, augment, augmentation

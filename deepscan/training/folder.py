@@ -28,9 +28,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import deepscan
+from deepscan.data.crops import CropRow
 from deepscan.errors import DataError, OutputError, SettingsError
 from deepscan.files import part_file, sha256
-from deepscan.manifest import CropRow
 from deepscan.model.detector import Detector
 from deepscan.training import curves
 from deepscan.training.mirror import Mirror

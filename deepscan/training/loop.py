@@ -21,9 +21,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
-from deepscan import metrics
+from deepscan.data.crops import CropRow
 from deepscan.errors import DataError, OutputError, SettingsError
-from deepscan.manifest import CropRow
+from deepscan.judgement import metrics
 from deepscan.model import adapters
 from deepscan.model.detector import Answer, Detector
 from deepscan.records import Pixels

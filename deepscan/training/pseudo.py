@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import map_coordinates
 from scipy.spatial import ConvexHull, QhullError
 
-from deepscan.align import CROP_SIDE, TEMPLATE
 from deepscan.errors import DataError, SettingsError
+from deepscan.faces.alignment import CROP_SIDE, TEMPLATE
 from deepscan.records import Pixels
 
 Points = Float[np.ndarray, "_points 2"]  # x, y
@@ -111,7 +111,7 @@ def self_blend(
     """One pseudo-fake of a real, aligned crop.
 
     Args:
-        pixels: (h, w, 3), aligned to deepscan.align's template.
+        pixels: (h, w, 3), aligned to deepscan.faces.alignment's template.
         landmarks: in the crop's pixels, 5 in the template's order, or 68 or 81 in dlib's, whose hull
             is then the outline of the whole face; None takes the template's own 5.
         donor: another crop and its landmarks, whose face becomes the source.

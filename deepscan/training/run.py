@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepscan import metrics
+from deepscan.data.crops import CropRow, read_crops
 from deepscan.errors import DataError, SettingsError
-from deepscan.manifest import CropRow, read_crops
+from deepscan.judgement import metrics
 from deepscan.model import adapters, checkpoint, weights
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header

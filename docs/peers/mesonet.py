@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from deepscan.data.crops import read_crops
 from deepscan.files import part_file
-from deepscan.manifest import read_crops
 from deepscan.training.data import pictures
 
 POOLS = (2, 2, 2, 4)

@@ -1,0 +1,367 @@
+"""Many inputs, any of which may be hostile, on a machine that may be switched off: one row each.
+
+    inputs -> plan (what is there already?) -> processes, each scanning one input at a time -> rows
+
+Results appear as each input is finished, and then its row in batch.sqlite (see `outcomes`). A run that was
+killed, at whatever moment, goes on with `resume`. Bytes that the same work has judged already are not judged
+again: their row leads to the results that are there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+import deepscan
+from deepscan.batches import outcomes
+from deepscan.batches.outcomes import Entry, Outcome, Outcomes
+from deepscan.batches.pool import Death, Pool, cores
+from deepscan.config import Settings
+from deepscan.errors import (
+    DeepscanError,
+    InputError,
+    OutputError,
+    ProcessDied,
+    SettingsError,
+    UnreadableInput,
+    WeightsError,
+)
+from deepscan.files import check_free, check_inside, clear_parts, is_part, sha256
+from deepscan.flow import keep_memory_level
+from deepscan.model.header import read_header
+from deepscan.model.networks import sleep_for_gpu, weights_file
+from deepscan.pipeline import scan
+from deepscan.records import Report, Request
+
+# What is taken out of a folder; a file named by itself may be called anything.
+VIDEO_SUFFIXES = """
+.3gp .asf .avi .flv .gif .h264 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts
+.vob .webm .wmv .y4m
+"""
+STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
+
+# Names in the batch's folder that no input's results may have.
+RESERVED = {"index.html", *(outcomes.NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))}
+
+# Where the next input would fail for the same reason.
+HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file, and where under the batch's folder its results would lie."""
+
+    path: Path
+    inner: PurePath
+
+    def __post_init__(self) -> None:
+        if self.inner.is_absolute() or ".." in self.inner.parts or not self.inner.parts:
+            raise SettingsError(f"{self.path}: results at {self.inner} would lie outside of --out")
+
+
+def found(paths: Iterable[Path], besides: Path) -> Iterator[Input]:
+    """The inputs that `paths` mean: themselves, or of folders the media files in them, sorted.
+
+    Each file once. Links to folders are not followed, and nothing is taken out of the folder `besides`. A
+    folder with nothing in it is an input that fails, not one that goes missing.
+    """
+    seen: set[str] = set()
+    for given in paths:
+        inside = sorted(_media(given, besides)) if given.is_dir() else []
+        for one in [Input(path, _inner(path, given)) for path in inside] or [itself(given)]:
+            name = os.path.abspath(one.path)
+            if name not in seen:
+                seen.add(name)
+                yield one
+
+
+def itself(path: Path) -> Input:
+    """The input that is a file, or a folder that is none."""
+    return Input(path, PurePath(path.name if path.name not in ("", "..") else "input"))
+
+
+def _inner(path: Path, folder: Path) -> PurePath:
+    inner = path.relative_to(folder)
+    return inner if inner.parts else PurePath("input")
+
+
+def listed(content: bytes) -> list[Path]:
+    """The paths that a list names: one a line, or ended by NUL bytes as `find -print0` writes them."""
+    mark = b"\0" if b"\0" in content else b"\n"
+    names = (name if mark == b"\0" else name.rstrip(b"\r") for name in content.split(mark))
+    return [Path(os.fsdecode(name)) for name in names if name]
+
+
+def _media(folder: Path, besides: Path) -> Iterator[Path]:
+    suffixes = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
+    left, skipped = [folder], besides.resolve()
+    while left:
+        here = left.pop()
+        if here.resolve() == skipped:
+            continue
+        try:
+            entries = list(os.scandir(here))
+        except OSError:
+            yield here  # its row will say that it cannot be listed
+            continue
+        for entry in entries:
+            path = here / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                left.append(path)
+            # macOS leaves "._clip.mp4" beside a clip on disks that cannot hold what it knows of it.
+            elif (
+                path.suffix.lower() in suffixes
+                and not entry.name.startswith("._")
+                and path.is_file()
+            ):
+                yield path
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """An input to be scanned. `replace`: what lies in the folder may go."""
+
+    path: Path
+    entry: Entry
+    replace: bool
+
+
+class Batch:
+    """A folder of results, its ledger, and the processes that fill it; to be closed.
+
+    Args:
+        out: the folder. It is locked against other runs.
+        settings: as for `scan`.
+        jobs: processes that scan; each loads the networks.
+        pool: what makes them, of a function, their number and what each starts with: `Pool`, unless it is
+            told to be `RayPool`, for a cluster.
+        threads: of each; by default this machine's cores are shared out.
+        resume: go on with what an earlier run left. Finished inputs are not looked at again unless their
+            file has changed; failed ones and those that were under way are.
+        force: replace earlier results.
+        request: how the run was asked for, for the reports.
+
+    Raises:
+        WeightsError: the detector is missing or not what it should be.
+        OutputError: `out` cannot be written, or another run is at work in it.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        settings: Settings | None = None,
+        *,
+        jobs: int = 1,
+        pool: Callable[..., Any] | None = None,
+        threads: int | None = None,
+        resume: bool = False,
+        force: bool = False,
+        request: Request | None = None,
+    ) -> None:
+        settings = settings or Settings()
+        self._out, self._resume, self._force = out, resume, force
+        self._work = _work(settings)
+        self._ledger = Outcomes(out)
+        start = partial(_start, threads or max(1, cores() // jobs))
+        self._pool = (pool or Pool)(
+            partial(_scan, settings, request),
+            jobs,
+            start,
+            lost=lambda task: clear_parts(task.entry.folder),
+        )
+        self._running: dict[Path, _Task] = {}
+        self._digests: dict[Path, str] = {}  # of inputs under way, where one was needed
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what is under way, and take away what it has written so far."""
+        self._pool.close()
+        for task in self._running.values():
+            clear_parts(task.entry.folder)
+        self._ledger.close()
+
+    def assess(self, inputs: Sequence[Input]) -> Iterator[Outcome]:
+        """Each input's outcome, as it is there: first those of earlier runs, then as they finish.
+
+        An input that cannot be analysed has an outcome that says why; one that three processes died of, too.
+
+        Raises:
+            SettingsError: before any work, where results are in the way.
+            OutputError: no more results can be written, as on a full disk; what is finished is kept.
+        """
+        taken: set[Path] = set()
+        plans = [self._plan(one, taken) for one in inputs]
+        todo: deque[_Task] = deque()
+        for plan in plans:
+            if isinstance(plan, Outcome):
+                yield plan
+            else:
+                todo.append(plan)
+        waiting: deque[_Task] = deque()  # for an input of the same bytes that is under way
+        ready: deque[Outcome] = deque()
+
+        def take() -> _Task | None:
+            for source in (waiting, todo):
+                for _ in range(len(source)):
+                    task = source.popleft()
+                    if self._meets(task):
+                        waiting.append(task)
+                        continue
+                    same = self._twin(task)
+                    if same is not None:
+                        ready.append(self._finish(task, same))
+                        continue
+                    self._ledger.begin(task.path, task.entry)
+                    self._running[task.path] = task
+                    return task
+            return None
+
+        for task, result in self._pool.run(take):
+            del self._running[task.path]
+            self._digests.pop(task.path, None)
+            if isinstance(result, Death):
+                result = Outcome.of(task.path, _quarantined(task.path, result))
+            if isinstance(result, DeepscanError):
+                raise result
+            yield self._finish(task, result)
+            while ready:
+                yield ready.popleft()
+        while ready:
+            yield ready.popleft()
+
+    # -- planning -------------------------------------------------------------------------------
+
+    def _plan(self, one: Input, taken: set[Path]) -> _Task | Outcome:
+        """What there is to do for an input, or what became of it earlier."""
+        try:
+            stat = one.path.stat()
+            size, changed = stat.st_size, stat.st_mtime_ns
+        except OSError:
+            size = changed = 0  # scanning it will say what is wrong
+        row = self._ledger.entry(one.path)
+        own = row is not None and (row.outcome is None or row.outcome.same_as is None)
+        folder = row.folder if row is not None and own else self._name(one, taken)
+        taken.add(folder)
+        entry = Entry(folder, size, changed, self._work)
+        known = row is not None and self._resume
+        if row is not None and row.outcome is not None and known and not self._force:
+            same = (row.bytes, row.changed) == (size, changed)
+            there = row.outcome.folder is not None and (row.folder / "report.json").is_file()
+            if there and row.work != self._work:
+                raise SettingsError(
+                    f"{row.folder}: made with other weights, settings or another version; go on with the"
+                    " same, replace it with --force, or choose another --out"
+                )
+            if there and same:
+                return replace(row.outcome, path=one.path)
+        replaceable = self._force or (known and own)
+        try:
+            check_inside(folder, self._out)
+            check_free(folder, replaceable)
+        except OutputError as error:
+            hint = "; --resume goes on with a batch" if row is not None and not known else ""
+            raise SettingsError(f"{error}{hint}") from error
+        if row is not None and row.outcome is None:
+            clear_parts(folder)
+        return _Task(one.path, entry, replaceable)
+
+    def _name(self, one: Input, taken: set[Path]) -> Path:
+        """A folder of its own; names that meet are told apart by a number."""
+        wanted = self._out / one.inner
+        folder, number = wanted, 1
+        while (
+            folder in taken
+            or (folder.parent == self._out and folder.name in RESERVED)
+            or is_part(folder)
+            or self._ledger.owner(folder) is not None
+        ):
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+        return folder
+
+    # -- the same bytes twice -------------------------------------------------------------------
+
+    def _meets(self, task: _Task) -> bool:
+        """Whether an input of the same bytes is under way."""
+        peers = [t for t in self._running.values() if t.entry.bytes == task.entry.bytes]
+        return any(self._digest(task) == self._digest(peer) != "" for peer in peers)
+
+    def _twin(self, task: _Task) -> Outcome | None:
+        """What became of an input of the same bytes, if any; they are read only where sizes meet."""
+        if self._force or not self._ledger.sized(task.entry.bytes, task.path):
+            return None
+        twin = self._ledger.twin(self._digest(task), self._work)
+        if twin is None or twin.folder is None or not (twin.folder / "report.json").is_file():
+            return None
+        return replace(twin, path=task.path, same_as=twin.path)
+
+    def _digest(self, task: _Task) -> str:
+        if task.path not in self._digests:
+            try:
+                self._digests[task.path] = sha256(task.path)
+            except UnreadableInput:
+                self._digests[task.path] = ""  # scanning it will say so
+        return self._digests[task.path]
+
+    def _finish(self, task: _Task, outcome: Outcome) -> Outcome:
+        self._digests.pop(task.path, None)
+        self._ledger.finish(task.path, task.entry, outcome)
+        return outcome
+
+
+def _work(settings: Settings) -> str:
+    """A digest of all that decides a result, the input aside."""
+    path = weights_file(settings.scoring.weights)
+    plain: dict[str, Any] = settings.to_dict()
+    del plain["limits"], plain["scoring"]["offline"], plain["scoring"]["weights"]
+    plain |= {
+        "version": deepscan.__version__,
+        "detector": sha256(path),
+        "base": read_header(path).base["sha256"],
+    }
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _quarantined(path: Path, death: Death) -> ProcessDied:
+    return ProcessDied(
+        f"{path}: {death.tries} processes died of it, the last by {death.how}; memory may be short, or the"
+        " file made to do so. It is left alone until the batch is resumed"
+    )
+
+
+# --- in a process of the pool ----------------------------------------------------------------------
+
+
+def _start(threads: int) -> None:
+    import torch
+
+    keep_memory_level()
+    sleep_for_gpu()
+    torch.set_num_threads(min(torch.get_num_threads(), threads))
+
+
+def _scan(settings: Settings, request: Request | None, task: _Task) -> Outcome | DeepscanError:
+    """The outcome of one input; an error where no other input would fare better."""
+    try:
+        result: Report | DeepscanError = scan(
+            task.path, settings, out=task.entry.folder, force=task.replace, request=request
+        )
+    except InputError as error:
+        result = error
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in HOPELESS:
+            return OutputError(f"{error}; what is finished is kept, go on with --resume")
+        result = error
+    except (WeightsError, SettingsError) as error:
+        return error
+    return Outcome.of(task.path, result)

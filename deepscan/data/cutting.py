@@ -1,0 +1,302 @@
+"""One video, picture, pair clip or archive -> aligned crops, with landmarks and forged-region masks."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+from scipy import ndimage
+
+from deepscan.config import Sampling
+from deepscan.data.distortions import Distortion, recompress
+from deepscan.errors import UnreadableInput
+from deepscan.faces.alignment import CROP_SIDE, align, invert, warp
+from deepscan.faces.finder import FaceFinder
+from deepscan.media.isolation import open_source
+from deepscan.media.stills import BROKEN, StillSource, is_still
+from deepscan.media.video import DamagedFrame, VideoSource
+from deepscan.records import Crop, Frame, Pixels
+
+AT_ONCE = 8  # frames held at a time: 200 MB of 4K video
+
+# Grey levels: a swapped face differs from the camera's by 5 and more on average over its inner part,
+# an untouched one by 2.5 at most, which is what encoding both halves leaves.
+MIN_CHANGE = 4.0
+INNER = (slice(64, 224), slice(48, 208))  # of an aligned crop: brows to chin, cheek to cheek
+
+# The forged region of a pair's crop. Outside the swapped face half of the shared pairs' crops differ by
+# 1.8 to 2.5 grey levels, so that the threshold is about 6; three clips differ by 9 to 11 there, and one
+# threshold for all would take nearly the whole of their crops.
+CHANGE_BLUR = 6.0  # pixels, sigma
+CHANGE_ABOVE = 3.5  # grey levels over what encoding leaves, which is ...
+CHANGE_FLOOR = 25  # ... this percentile: a swapped face fills under half of its crop
+CHANGE_CLOSE = 20  # pixels, radius: cheeks and foreheads alike before and after leave gaps
+
+MASK_LEVEL = (
+    16  # grey levels: above it a mask shows the forged region, below it what encoding leaves
+)
+
+# Members of an archive of crops: ./N/{real|fake}/<sequence>/<frame>.png. Nothing else is looked at.
+MEMBER = re.compile(r"(?:\./)?[\w-]+/(?:real|fake)/(?P<sequence>[\w-]+)/(?P<frame>[\w-]+)\.png")
+MEMBER_BYTES = 2**24
+MEMBER_SIDE = 1024
+
+Mask = Bool[np.ndarray, "_height _width"]
+Change = Callable[[Frame], Frame]  # of a frame before faces are looked for
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One crop. `landmarks` are its five points, `mask` its forged region, both in crop pixels."""
+
+    index: int  # of the frame, display order
+    pixels: Pixels
+    landmarks: Float[np.ndarray, "5 2"] | None = None
+    mask: Mask | None = None
+    time: float | None = None  # seconds
+    face_size: float | None = None  # of the face in its frame, pixels
+
+    def __repr__(self) -> str:
+        return f"Cut(frame {self.index}, {self.pixels.shape}, mask={self.mask is not None})"
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """The crops of one video, and how many of its sampled frames gave none."""
+
+    crops: tuple[Cut, ...]
+    damaged: int = 0  # not decoded whole
+    faceless: int = 0
+    unchanged: int = 0  # of pairs: faces, but both halves show the same ones
+
+
+def _unchanged(frame: Frame) -> Frame:
+    return frame
+
+
+@contextmanager
+def distorted(path: Path, distortion: Distortion | None) -> Iterator[tuple[Path, Change]]:
+    """The file to read instead of `path`, and what to do to its frames: nothing, without a distortion."""
+    if distortion is None or is_still(path):
+        yield path, distortion.frame if distortion and distortion.kind != "h264" else _unchanged
+    elif distortion.kind == "h264":
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "recompressed.mp4"
+            recompress(path, target, distortion.strength)
+            yield target, _unchanged
+    else:
+        yield path, distortion.frame
+
+
+def cut_video(
+    path: Path,
+    mask: Path | None,
+    frames: int,
+    finder: FaceFinder,
+    change: Change = _unchanged,
+) -> Cuts:
+    """The largest face of `frames` frames of a video, spread evenly, or of a still picture.
+
+    `mask` is a video or picture of the same forged region; each crop's is taken from the frame of the
+    same number by the very transform that cut the face.
+
+    Raises:
+        InputError: the video or its mask cannot be read.
+    """
+    source, masks = open_source(path), open_source(mask) if mask else None
+    crops: list[Cut] = []
+    damaged = faceless = 0
+    for items in _chunks(source.decode(source.choose(Sampling("uniform", frames))), AT_ONCE):
+        whole = [change(item) for item in items if isinstance(item, Frame)]
+        damaged += len(items) - len(whole)
+        shown = _frames_at(masks, whole)
+        for frame, found in zip(whole, finder.find(whole), strict=True):
+            if not found.faces:
+                faceless += 1
+                continue
+            crop = align(frame, found.faces[0], track=1)
+            forged = shown.get(frame.index)
+            crops.append(
+                Cut(
+                    frame.index,
+                    crop.pixels,
+                    _landmarks(crop),
+                    None if forged is None else _warp_mask(forged, frame.pixels, crop.to_frame),
+                    float(frame.time),
+                    crop.quality.face_size,
+                )
+            )
+    return Cuts(tuple(crops), damaged, faceless)
+
+
+def cut_pair(
+    path: Path, frames: int, finder: FaceFinder, change: Change = _unchanged
+) -> tuple[Cuts, Cuts]:
+    """Crops of a side-by-side clip: of the camera's half, and of the swapped one with masks.
+
+    The face is found in the camera's half, and the same transform cuts both: nothing but the
+    manipulation tells the crops apart. Where there are several faces, it is the one that was changed.
+
+    Raises:
+        InputError: the clip cannot be read.
+    """
+    source = VideoSource(path)
+    real: list[Cut] = []
+    fake: list[Cut] = []
+    damaged = faceless = unchanged = 0
+    for items in _chunks(source.decode(source.choose(Sampling("uniform", frames))), AT_ONCE):
+        whole = [change(item) for item in items if isinstance(item, Frame)]
+        damaged += len(items) - len(whole)
+        left = [Frame(f.index, f.time, _half(f.pixels, 0)) for f in whole]
+        for both, frame, found in zip(whole, left, finder.find(left), strict=True):
+            if not found.faces:
+                faceless += 1
+                continue
+            right = _half(both.pixels, 1)
+            crops = [align(frame, face, track=1) for face in found.faces]
+            pairs = [(crop, warp(right, crop.to_frame, CROP_SIDE)) for crop in crops]
+            crop, swapped = max(pairs, key=lambda pair: _change(pair[0].pixels, pair[1]))
+            if _change(crop.pixels, swapped) < MIN_CHANGE:
+                unchanged += 1
+                continue
+            points = _landmarks(crop)
+            seen = float(frame.time), crop.quality.face_size
+            region = changed_region(crop.pixels, swapped)
+            real.append(Cut(frame.index, crop.pixels, points, None, *seen))
+            fake.append(Cut(frame.index, swapped, points, region, *seen))
+    counts = damaged, faceless, unchanged
+    return Cuts(tuple(real), *counts), Cuts(tuple(fake), *counts)
+
+
+def cut_archive(path: Path, frames: int) -> dict[str, Cuts]:
+    """Ready crops of each sequence in a .tar.gz (WildDeepfake's), `frames` of them, spread evenly.
+
+    Members are read one after the other and never extracted: links, devices and odd names are not
+    looked at, and no name of theirs becomes a path.
+
+    Raises:
+        UnreadableInput: no archive, cut short, or no crops in it.
+    """
+    try:
+        names: dict[str, list[str]] = {}
+        for _, sequence, frame in _members(path):
+            names.setdefault(sequence, []).append(frame)
+        wanted: dict[tuple[str, str], int] = {}
+        for sequence, listed in names.items():
+            numbers = all(name.isdecimal() for name in listed)
+            listed.sort(key=lambda name: (int(name) if numbers else 0, name))
+            for i in np.unique(np.linspace(0, len(listed) - 1, frames).astype(int)).tolist():
+                wanted[sequence, listed[i]] = int(listed[i]) if numbers else i
+        found: dict[str, list[Cut]] = {sequence: [] for sequence in names}
+        damaged = dict.fromkeys(names, 0)
+        for data, sequence, frame in _members(path, wanted):
+            pixels = _decoded(data)
+            if pixels is None:
+                damaged[sequence] += 1
+            else:
+                found[sequence].append(Cut(wanted[sequence, frame], pixels))
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise UnreadableInput(f"{path}: not a readable archive ({error}); copy it again") from error
+    if not found:
+        raise UnreadableInput(f"{path}: holds no crops named <N>/<real or fake>/<sequence>/<n>.png")
+    return {
+        sequence: Cuts(tuple(sorted(cuts, key=lambda cut: cut.index)), damaged[sequence])
+        for sequence, cuts in found.items()
+    }
+
+
+def changed_region(real: Pixels, fake: Pixels) -> Mask:
+    """Where a crop differs from its original: the largest such region, without gaps or holes.
+
+    The largest difference over the colours, blurred, above what lies outside the face, which differs
+    between clips with how hard they are compressed.
+    """
+    difference = np.abs(real.astype(np.float32) - fake).max(2)
+    blurred = ndimage.gaussian_filter(difference, CHANGE_BLUR)
+    above = blurred > np.percentile(blurred, CHANGE_FLOOR) + CHANGE_ABOVE
+    # Closing by a disc: grow by its radius, then shrink by it, in a frame wide enough for both.
+    r = CHANGE_CLOSE
+    grown = ndimage.distance_transform_edt(~np.pad(above, 2 * r)) <= r
+    closed = (ndimage.distance_transform_edt(grown) > r)[2 * r : -2 * r, 2 * r : -2 * r]
+    parts, count = ndimage.label(ndimage.binary_fill_holes(closed | above))
+    if not count:
+        return above
+    return parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+
+
+# --- steps -----------------------------------------------------------------------------------------
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _frames_at(masks: StillSource | VideoSource | None, like: list[Frame]) -> dict[int, Pixels]:
+    """The mask's pictures of the same frame numbers, as far as there are any."""
+    if masks is None:
+        return {}
+    indices = [frame.index for frame in like if frame.index < masks.source.frames]
+    shown: Iterable[Frame | DamagedFrame] = masks.decode(indices)
+    return {item.index: item.pixels for item in shown if isinstance(item, Frame)}
+
+
+def _warp_mask(forged: Pixels, frame: Pixels, to_frame: Float[np.ndarray, "2 3"]) -> Mask:
+    """Cut a mask as the face was cut; masks of another size show the whole frame all the same."""
+    height, width = frame.shape[:2]
+    scale = np.array([(forged.shape[1] / width,), (forged.shape[0] / height,)])
+    return warp(forged, to_frame * scale, CROP_SIDE).max(2) > MASK_LEVEL
+
+
+def _landmarks(crop: Crop) -> Float[np.ndarray, "5 2"]:
+    points = np.column_stack([crop.face.landmarks, np.ones(5)])
+    return points @ invert(crop.to_frame).T
+
+
+def _half(pixels: Pixels, side: int) -> Pixels:
+    """The left (0) or right (1) half; of an odd width, the middle column belongs to neither."""
+    width = pixels.shape[1]
+    half = pixels[:, width - width // 2 :] if side else pixels[:, : width // 2]
+    return np.ascontiguousarray(half)
+
+
+def _change(real: Pixels, fake: Pixels) -> float:
+    """Mean absolute difference over the inner face, grey levels."""
+    return float(np.abs(real[INNER].astype(np.float32) - fake[INNER]).mean())
+
+
+def _members(path: Path, wanted: Iterable[Any] | None = None) -> Iterator[tuple[bytes, str, str]]:
+    """(bytes, sequence, frame) of an archive's crops; bytes only of those wanted."""
+    with tarfile.open(path, "r|gz") as archive:
+        for member in archive:
+            match = MEMBER.fullmatch(member.name)
+            if not match or not member.isfile() or member.size > MEMBER_BYTES:
+                continue
+            key = match["sequence"], match["frame"]
+            if wanted is None:
+                yield b"", *key
+            elif key in wanted and (file := archive.extractfile(member)):
+                yield file.read(), *key
+
+
+def _decoded(data: bytes) -> Pixels | None:
+    """A PNG's pixels, or None when it is damaged or no crop by its size."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            return None if max(image.size) > MEMBER_SIDE else np.asarray(image.convert("RGB"))
+    except (*BROKEN, Image.DecompressionBombError):
+        return None

@@ -1,0 +1,431 @@
+"""Data sets -> aligned crops in DeepfakeBench's folder and JSON form, over all cores, resumable.
+
+A video's crops are written aside and renamed into place, then a line in OUT/.prepare/<set>.jsonl says
+that it is finished; the JSONs are written from these lines at the end. So whatever breaks a run off,
+the next one does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from deepscan.batches.pool import Death, Pool, cores
+from deepscan.config import Faces
+from deepscan.data.crops import beside
+from deepscan.data.cutting import Cuts, cut_archive, cut_pair, cut_video, distorted
+from deepscan.data.distortions import Distortion
+from deepscan.data.journal import Entry, Ledger
+from deepscan.data.layouts import ARCHIVE, Layout, VideoRow, read_layout
+from deepscan.data.listings import SPLITS
+from deepscan.errors import InputError, OutputError, SettingsError, UnreadableInput
+from deepscan.faces.finder import FaceFinder
+from deepscan.files import alone, part_file
+
+LEVELS = ("raw", "c23", "c40")
+
+# Called with what is being done, how many videos are done, and how many there are.
+Progress = Callable[[str, int, int], None]
+
+Task = tuple[VideoRow, ...]  # what is cut in one go: a video, or both halves of a pair
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSettings:
+    """What decides the crops (`frames` of a video, FaceForensics++'s `compression`, `distortion`), `jobs`."""
+
+    frames: int = 32
+    compression: str = "c23"
+    jobs: int = field(default_factory=cores)
+    distortion: Distortion | None = None  # of whole frames, before faces are looked for
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise SettingsError(f"frames: {self.frames} is not a positive count")
+        if self.compression not in LEVELS:
+            raise SettingsError(f"compression: {self.compression!r} is none of {', '.join(LEVELS)}")
+        if self.jobs < 1:
+            raise SettingsError(f"jobs: {self.jobs} is not a positive count")
+        if self.distortion and self.distortion.on_crops:
+            raise SettingsError(f"distortion {self.distortion}: of crops, not of frames")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How the videos of one label and split fared; `videos` is the sum of ready, faceless and failed."""
+
+    name: str  # DeepfakeBench's of the label
+    split: str
+    videos: int
+    ready: int
+    faceless: int
+    failed: int
+    crops: int
+
+    def __post_init__(self) -> None:
+        if self.videos != self.ready + self.faceless + self.failed:
+            raise ValueError(f"counts do not add up: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What lies prepared after a run, whichever run made it."""
+
+    out: Path
+    listings: tuple[Path, ...]  # the JSONs written
+    counts: tuple[Count, ...]  # by label and split
+    failures: tuple[tuple[str, str], ...]  # relative path of the video's crops, and why
+    damaged_frames: int  # sampled, but not decoded whole
+    faceless_frames: int  # of videos that have others with a face, too
+    fresh: int  # videos cut by this run
+
+    def total(self, what: str) -> int:
+        """The sum of one of Count's numbers."""
+        return sum(getattr(count, what) for count in self.counts)
+
+    def __str__(self) -> str:
+        words = ", ".join(f"{self.total(what)} {what}" for what in ("ready", "faceless", "failed"))
+        return f"{self.total('videos')} videos: {words}; {self.total('crops')} crops in {self.out}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "out": str(self.out),
+            "listings": [str(path) for path in self.listings],
+            **{
+                what: self.total(what)
+                for what in ("videos", "ready", "faceless", "failed", "crops")
+            },
+            "damaged_frames": self.damaged_frames,
+            "faceless_frames": self.faceless_frames,
+            "fresh": self.fresh,
+            "counts": [asdict(count) for count in self.counts],
+            "failures": [{"video": video, "reason": reason} for video, reason in self.failures],
+        }
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    settings: PrepareSettings | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Cut all videos of `source` (see layouts.py) into crops under `out`, where not done already.
+
+    Videos whose file has changed in size, and those that failed, are tried again. A video that cannot
+    be read never stops the others.
+
+    Raises:
+        DataError: `source` is no known layout, or its listings are damaged.
+        SettingsError: `out` was begun with other settings.
+        OutputError: nothing can be written there, as on a full disk (what is finished is kept), what
+            would be written over is another tool's, or another process prepares the same set there.
+    """
+    settings = settings or PrepareSettings()
+    layout = read_layout(source, settings.compression)
+    state = out / ".prepare"
+    decisive: dict[str, Any] = {"frames": settings.frames, "compression": settings.compression}
+    if settings.distortion:
+        decisive["distortion"] = str(settings.distortion)
+    file = state / f"{layout.name}.jsonl"
+    if not file.exists():
+        _check_free(out, layout)
+    with alone(file):
+        ledger = Ledger(file, decisive)
+        aside = state / f"{layout.name}.part"
+        shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
+        tasks = _tasks(layout.rows)
+        todo = [task for task in tasks if not all(_done(row, ledger.entries) for row in task)]
+        finished = len(tasks) - len(todo)
+        work = _pooled if settings.jobs > 1 and len(todo) > 1 else _here
+        job = _Job(out, aside, settings.frames, settings.distortion)
+        for entries in work(job, todo, settings.jobs):
+            ledger.append(entries)
+            finished += 1
+            if progress is not None:
+                progress("cutting faces", finished, len(tasks))
+        shutil.rmtree(aside, ignore_errors=True)
+        listings = tuple(_write_listing(out, name, layout, ledger.entries) for name in layout.sets)
+        return _summary(out, listings, layout.rows, ledger.entries, sum(map(len, todo)))
+
+
+def _check_free(out: Path, layout: Layout) -> None:
+    """Raise OutputError where listings or crops lie that no ledger of ours tells of."""
+    places = [out / f"{name}.json" for name in layout.sets] + [
+        out / r.relative for r in layout.rows
+    ]
+    for place in places:
+        if place.exists():
+            raise OutputError(
+                f"{place}: already there, but not made by deepscan prepare; it is kept, choose another --out"
+            )
+
+
+def _tasks(rows: Sequence[VideoRow]) -> list[Task]:
+    """Rows by themselves, and the two halves of a clip together."""
+    tasks: dict[tuple[Path, bool, PurePosixPath | None], list[VideoRow]] = {}
+    for row in rows:
+        paired = row.half is not None
+        tasks.setdefault((row.path, paired, None if paired else row.relative), []).append(row)
+    return [tuple(task) for task in tasks.values()]
+
+
+def _done(row: VideoRow, entries: Mapping[str, Entry]) -> bool:
+    entry = entries.get(str(row.relative))
+    return entry is not None and entry.state != "failed" and entry.bytes == _bytes(row.path)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # reading it will say what is wrong with it
+
+
+# --- workers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What all tasks of a run share."""
+
+    out: Path
+    aside: Path
+    frames: int
+    distortion: Distortion | None
+
+
+_finder: FaceFinder | None = None  # one for each process
+
+
+def _cut(job: _Job, task: Task) -> list[Entry]:
+    """Cut one task's videos and put their crops in place."""
+    global _finder
+    if _finder is None:
+        faces = Faces()
+        _finder = FaceFinder(faces.min_size, faces.min_confidence, faces.working_side)
+    row, size = task[0], _bytes(task[0].path)
+    try:
+        if row.half is not None:
+            with distorted(row.path, job.distortion) as (path, change):
+                halves = cut_pair(path, job.frames, _finder, change)
+            cut = [{str(r.relative): halves[r.half or 0]} for r in task]
+        elif row.path.name.endswith(ARCHIVE):
+            if job.distortion is not None:
+                raise UnreadableInput(
+                    f"{row.path}: holds crops; frames cannot be distorted any more"
+                )
+            inner = row.relative
+            found = cut_archive(row.path, job.frames)
+            cut = [{str(inner.parent / f"{inner.name}_{s}"): cuts for s, cuts in found.items()}]
+        else:
+            with distorted(row.path, job.distortion) as (path, change):
+                cuts = cut_video(path, row.mask, job.frames, _finder, change)
+            cut = [{str(row.relative): cuts}]
+    except InputError as error:
+        return [Entry(str(r.relative), size, "failed", reason=str(error)) for r in task]
+    return [_keep(job, r, size, folders) for r, folders in zip(task, cut, strict=True)]
+
+
+def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Entry:
+    """Write the crops of a row and say how it fared."""
+    crops: dict[str, list[str]] = {}
+    seen: dict[str, list[list[float]]] = {}
+    for folder, cuts in folders.items():
+        if cuts.crops:
+            _write(job, PurePosixPath(folder), cuts)
+            crops[folder] = [f"{cut.index:03d}" for cut in cuts.crops]
+            known = [(c.time, c.face_size) for c in cuts.crops if c.time is not None]
+            if known:
+                seen[folder] = [[round(t, 6), round(s, 1)] for t, s in known if s is not None]
+    damaged, faceless, unchanged = (
+        sum(getattr(cuts, what) for cuts in folders.values())
+        for what in ("damaged", "faceless", "unchanged")
+    )
+    state, reason = ("ok", "") if crops else ("faceless", "")
+    if not crops and unchanged:
+        state, reason = "failed", f"{row.path}: both halves show the same face; is it a pair?"
+    elif not crops and not faceless:
+        state, reason = "failed", f"{row.path}: none of its sampled frames can be decoded"
+    return Entry(str(row.relative), size, state, crops, damaged, faceless, reason, seen)
+
+
+def _write(job: _Job, inner: PurePosixPath, cuts: Cuts) -> None:
+    """Crops, landmarks and masks of one video: written aside, then renamed; what lay there goes."""
+    try:
+        job.aside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=job.aside) as part:
+            parts = {kind: Path(part) / kind for kind in ("masks", "landmarks", "frames")}
+            for cut in cuts.crops:
+                name = f"{cut.index:03d}"
+                _save_png(parts["frames"] / f"{name}.png", cut.pixels)
+                if cut.mask is not None:
+                    _save_png(parts["masks"] / f"{name}.png", np.where(cut.mask, 255, 0))
+                if cut.landmarks is not None:
+                    parts["landmarks"].mkdir(exist_ok=True)
+                    np.save(parts["landmarks"] / f"{name}.npy", cut.landmarks.astype(np.float32))
+            for kind, folder in parts.items():
+                named = inner if kind == "frames" else beside(inner, kind)
+                assert named is not None  # a row's relative path goes over frames/
+                place = job.out / named
+                if place.exists():
+                    shutil.rmtree(place)
+                if folder.exists():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(folder, place)
+    except OSError as error:
+        raise OutputError(
+            f"{job.out / inner}: cannot be written: {error.strerror or error}; what is finished is kept,"
+            " run the same command again when there is room"
+        ) from error
+
+
+def _save_png(path: Path, pixels: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def _here(job: _Job, tasks: Sequence[Task], _: int) -> Iterator[list[Entry]]:
+    """One task after the other in this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the workers, so that the same crops come out
+    try:
+        for task in tasks:
+            yield _cut(job, task)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Entry]]:
+    """Tasks over `jobs` processes, in the order they finish; one that two processes died of has failed."""
+    left = deque(tasks)
+    pool: Pool[Task, list[Entry] | OutputError] = Pool(
+        partial(_tried, _cut, job),
+        min(jobs, len(tasks)),
+        partial(torch.set_num_threads, 1),
+        tries=2,
+    )
+    try:
+        for task, result in pool.run(lambda: left.popleft() if left else None):
+            if isinstance(result, OutputError):
+                raise result
+            if isinstance(result, Death):
+                reason = f"{task[0].path}: reading it killed the process; is memory short?"
+                yield [Entry(str(row.relative), 0, "failed", reason=reason) for row in task]
+            else:
+                yield result
+    finally:
+        pool.close()
+
+
+def _tried(
+    cut: Callable[[_Job, Task], list[Entry]], job: _Job, task: Task
+) -> list[Entry] | OutputError:
+    """`_cut` in a process of its own: what it cannot write is told to its parent."""
+    try:
+        return cut(job, task)
+    except OutputError as error:
+        return error
+
+
+# --- results ---------------------------------------------------------------------------------------
+
+
+def _write_listing(out: Path, name: str, layout: Layout, entries: Mapping[str, Entry]) -> Path:
+    """One set's JSON, as DeepfakeBench reads it with rgb_dir = `out`, with more of our own in it.
+
+    Every label has every split, for DeepfakeBench asks for each. A video without a split stands in all
+    three, as DeepfakeBench does it, with "split": "" to say so. One without a crop has no frames, which
+    DeepfakeBench passes over, and a "state" that says why: evaluation counts it.
+    """
+    labels: dict[str, dict[str, dict[str, Any]]] = {
+        label: {split: {} for split in SPLITS} for label in layout.sets[name]
+    }
+    rows = sorted((r for r in layout.rows if r.name in labels), key=lambda row: row.relative)
+    found = {row: entries[str(row.relative)] for row in rows}
+    crops_of = {row: found[row].crops or {str(row.relative): []} for row in rows}
+    stems = Counter(
+        (row.name, PurePosixPath(folder).name) for row in rows for folder in crops_of[row]
+    )
+    for row in rows:
+        for folder, crops in crops_of[row].items():
+            entry: dict[str, Any] = {
+                "label": row.name,
+                "frames": [f"{folder}/{crop}.png" for crop in crops],
+            }
+            stated = {"source": row.source, "group": row.group}
+            if row.label and row.method != row.name:
+                stated["method"] = row.method
+            entry |= {key: value for key, value in stated.items() if value}
+            if seen := found[row].seen.get(folder):
+                entry["times"], entry["sizes"] = (
+                    list(values) for values in zip(*seen, strict=True)
+                )
+            if not crops:
+                entry["state"] = found[row].state
+            if not row.split:
+                entry["split"] = ""
+            stem = PurePosixPath(folder).name
+            # A video without frames is told from others by its name alone.
+            video = stem if crops and stems[row.name, stem] == 1 else folder
+            for split in [row.split] if row.split else SPLITS:
+                videos = labels[row.name][split]
+                if row.compression:
+                    videos = videos.setdefault(row.compression, {})
+                videos[video] = entry
+    if any(row.compression for row in rows):
+        for splits in labels.values():
+            for videos in splits.values():
+                videos.setdefault(next(r.compression for r in rows if r.compression), {})
+    path = out / f"{name}.json"
+    with part_file(path) as part:
+        part.write_text(json.dumps({name: labels}, indent=1) + "\n", "utf-8")
+    return path
+
+
+def _summary(
+    out: Path,
+    listings: tuple[Path, ...],
+    rows: Sequence[VideoRow],
+    entries: Mapping[str, Entry],
+    fresh: int,
+) -> Summary:
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    failures = []
+    for row in sorted(
+        rows, key=lambda row: (SPLITS.index(row.split) if row.split else 3, row.label)
+    ):
+        entry = entries[str(row.relative)]
+        count = counts.setdefault((row.name, row.split), Counter())
+        videos = max(1, len(entry.crops))
+        count["videos"] += videos
+        count["ready" if entry.state == "ok" else entry.state] += videos
+        count["crops"] += sum(map(len, entry.crops.values()))
+        if entry.state == "failed":
+            failures.append((entry.video, entry.reason))
+    names = ("videos", "ready", "faceless", "failed", "crops")
+    told = [entries[str(row.relative)] for row in rows]
+    return Summary(
+        out,
+        listings,
+        tuple(
+            Count(name, split, **{what: count[what] for what in names})
+            for (name, split), count in counts.items()
+        ),
+        tuple(failures),
+        damaged_frames=sum(entry.damaged for entry in told),
+        faceless_frames=sum(entry.faceless for entry in told),
+        fresh=fresh,
+    )

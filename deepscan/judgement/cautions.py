@@ -1,0 +1,174 @@
+"""Sentences about whatever weakens the evidence: the input's, the faces', the scores'.
+
+A warning that is always on is not read, so each threshold's comment gives its rate on 40 clips of our
+own: 12 of various makers, and 28 halves of 14 face-swap demos, camera and swap. They are mostly good
+footage; the thresholds lie where those end, not where errors were measured to begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from deepscan.judgement.timeline import FEWEST_FRAMES, time_code
+from deepscan.records import CropQuality, DecodeCount, Scores, Source, Thresholds, TrackEvidence
+
+# Faces smaller than this are enlarged more than twice for the detector's 224 pixels, of which the
+# face itself takes about half.
+SMALL_FACE = 64.0
+
+# Medians over the deciding track, see CropQuality. On the 40 clips sharpness is 20 to 450, 1 below 25 (faces
+# in a crowded street); brightness 83 to 153, none below 60; turn 0.03 to 0.42, 2 above 0.35 (a man looking
+# aside, once as filmed and once swapped); the share inside the frame 0.85 to 1, 1 below 0.9.
+BLURRED = 25.0
+DARK = 60.0
+PROFILE = 0.35
+OUTSIDE = 0.9
+
+# Bits per pixel and frame of H.264 at a constant rate factor (libx264, veryfast) of 32 and above: three clips
+# came to 0.008 to 0.017 at 32, to 0.027 to 0.046 at the customary 23. None of the 40 lies below.
+HEAVY = 0.015
+THRIFTY = ("hevc", "av1", "vp9", "vvc")  # need about half as many for the same picture
+
+# Times and tracks listed in one sentence.
+MOST_NAMED = 5
+
+
+def about_input(
+    source: Source, decoding: DecodeCount, declared: float | None, interlaced: bool
+) -> Iterator[str]:
+    """What weakens any judgement of this file. `declared`: seconds its header promises."""
+    found = float(source.duration)
+    if decoding.damaged:
+        yield f"{decoding.damaged} of {decoding.sampled} sampled frames are damaged and were not judged."
+    if declared is not None and found < 0.9 * declared - 0.5:
+        yield f"The file announces {declared:.1f} s but ends after {found:.1f} s: it may be cut."
+    if not source.exact_times:
+        yield "The container keeps no usable time stamps; times follow the order of the frames."
+    if source.variable_rate:
+        yield "The frame rate varies, as after screen recording, editing or phone capture."
+    if interlaced:
+        yield "The video is interlaced; one field of each frame was judged."
+    if source.kind == "video" and decoding.sampled < FEWEST_FRAMES:
+        yield f"Only {decoding.sampled} frames were looked at."
+    if source.kind == "video" and (bits := bits_per_pixel(source)) < heavy(source.codec):
+        yield (
+            f"The video is heavily compressed ({bits:.3f} bits per pixel and frame, {source.codec}):"
+            " fine traces of manipulation may be lost, and blocks taken for some."
+        )
+
+
+def weaknesses(source: Source, track: TrackEvidence, sampled: int) -> Iterator[str]:
+    """What makes the deciding face's score less certain than those a calibration was fitted on."""
+    if len(track.frames) < FEWEST_FRAMES <= sampled:
+        yield f"few instants ({len(track.frames)})"
+    if (size := float(np.median([f.quality.face_size for f in track.frames]))) < SMALL_FACE:
+        yield f"a small face ({size:.0f} px)"
+    if source.kind == "video" and bits_per_pixel(source) < heavy(source.codec):
+        yield "heavy compression"
+
+
+def bits_per_pixel(source: Source) -> float:
+    """Bits of the file per pixel and frame; sound counts too, so it is an upper bound for the picture."""
+    return 8 * source.bytes / (source.frames * source.width * source.height)
+
+
+def heavy(codec: str) -> float:
+    """Bits per pixel and frame below which `codec` must have dropped detail; newer ones need half."""
+    return HEAVY / 2 if codec in THRIFTY else HEAVY
+
+
+def about_faces(
+    tracks: Sequence[TrackEvidence],
+    scores: Scores | None,
+    sampled: int,
+    too_small: int,
+    too_many: int = 0,
+) -> Iterator[str]:
+    """What weakens the judgement of the faces, above all of the one that decides."""
+    if too_small:
+        yield f"{too_small} faces too small to judge were passed over."
+    if too_many:
+        yield f"{too_many} faces were passed over: only the largest of each frame are judged."
+    if scores is None:
+        return
+    (track,) = (t for t in tracks if t.id == scores.track)
+    if len(track.frames) < FEWEST_FRAMES <= sampled:
+        yield f"The face that decides was seen in only {len(track.frames)} of {sampled} instants."
+    size, sharpness, brightness, turn, inside = (
+        float(np.median([getattr(frame.quality, name) for frame in track.frames]))
+        for name in CropQuality.__dataclass_fields__
+    )
+    if size < SMALL_FACE:
+        yield f"The face that decides is small ({size:.0f} px): little detail to judge by."
+    if sharpness < BLURRED:
+        yield f"The face that decides is blurred (sharpness {sharpness:.0f}): little detail to judge by."
+    if brightness < DARK:
+        yield f"The face that decides is dark (mean grey level {brightness:.0f} of 255)."
+    if turn > PROFILE:
+        yield "The face that decides is seen from the side most of the time."
+    if inside < OUTSIDE:
+        yield f"The face that decides is cut by the frame's edge ({inside:.0%} of its crop is inside)."
+    for other in (t for t in tracks if t.enough and t.cuts):
+        times = _listed([time_code(cut) for cut in other.cuts])
+        yield (
+            f"The scene seems to cut within the track of face {other.id} (before {times}):"
+            " compare its pictures, they may show two persons."
+        )
+
+
+def about_scores(
+    tracks: Sequence[TrackEvidence], scores: Scores | None, thresholds: Thresholds
+) -> Iterator[str]:
+    """Where the scores beside the video's own say something else than it does."""
+    if scores is None:
+        return
+    video, high = scores.video, thresholds.high
+    if (stretch := scores.stretch) is not None:
+        yield (
+            f"From {time_code(stretch.start)} to {time_code(stretch.end)} face {stretch.track} averages"
+            f" {stretch.mean:+.2f} over {stretch.frames} successive instants, above the threshold of"
+            f" {high:+.2f} which its whole mean stays below: look at that part."
+        )
+    if video < high <= scores.top10_mean:
+        yield (
+            f"The mean is {video:+.2f} but the highest tenth of frames averages"
+            f" {scores.top10_mean:+.2f}: a short manipulation would look like this."
+        )
+    if video >= high and scores.share_above < 0.5:
+        yield (
+            f"The mean of {video:+.2f} is carried by {scores.share_above:.0%} of the frames; the others"
+            f" lie below the threshold of {high:+.2f}."
+        )
+    if (other := _side(scores.largest_face, thresholds)) != (own := _side(video, thresholds)):
+        yield (
+            f"Each frame's largest face averages {scores.largest_face:+.2f}, {other}, while the face that"
+            f" decides is {own}."
+        )
+    if video >= high:
+        low = [str(t.id) for t in tracks if t.enough and t.score <= thresholds.low]
+        if low:
+            yield (
+                f"Face {scores.track} decides alone: faces {_listed(low)} score at or below the threshold of"
+                f" {thresholds.low:+.2f}."
+            )
+    if (spread := scores.interval) is not None:
+        crossed = [t for t in (thresholds.low, high) if spread.low < t <= spread.high]
+        if crossed:
+            yield (
+                f"Other instants of the video could have moved its score across the threshold"
+                f"{'s' * (len(crossed) - 1)} of {' and '.join(f'{t:+.2f}' for t in crossed)} (95 % interval"
+                f" {spread.low:+.2f} to {spread.high:+.2f})."
+            )
+
+
+def _side(score: float, thresholds: Thresholds) -> str:
+    if score >= thresholds.high:
+        return "above the thresholds"
+    return "below the thresholds" if score <= thresholds.low else "between the thresholds"
+
+
+def _listed(words: Sequence[str]) -> str:
+    rest = len(words) - MOST_NAMED
+    return ", ".join(words[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

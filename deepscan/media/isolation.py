@@ -1,0 +1,381 @@
+"""Decoding in a process of its own: what a file does to FFmpeg or Pillow, it does to that process alone.
+
+    scan() ──path, sampling──> python -c ... main()        a fresh process for each input, with limits
+           <──source, frames, credentials──                JSON lines, each frame's pixels after its line
+
+A crash, a hang or a bomb costs one input, and one input's fault cannot reach the next one's evidence. The
+process may compute and read, and nothing else (see `confinement`). What comes back is read as numbers and
+pixels, and checked: nothing of it is ever unpickled or run. The decoder works ahead while the networks load;
+the pipe and its own queue keep it from running away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from deepscan.config import Limits, Sampling
+from deepscan.errors import InputError, LimitExceeded, NoVideoStream, ProcessDied, UnreadableInput
+from deepscan.files import check_readable
+from deepscan.flow import Clock, ahead, keep_memory_level, timed
+from deepscan.media.confinement import confine
+from deepscan.media.decoding import MAX_PIXELS
+from deepscan.media.stills import StillSource, is_still
+from deepscan.media.video import DamagedFrame, VideoSource
+from deepscan.records import Credentials, Frame, Source
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
+# A decoder that says nothing for so long hangs, even if no time limit was set; in this time a file
+# is read at so many bytes a second at least, which opening it takes.
+SILENCE, SLOWEST = 600.0, 10 * 2**20
+
+# Decoders at work on one video: more would wait for the networks. Each may hold twenty pictures of two
+# bytes for each of one and a half samples a pixel, so that of large ones there are fewer.
+DECODERS = min(4, os.cpu_count() or 1)
+HELD, HELD_PIXEL = 2 * 2**30, 20 * 3
+
+# Bytes of decoded frames that may wait to be judged: at 1080p what 32 instants take, so that a short
+# clip is decoded while the models load.
+WAITING = 200 * 2**20
+
+LONGEST_LINE = 2**26  # bytes; the indices of ten hours of video, all of them, take a tenth of it
+
+SAID = {"UnreadableInput": UnreadableInput, "NoVideoStream": NoVideoStream}
+
+# The parent's own import path, and nothing from the working folder, which may be full of hostile files.
+START = "import sys; sys.path[:] = {path!r}; from deepscan.media.isolation import main; main()"
+
+
+def open_source(path: Path) -> VideoSource | StillSource:
+    """The file behind the one interface: `source`, `choose`, `split` and `decode`. In this very process."""
+    return StillSource(path) if is_still(path) else VideoSource(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the decoder found on opening the input."""
+
+    source: Source
+    declared_duration: float | None  # seconds the header promises
+    indices: tuple[int, ...]  # display-order indices of the sampled frames
+
+
+class Decoder:
+    """The parent's end of one input's decoder; made by `decoder`.
+
+    Every method may raise, beside what it says itself:
+        UnreadableInput, NoVideoStream: as VideoSource and StillSource.
+        ProcessDied: the process crashed, or answered what no decoder of ours would.
+        LimitExceeded: it took more time or memory than allowed, or hung.
+    """
+
+    def __init__(self, path: Path, sampling: Sampling, limits: Limits) -> None:
+        check_readable(path)
+        self._path, self._limits = path, limits
+        self._began = time.monotonic()
+        self._silence = SILENCE + path.stat().st_size / SLOWEST
+        self._late = False
+        self._done, self._of = 0, 0
+        self._opened: Opened | None = None
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (`close` does)
+        start = START.format(path=[entry for entry in sys.path if entry])
+        # A process group of its own: Ctrl-C is for the parent, which then ends this one.
+        group: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", start],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            **group,
+        )
+        request = {
+            "path": str(path),
+            "sampling": asdict(sampling),
+            "memory": limits.memory,
+            "parent": os.getpid(),
+        }
+        assert self._process.stdin is not None
+        with suppress(OSError):  # dead already: reading says how
+            self._process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def opened(self) -> Opened:
+        """What the input is, once the decoder has found out."""
+        if self._opened is None:
+            said = self._message()
+            try:
+                self._opened = _opened(self._path, said)
+            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+                raise self._nonsense(f"of the source: {error!r}") from error
+            self._of = len(self._opened.indices)
+        return self._opened
+
+    def frames(self) -> Iterator[Frame | DamagedFrame]:
+        """The sampled frames in order, each once."""
+        for index in self.opened().indices:
+            said = self._message()
+            if said.get("index") != index:
+                raise self._nonsense(f"frame {said.get('index')!r} in place of {index}")
+            try:
+                at, given = Fraction(said["time"]), tuple(map(int, said.get("shape", ())))
+            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+                raise self._nonsense(f"of frame {index}: {error!r}") from error
+            self._done += 1
+            if not given:
+                yield DamagedFrame(index, at)
+                continue
+            # Videos may change size on the way; pixels are bounded all the same.
+            if (
+                len(given) != 3
+                or given[2] != 3
+                or min(given) < 1
+                or given[0] * given[1] > MAX_PIXELS
+            ):
+                raise self._nonsense(f"frame {index} in shape {given}")
+            pixels = np.empty(given, np.uint8)
+            with self._patience():
+                self._fill(memoryview(pixels.data).cast("B"))
+            yield Frame(index, at, pixels, said.get("interlaced") is True)
+
+    def credentials(self, clock: Clock) -> Credentials:
+        """Content Credentials, after the last frame; the decoder's seconds and peak go to `clock`."""
+        said = self._message()
+        try:
+            found = Credentials(str(said["status"]), str(said["detail"]))
+            clock.seconds |= {str(k): float(v) for k, v in said["seconds"].items()}
+            clock.peak["decoding"] = float(said["peak"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._nonsense(f"of Content Credentials: {error!r}") from error
+        return found
+
+    def close(self) -> None:
+        """End the process, whatever it is at."""
+        self._process.kill()
+        self._process.wait()
+        for end in (self._process.stdin, self._process.stdout, self._said):
+            with suppress(OSError):  # what could not be flushed to a dead process
+                end.close()  # type: ignore[union-attr]
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def _message(self) -> dict[str, Any]:
+        stream = self._stream()
+        with self._patience():
+            line = stream.readline(LONGEST_LINE)
+        if not line.endswith(b"\n"):
+            raise self._ended()
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise self._nonsense(f"no JSON: {error}") from error
+        if not isinstance(said, dict):
+            raise self._nonsense(f"{type(said).__name__} in place of an object")
+        if "error" not in said:
+            return said
+        if said["error"] == "memory":
+            raise LimitExceeded(
+                f"{self._path}: decoding it takes more than {self._limits.memory} MiB of memory; convert it"
+                " to smaller pictures, and note that you did"
+            )
+        if said["error"] not in SAID:
+            raise self._nonsense(f"error {said['error']!r}")
+        raise SAID[said["error"]](str(said.get("message")))
+
+    def _stream(self) -> IO[bytes]:
+        stream = self._process.stdout
+        assert stream is not None
+        return stream
+
+    def _fill(self, pixels: memoryview) -> None:
+        at = 0
+        while at < len(pixels):
+            got = self._stream().readinto(pixels[at:])  # type: ignore[attr-defined]
+            if not got:
+                raise self._ended()
+            at += got
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Kill the decoder if the block takes longer than there is time for."""
+        left = self._silence
+        if self._limits.seconds is not None:
+            left = min(left, self._began + self._limits.seconds - time.monotonic())
+            if left <= 0:
+                raise self._too_late()
+        timer = threading.Timer(left, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._late = True
+        self._process.kill()
+
+    def _ended(self) -> InputError:
+        """Why nothing more comes."""
+        if self._late:
+            return self._too_late()
+        self._process.kill()
+        code = self._process.wait()
+        self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, self._said.tell() - 4000))
+        last = self._said.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        words = "".join(f"; it said: {line}" for line in last)
+        return ProcessDied(
+            f"{self._path}: the decoder crashed on it ({how}{words}); the file is damaged, or made to do so."
+            " No other input is touched; copy it again from its source, or convert it and note that you did"
+        )
+
+    def _too_late(self) -> LimitExceeded:
+        if self._limits.seconds is not None:
+            return LimitExceeded(
+                f"{self._path}: not finished within the time limit of {self._limits.seconds:g} s"
+                f" ({self._done} of {self._of or '?'} instants decoded); raise --time-limit, or look at fewer"
+                " instants"
+            )
+        return LimitExceeded(
+            f"{self._path}: the decoder gave nothing for {self._silence:.0f} s; the file is damaged, or made"
+            " to hang it"
+        )
+
+    def _nonsense(self, what: str) -> ProcessDied:
+        return ProcessDied(
+            f"{self._path}: the decoder answered {what}; the file may have taken it over, and nothing of it"
+            " is used"
+        )
+
+
+@contextmanager
+def decoder(path: Path, sampling: Sampling, limits: Limits) -> Iterator[Decoder]:
+    """A decoder for `path`, at work from here on and gone when the block ends.
+
+    Raises:
+        UnreadableInput: `path` is no file that may be read.
+    """
+    one = Decoder(path, sampling, limits)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def _opened(path: Path, said: dict[str, Any]) -> Opened:
+    plain = said["source"]
+    number = {"bytes": int, "width": int, "height": int, "rotation": int, "frames": int}
+    times = ("start", "duration", "nominal_rate", "average_rate")
+    values: dict[str, Any] = {"path": path}
+    for name in (field.name for field in fields(Source) if field.name != "path"):
+        value = plain[name]
+        if name in times:
+            values[name] = None if value is None else Fraction(value)
+        elif name in number:
+            values[name] = int(value)
+        elif name == "tags":
+            values[name] = {str(k): str(v) for k, v in value.items()}
+        elif name in ("variable_rate", "exact_times"):
+            values[name] = value is True
+        elif name == "bit_rate":
+            values[name] = None if value is None else int(value)
+        else:
+            values[name] = str(value)
+    indices = tuple(int(i) for i in said["indices"])
+    if not indices or any(b <= a for a, b in pairwise(indices)):
+        raise ValueError("sampled frames are not in order")
+    if not 0 < values["width"] * values["height"] <= MAX_PIXELS:
+        raise ValueError(f"{values['width']} x {values['height']} pixels")
+    declared = said["declared_duration"]
+    return Opened(Source(**values), None if declared is None else float(declared), indices)
+
+
+# --- the decoder's own process ---------------------------------------------------------------------
+
+
+def main() -> None:
+    """Decode one input, asked for on stdin, to stdout; then wait to be ended."""
+    request = json.loads(sys.stdin.buffer.readline())
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what a library prints is no answer
+    confine(int(request["memory"]), int(request["parent"]))
+    keep_memory_level()
+    try:
+        _answer(out, Path(request["path"]), _sampling(request))
+    except InputError as error:
+        _say(out, {"error": type(error).__name__, "message": str(error)})
+    except MemoryError:
+        _say(out, {"error": "memory"})
+    except BrokenPipeError:
+        pass  # nobody is interested any more
+    os._exit(0)  # no destructor gets a chance to hang
+
+
+def _sampling(request: dict[str, Any]) -> Sampling:
+    plain = request["sampling"]
+    seconds = plain["seconds"]  # a fraction's text: a float would be another time
+    return Sampling(**plain | {"seconds": None if seconds is None else Fraction(seconds)})
+
+
+def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:
+    clock = Clock()
+    source = open_source(path)
+    found = source.source
+    indices = source.choose(sampling)
+    declared = source.declared_duration
+    plain = {field.name: getattr(found, field.name) for field in fields(Source)}
+    del plain["path"]
+    _say(
+        out,
+        {
+            "source": plain,
+            "declared_duration": None if declared is None else float(declared),
+            "indices": list(indices),
+        },
+    )
+    size = found.width * found.height
+    ways = max(1, min(DECODERS, HELD // (HELD_PIXEL * size)))
+    parts = [timed(source.decode(part), clock, "decoding") for part in source.split(indices, ways)]
+    with ahead(parts, WAITING // (3 * size), lambda item: item.index) as items:
+        for item in items:
+            plain = {"index": item.index, "time": item.time}
+            if isinstance(item, DamagedFrame):
+                _say(out, plain)
+                continue
+            _say(out, plain | {"shape": item.pixels.shape, "interlaced": item.interlaced})
+            _send(out, memoryview(item.pixels.data).cast("B"))
+    from deepscan.media import credentials
+
+    signed = credentials.check(path)
+    peak = 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    _say(out, asdict(signed) | {"seconds": clock.seconds, "peak": peak})
+
+
+def _say(out: IO[bytes], message: dict[str, Any]) -> None:
+    _send(out, memoryview(json.dumps(message, default=str).encode() + b"\n"))
+
+
+def _send(out: IO[bytes], content: memoryview) -> None:
+    while content:
+        content = content[out.write(content) :]

@@ -1,0 +1,176 @@
+"""The networks a run needs, made ready as its settings say, and kept for the next run that wants the same."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepscan.config import Faces, Scoring
+from deepscan.errors import SettingsError
+from deepscan.files import sha256
+from deepscan.flow import Clock
+
+if TYPE_CHECKING:
+    from deepscan.faces.finder import FaceFinder
+    from deepscan.model.detector import Detector
+    from deepscan.model.header import Header
+
+SCHEDULE_BLOCKING_SYNC = 4  # of CUDA's driver_types.h
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """The detector, ready to run, and what a report says of it."""
+
+    detector: Detector
+    header: Header
+    sha256: str
+    device: str
+    precision: str
+    threads: int
+
+
+def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | None = None) -> None:
+    """Make sure that the detector and its base are here, fetching the base if need be, before any scan.
+
+    Raises:
+        WeightsError: they are not, and cannot be had.
+    """
+    from deepscan.model import header, weights
+
+    needed = header.read_header(weights.detector_file(scoring.weights)).base["sha256"]
+    weights.base_file(weights.base_by_hash(needed), scoring.offline, progress)
+
+
+def load_models(faces: Faces, scoring: Scoring) -> None:
+    """Load what these settings ask for now, so that the next scan with the same ones need not.
+
+    Raises:
+        WeightsError, SettingsError: as `load_finder` and `load_scorer`.
+    """
+    load_finder(faces, scoring.device)
+    load_scorer(scoring)
+
+
+@functools.lru_cache(maxsize=1)
+def load_finder(faces: Faces, device: str) -> FaceFinder:
+    """MTCNN as these settings ask for it, kept for the next scan with the same ones.
+
+    Raises:
+        WeightsError: facenet-pytorch's weights are missing or not what they should be.
+        SettingsError: the device is not there.
+    """
+    from deepscan.faces.finder import FaceFinder
+
+    return FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, _device(device))
+
+
+@functools.lru_cache(maxsize=1)
+def load_scorer(scoring: Scoring) -> Scorer:
+    """The detector that these settings ask for, kept for the next scan with the same ones.
+
+    Raises:
+        WeightsError: see `model.checkpoint.load`.
+        SettingsError: the device is not there.
+    """
+    import torch
+
+    detector, header, device, precision = load_detector(scoring, pack=True)
+    digest = sha256(weights_file(scoring.weights))
+    return Scorer(detector, header, digest, device, precision, torch.get_num_threads())
+
+
+@contextmanager
+def loading(scoring: Scoring, clock: Clock) -> Iterator[Callable[[], Scorer]]:
+    """Load the detector, and torch before it, beside what the block does; the function given waits for it."""
+
+    def load() -> Scorer:
+        with clock("loading"):
+            return load_scorer(scoring)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
+        yield pool.submit(load).result
+
+
+def weights_file(name: str) -> Path:
+    """The checkpoint that --weights means."""
+    from deepscan.model import weights
+
+    return weights.detector_file(name)
+
+
+def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Header, str, str]:
+    """The detector on its device, what its checkpoint says of it, and the device and precision it runs in.
+
+    With `pack` it is laid out for speed on its device, where that can be done; it can then only score.
+
+    Raises:
+        WeightsError, SettingsError: as `load_models`.
+    """
+    import torch
+
+    from deepscan.model import checkpoint, packed, weights
+    from deepscan.model.header import read_header
+    from deepscan.model.recorded import Recorded
+
+    device = _device(scoring.device)
+    precision = _precision(scoring.precision, device)
+    path = weights_file(scoring.weights)
+    needed = read_header(path).base["sha256"]
+    base = weights.base_file(weights.base_by_hash(needed), scoring.offline)
+    detector, header = checkpoint.load(path, base, getattr(torch, precision))
+    detector.to(device)
+    if pack:
+        packed.pack(detector.tower)
+        if detector.mean.is_cuda:
+            detector.run = Recorded(detector.outputs, detector.mean.device)
+    return detector, header, device, precision
+
+
+def sleep_for_gpu() -> None:
+    """Let this process sleep while a GPU works, instead of asking it again and again whether it is done.
+
+    For processes that share a GPU and the cores, before one uses it: each waits for its turn most of the
+    time, and by CUDA's default would take a core from a decoder for that. The first GPU's alone, whose
+    setting needs no CUDA context yet.
+    """
+    import torch
+
+    if torch.version.cuda is not None:
+        with suppress(OSError, AttributeError):  # elsewhere than on Linux it has another name
+            runtime = ctypes.CDLL(f"libcudart.so.{torch.version.cuda.partition('.')[0]}")
+            runtime.cudaSetDeviceFlags(SCHEDULE_BLOCKING_SYNC)
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda"):
+        number = int(wanted.partition(":")[2] or 0)
+        if not torch.cuda.is_available() or number >= torch.cuda.device_count():
+            raise SettingsError(
+                f"device {wanted}: this machine has no such GPU; use --device cpu or auto"
+            )
+    return wanted
+
+
+def _precision(wanted: str, device: str) -> str:
+    """bfloat16 where the hardware multiplies in it, float32 elsewhere: emulation would be slower."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if device == "cpu":
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        native = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    else:
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bfloat16" if native else "float32"

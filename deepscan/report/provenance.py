@@ -1,0 +1,139 @@
+"""Where a result comes from, and that it is still what was written: versions, and manifest.json.
+
+manifest.json states the SHA-256 of every output and of itself, in one canonical form, so that any
+flipped byte is found, its own included. That guards against damage and careless edits. Somebody who
+can rewrite the folder can rewrite the manifest too: what then still tells is its SHA-256, noted
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import av
+
+from deepscan.errors import DataError, UnreadableInput
+from deepscan.files import check_readable, parse_json, sha256
+from deepscan.records import Source
+
+NAME = "manifest.json"
+SCHEMA = "deepscan.data.crops/1"
+
+DISTRIBUTION = "deepscan-forensics"
+
+
+def versions() -> dict[str, str]:
+    """What computed the result: Python, the platform, and the packages that touch pixels or numbers."""
+    names = (
+        DISTRIBUTION,
+        "torch",
+        "open_clip_torch",
+        "facenet-pytorch",
+        "av",
+        "numpy",
+        "pillow",
+    )
+    ffmpeg = " ".join(
+        f"{k} {'.'.join(map(str, v))}" for k, v in sorted(av.library_versions.items())
+    )
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: metadata.version(name) for name in names},
+        "ffmpeg": ffmpeg,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What manifest.json states.
+
+    `outputs`: SHA-256 and bytes of every other file, by its path within the folder.
+    """
+
+    tool: str
+    input_sha256: str
+    input_bytes: int
+    outputs: dict[str, tuple[str, int]]
+
+    def text(self) -> str:
+        """The file's content, the same for the same facts: keys sorted, its own digest added."""
+        plain: dict[str, Any] = {
+            "schema": SCHEMA,
+            "tool": self.tool,
+            "input": {"sha256": self.input_sha256, "bytes": self.input_bytes},
+            "outputs": {
+                name: {"sha256": digest, "bytes": size}
+                for name, (digest, size) in self.outputs.items()
+            },
+        }
+        plain["sha256"] = hashlib.sha256(_canonical(plain).encode()).hexdigest()
+        return _canonical(plain)
+
+
+def _canonical(plain: Mapping[str, Any]) -> str:
+    return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def files(folder: Path) -> list[str]:
+    """Paths of all files under `folder`, manifest.json aside, sorted. Links are listed, not followed."""
+    found = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    return sorted(name for p in found if (name := p.relative_to(folder).as_posix()) != NAME)
+
+
+def write_manifest(folder: Path, source: Source) -> None:
+    """Write manifest.json of a finished folder."""
+    outputs = {
+        name: (sha256(folder / name), (folder / name).stat().st_size) for name in files(folder)
+    }
+    tool = f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}"
+    manifest = Manifest(tool, source.sha256, source.bytes, outputs)
+    (folder / NAME).write_text(manifest.text(), "utf-8", newline="\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """manifest.json, checked against its own digest and form.
+
+    Raises:
+        UnreadableInput: it cannot be read.
+        DataError: it is not, byte for byte, what deepscan wrote.
+    """
+    try:
+        check_readable(path)
+        raw = path.read_bytes()
+    except (UnreadableInput, OSError) as error:
+        raise UnreadableInput(
+            f"{error}; without {NAME} a folder of results cannot be checked"
+        ) from error
+    try:
+        plain = parse_json(raw)
+        manifest = Manifest(
+            tool=plain["tool"],
+            input_sha256=plain["input"]["sha256"],
+            input_bytes=plain["input"]["bytes"],
+            outputs={
+                name: (entry["sha256"], entry["bytes"]) for name, entry in plain["outputs"].items()
+            },
+        )
+        same = manifest.text().encode() == raw
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not a manifest of deepscan's ({error}); it was changed"
+        ) from error
+    if not same or any(not _inside(name) for name in manifest.outputs):
+        raise DataError(
+            f"{path}: does not match its own SHA-256; it was changed after it was written"
+        )
+    return manifest
+
+
+def _inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts

@@ -1,0 +1,286 @@
+"""Is this machine fit to run deepscan, and does it compute what it should?
+
+The self-test scans a small clip that lies in the package (the portrait of sample.py, manipulated in its
+second half) with the shipped detector and compares each logit with the stored one. `make selftest` makes clip
+and values anew, which a new shipped detector needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from deepscan.config import Sampling, Scoring, Settings
+from deepscan.errors import DeepscanError
+
+FOLDER = Path(__file__).resolve().parent / "selftest"
+CLIP = FOLDER / "clip.mp4"
+VALUES = FOLDER / "values.json"
+
+# What processors and decoders may make of one clip in float32: far above rounding (0.0003 from run to run),
+# far below what other weights or other crops would do.
+TOLERANCE = 0.05
+
+# What people's videos are encoded in; the overlay film is written with the last.
+DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores")
+ENCODER = "libx264"
+STILLS = ("jpg", "zlib", "webp", "avif", "jpg_2000")
+
+LITTLE = 2e9  # free bytes
+
+
+class State(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"  # deepscan runs, but not all of it, or not as well
+    FAILED = "failed"  # it does not run, or its results are not to be trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: what was found and, unless all is well, what to do."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def examine(tell: Callable[[str], None] = lambda name: None) -> Iterator[Check]:
+    """All checks, as they are made; `tell` hears what comes next."""
+    for name, look in CHECKS.items():
+        tell(name)
+        try:
+            yield from look()
+        except (ImportError, OSError) as error:
+            yield Check(name, State.FAILED, f"cannot be used: {error}", "reinstall what it names")
+
+
+def _python() -> Iterator[Check]:
+    fit = sys.version_info >= (3, 11)
+    yield Check(
+        "python",
+        State.OK if fit else State.FAILED,
+        f"{platform.python_version()}, {platform.platform()}",
+        "" if fit else "install Python 3.11 or later",
+    )
+
+
+def _packages() -> Iterator[Check]:
+    from deepscan.report import provenance
+
+    told = provenance.versions()
+    names = [name for name in told if name not in ("python", "platform", "ffmpeg")]
+    yield Check("packages", State.OK, ", ".join(f"{name} {told[name]}" for name in names))
+
+
+def _torch() -> Iterator[Check]:
+    import torch
+
+    yield Check("torch", State.OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        advice = "update the GPU's driver, or use --device cpu"
+        try:
+            names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+            right = float((ones := torch.ones(8, 8, device="cuda")).matmul(ones).sum()) == 8**3
+        except RuntimeError as error:  # a driver too old, a GPU too new
+            found = str(error).splitlines()[0]
+            yield Check("cuda", State.FAILED, f"does not compute: {found}", advice)
+            return
+        found = f"CUDA {torch.version.cuda}: {', '.join(names)}"
+        if right:
+            yield Check("cuda", State.OK, found)
+        else:
+            yield Check("cuda", State.FAILED, f"{found}: computes wrong products", advice)
+    elif torch.version.cuda is None:
+        yield Check("cuda", State.OK, "torch without CUDA: the processor is used")
+    else:
+        yield Check(
+            "cuda", State.OK, f"no GPU for CUDA {torch.version.cuda}: the processor is used"
+        )
+
+
+def _ffmpeg() -> Iterator[Check]:
+    import av
+    from PIL import features
+
+    versions = av.library_versions
+    told = ", ".join(f"{name} {'.'.join(map(str, versions[name]))}" for name in sorted(versions))
+    yield Check("ffmpeg", State.OK, f"PyAV {av.__version__}: {told}")
+    lacking = [name for name in DECODERS if not _has_codec(name, "r")]
+    yield Check(
+        "codecs",
+        State.WARNING if lacking else State.OK,
+        f"no decoder for {', '.join(lacking)}" if lacking else f"decodes {', '.join(DECODERS)}",
+        "pip install --force-reinstall av, whose wheels hold them" if lacking else "",
+    )
+    if not _has_codec(ENCODER, "w"):
+        yield Check(
+            "film",
+            State.WARNING,
+            f"no encoder {ENCODER}",
+            "--heatmap cannot write its film; see codecs",
+        )
+    lacking = [name for name in STILLS if not features.check(name)]
+    yield Check(
+        "pictures",
+        State.WARNING if lacking else State.OK,
+        f"Pillow lacks {', '.join(lacking)}" if lacking else f"reads {', '.join(STILLS)}",
+        "pip install --force-reinstall pillow" if lacking else "",
+    )
+
+
+def _has_codec(name: str, mode: Any) -> bool:
+    import av
+
+    try:
+        av.codec.Codec(name, mode)
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
+def _weights() -> Iterator[Check]:
+    from deepscan.model import weights
+
+    known = weights.manifest()
+    needed = (known.default, known.detectors[known.default].base)
+    for row in weights.describe():
+        name, state = row["name"], row["state"]
+        if state == "absent" and name not in needed:
+            continue
+        found = {
+            "ready": f"{row['path']}, SHA-256 {row['sha256']}",
+            "absent": f"not at {row['path']}",
+            "damaged": f"{row['path']} is not what it was when it was written",
+        }[state]
+        advice = f"deepscan weights fetch {name}, or weights import FILE where there is no network"
+        if name in known.detectors:
+            advice = "reinstall deepscan"
+        elif state == "damaged":
+            advice = f"delete it; {advice}"
+        ready = state == "ready"
+        yield Check(
+            f"weights {name}",
+            State.OK if ready else State.FAILED,
+            found,
+            "" if ready else advice,
+        )
+
+
+def _places() -> Iterator[Check]:
+    from deepscan.model import weights
+
+    cache = weights.cache_folder()
+    taken = sum(p.stat().st_size for p in cache.glob("*") if p.is_file()) if cache.is_dir() else 0
+    yield _place("cache", cache, f", {taken / 1e9:.2f} GB of weights")
+    yield _place("working folder", Path.cwd(), "")
+
+
+def _place(name: str, folder: Path, more: str) -> Check:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{folder}{more}, {free / 1e9:.1f} GB free"
+    if not os.access(there, os.W_OK):
+        advice = (
+            "make it writable, or name another with DEEPSCAN_CACHE"
+            if name == "cache"
+            else "results cannot be written here; --out DIR writes elsewhere"
+        )
+        return Check(name, State.WARNING, f"{found}, not writable", advice)
+    if free < LITTLE:
+        return Check(name, State.WARNING, found, "make room: weights and heatmaps may not fit")
+    return Check(name, State.OK, found)
+
+
+def _selftest() -> Iterator[Check]:
+    """What the shipped detector says of the clip in the package, held against what is stored."""
+    from deepscan.files import sha256
+
+    name = "self-test"
+    try:
+        stored = json.loads(VALUES.read_text("utf-8"))
+        if sha256(CLIP) != stored["clip"]:
+            yield Check(name, State.FAILED, f"{CLIP} is damaged", "reinstall deepscan")
+            return
+        started = time.perf_counter()
+        measured = _measure()
+    except (OSError, DeepscanError) as error:
+        yield Check(
+            name, State.FAILED, f"not run: {error}", "see what failed above, then run it again"
+        )
+        return
+    took = time.perf_counter() - started
+    if measured["detector"] != stored["detector"]:
+        found = "the values stored are another detector's"
+        yield Check(name, State.FAILED, found, "reinstall deepscan; developers: make selftest")
+        return
+    if len(measured["logits"]) != len(stored["logits"]):
+        found = f"{len(measured['logits'])} faces were found, not {len(stored['logits'])}"
+        yield Check(name, State.FAILED, found, "reinstall av, facenet-pytorch and torch")
+        return
+    pairs = zip(measured["logits"], stored["logits"], strict=True)
+    furthest = max(abs(a - b) for a, b in pairs)
+    well = furthest <= TOLERANCE
+    yield Check(
+        name,
+        State.OK if well else State.FAILED,
+        f"{len(stored['logits'])} faces scored in {took:.1f} s; logits within {furthest:.4f} of the stored"
+        f" ones (allowed {TOLERANCE})",
+        ""
+        if well
+        else "results of this installation are not deepscan's: reinstall it and its packages",
+    )
+
+
+CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
+    "python": _python,
+    "packages": _packages,
+    "torch": _torch,
+    "ffmpeg": _ffmpeg,
+    "weights": _weights,
+    "places": _places,
+    "self-test": _selftest,
+}
+
+
+def _measure() -> dict[str, Any]:
+    """The clip's logits by the shipped detector, on the processor, in float32."""
+    from deepscan.pipeline import scan
+
+    scoring = Scoring(device="cpu", precision="float32", offline=True)
+    report = scan(CLIP, Settings(sampling=Sampling(frames=6), scoring=scoring))
+    return {
+        "clip": report.source.sha256,
+        "detector": report.provenance.detector["sha256"],
+        "logits": [round(f.logit, 5) for track in report.evidence.tracks for f in track.frames],
+    }
+
+
+def store() -> None:
+    """Make the clip, where it is not there yet, and what the shipped detector says of it."""
+    from deepscan.verification import sample as demo
+
+    FOLDER.mkdir(exist_ok=True)
+    if not CLIP.exists():
+        clip = demo.Clip(width=320, height=240, seconds=0.48, fake_from=0.24, fake_to=0.48)
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / CLIP.name
+            demo.write(made, clip)
+            shutil.copyfile(made, CLIP)
+    VALUES.write_text(json.dumps(_measure(), indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    store()

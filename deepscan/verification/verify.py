@@ -1,0 +1,277 @@
+"""Is a folder of results what deepscan wrote, and would it find the same again?
+
+First the hashes: every output against manifest.json, then the input, the detector and its base against
+what the report names. With `rerun` the analysis is repeated with the report's own settings and each
+frame's logit is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from deepscan.config import Heatmaps, Settings
+from deepscan.errors import (
+    DataError,
+    DeepscanError,
+    InputError,
+    SettingsError,
+    WeightsMismatch,
+    WeightsMissing,
+)
+from deepscan.files import check_readable, parse_json, sha256
+from deepscan.model import weights
+from deepscan.pipeline import Progress, scan
+from deepscan.records import Report
+from deepscan.report import provenance
+
+# Logits of a repeated run may differ by this much, by the precision both runs computed in. One machine with
+# the same number of threads gives the same bits; another batch size differed by 8e-6 in either precision.
+# Another number of threads orders sums in another way, as another processor does: the face finder's points
+# move by a hair, the crop with them, and logits (of 63 crops, between -20 and +11) by up to 0.009 in float32
+# and 0.23 in bfloat16, whose mantissa has 8 bits. Between the two precisions it was 0.27.
+TOLERANCE = {"float32": 0.05, "bfloat16": 0.5}
+
+NOTE = (
+    "manifest.json is only as trustworthy as where it is kept: note its SHA-256 in the case file."
+)
+
+
+class State(StrEnum):
+    """What became of one check."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    NOT_CHECKED = "not_checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: of a file's name, "input", "detector", "base" or "rerun"."""
+
+    what: str
+    state: State
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """All findings about one folder."""
+
+    folder: Path
+    manifest_sha256: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def state(self) -> State:
+        """DIFFERS if anything does; NOT_CHECKED if anything was not; else SAME."""
+        found = {finding.state for finding in self.findings}
+        return next((s for s in (State.DIFFERS, State.NOT_CHECKED) if s in found), State.SAME)
+
+
+def verify(
+    folder: Path,
+    given: Path | None = None,
+    rerun: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check a folder of results.
+
+    Args:
+        folder: what `scan` wrote.
+        given: the input file; None: where the report says that it lay.
+        rerun: repeat the analysis, too. Nothing is written.
+        progress: of the rerun, as for `scan`.
+
+    Raises:
+        InputError: there is no readable manifest.json, so nothing can be checked.
+    """
+    path = folder / provenance.NAME
+    try:
+        manifest = provenance.read_manifest(path)
+    except DataError as error:
+        changed = Finding(provenance.NAME, State.DIFFERS, str(error))
+        return Verification(folder, sha256(path), (changed,))
+    findings = list(_outputs(folder, manifest))
+    report, finding = _report(folder, manifest, findings)
+    findings.append(finding)
+    if report is None:
+        why = "report.json does not say which, or was changed"
+        if given is not None:
+            findings.append(_input(given, manifest.input_sha256))
+        else:
+            findings.append(Finding("input", State.NOT_CHECKED, f"{why}; name it with --input"))
+        findings += [Finding(w, State.NOT_CHECKED, why) for w in ("detector", "base")]
+    else:
+        given = given or Path(report["input"]["path"])
+        findings.append(_input(given, manifest.input_sha256))
+        findings += _weights(report)
+    if rerun:
+        findings.append(_rerun(given, report, findings, progress))
+    return Verification(folder, sha256(path), tuple(findings))
+
+
+def _outputs(folder: Path, manifest: provenance.Manifest) -> Iterator[Finding]:
+    """Every file that should be there or is."""
+    there = set(provenance.files(folder))
+    for name, (digest, size) in sorted(manifest.outputs.items()):
+        path = folder / name
+        if name not in there:
+            yield Finding(name, State.DIFFERS, "missing")
+        elif path.is_symlink() or not path.is_file():
+            yield Finding(name, State.DIFFERS, "no regular file any more")
+        elif (found := path.stat().st_size) != size:
+            yield Finding(name, State.DIFFERS, f"has {found} bytes, not {size}")
+        elif (now := sha256(path)) != digest:
+            yield Finding(name, State.DIFFERS, f"SHA-256 is {now}, not {digest}")
+        else:
+            yield Finding(name, State.SAME, digest)
+    for name in sorted(there - manifest.outputs.keys()):
+        yield Finding(name, State.DIFFERS, "was added: manifest.json does not know it")
+
+
+def _report(
+    folder: Path, manifest: provenance.Manifest, outputs: list[Finding]
+) -> tuple[dict[str, Any] | None, Finding]:
+    """report.json's content, if it is as written, and whether it agrees with the manifest."""
+    what = "report.json and manifest.json"
+    if (
+        Finding("report.json", State.SAME, manifest.outputs.get("report.json", ("", 0))[0])
+        not in outputs
+    ):
+        return None, Finding(what, State.NOT_CHECKED, "report.json is not as it was written")
+    try:
+        report = parse_json((folder / "report.json").read_bytes())
+        source, names = report["input"], {*report["outputs"], "report.json"}
+        hashes = {source["sha256"], source["sha256_after"], manifest.input_sha256}
+        Settings.from_dict(report["run"]["settings"])
+    except (ValueError, KeyError, TypeError, SettingsError) as error:
+        return None, Finding(what, State.DIFFERS, f"report.json is not deepscan's: {error}")
+    if len(hashes) > 1:
+        return report, Finding(
+            what, State.DIFFERS, f"name different inputs: {', '.join(sorted(hashes))}"
+        )
+    if names != set(manifest.outputs):
+        return report, Finding(what, State.DIFFERS, "list different outputs")
+    return report, Finding(what, State.SAME, "name the same input and outputs")
+
+
+def _input(path: Path, digest: str) -> Finding:
+    try:
+        check_readable(path)
+        found = sha256(path)
+    except InputError as error:
+        return Finding("input", State.NOT_CHECKED, f"{error}; where it lies now, --input FILE says")
+    if found != digest:
+        return Finding("input", State.DIFFERS, f"{path}: SHA-256 is {found}, not {digest}")
+    return Finding("input", State.SAME, digest)
+
+
+def _weights(report: dict[str, Any]) -> Iterator[Finding]:
+    """The detector and base that the same command would use here."""
+    stated = report["tool"]["detector"]
+    try:
+        path = weights.detector_file(report["run"]["settings"]["scoring"]["weights"])
+        yield _compared("detector", path, stated["sha256"])
+    except (WeightsMissing, WeightsMismatch) as error:
+        yield _weightless("detector", error)
+    try:
+        entry = weights.base_by_hash(stated["base_sha256"])
+        yield _compared("base", weights.base_file(entry, offline=True), stated["base_sha256"])
+    except (WeightsMissing, WeightsMismatch) as error:
+        yield _weightless("base", error)
+
+
+def _compared(what: str, path: Path, digest: str) -> Finding:
+    if (found := sha256(path)) != digest:
+        return Finding(what, State.DIFFERS, f"{path}: SHA-256 is {found}, not {digest}")
+    return Finding(what, State.SAME, digest)
+
+
+def _weightless(what: str, error: WeightsMissing | WeightsMismatch) -> Finding:
+    """Absent weights tell nothing; weights that are not what they claim to be do."""
+    state = State.DIFFERS if isinstance(error, WeightsMismatch) else State.NOT_CHECKED
+    return Finding(what, state, str(error))
+
+
+# --- rerun -----------------------------------------------------------------------------------------
+
+
+def _rerun(
+    path: Path | None,
+    report: dict[str, Any] | None,
+    findings: list[Finding],
+    progress: Progress | None,
+) -> Finding:
+    """Repeat the run, once input and weights are known to be the report's."""
+    ready = {f.what for f in findings if f.state is State.SAME} >= {"input", "detector", "base"}
+    if path is None or report is None or not ready:
+        why = "needs the report, its input and its weights as they were"
+        return Finding("rerun", State.NOT_CHECKED, why)
+    settings = Settings.from_dict(report["run"]["settings"])
+    # The report's precision, since that changes logits most; but whatever device there is here.
+    scoring = replace(
+        settings.scoring, precision=report["tool"]["precision"], device="auto", offline=True
+    )
+    try:
+        with _threads(report["tool"]["threads"]):
+            again = scan(
+                path, replace(settings, scoring=scoring, heatmaps=Heatmaps()), progress=progress
+            )
+    except DeepscanError as error:
+        return Finding("rerun", State.DIFFERS, f"fails now: {error}")
+    return compare(report, again)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute in `count` threads: it splits sums over them, so that their number tells."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def compare(report: dict[str, Any], again: Report) -> Finding:
+    """Each frame's logit in report.json against a repeated run's, and the verdict."""
+    before = {
+        (track["id"], frame["index"]): frame["logit"]
+        for track in report["tracks"]
+        for frame in track["frames"]
+    }
+    after = {(f.track, f.frame_index): f.logit for f in again.evidence.crops()}
+    tolerance = TOLERANCE[report["tool"]["precision"]]
+    where = f"on {again.provenance.device} in {again.provenance.precision}"
+    if before.keys() != after.keys():
+        only = len(before.keys() ^ after.keys())
+        return Finding("rerun", State.DIFFERS, f"{only} faces were found in one run only, {where}")
+    largest, (track, index) = max(
+        ((abs(before[key] - after[key]), key) for key in before), default=(0.0, (0, 0))
+    )
+    if largest > tolerance:
+        return Finding(
+            "rerun",
+            State.DIFFERS,
+            f"logits differ by up to {largest:.4f} (face {track}, frame {index}), more than the tolerance"
+            f" of {tolerance}, {where}",
+        )
+    if again.verdict.name != report["verdict"]["name"]:
+        return Finding(
+            "rerun",
+            State.DIFFERS,
+            f"the verdict is {again.verdict.name}, not {report['verdict']['name']}, {where}",
+        )
+    return Finding(
+        "rerun",
+        State.SAME,
+        f"{len(before)} logits agree within {largest:.4f} (tolerance {tolerance}), the verdict is the same,"
+        f" {where}",
+    )

@@ -1,0 +1,303 @@
+"""A batch: one row an input, nothing lost, nothing twice, nothing outside of its folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import hear_ctrl_c
+from deepscan import Sampling, Scoring, Settings
+from deepscan.batches import batch
+from deepscan.batches.batch import Batch, Input, found, itself, listed
+from deepscan.batches.outcomes import Outcome, Outcomes
+from deepscan.batches.pool import Death
+from deepscan.cli import run
+from deepscan.config import Limits
+from deepscan.errors import OutputError, SettingsError
+from deepscan.verification.verify import verify
+from tools import kills
+
+QUICK = Settings(sampling=Sampling(frames=2), scoring=Scoring(offline=True))
+OPTIONS = ["--frames", "2", "--offline", "-q"]
+
+
+def picture(path: Path, grey: int = 120, side: int = 64) -> Path:
+    """Nobody, in some grey; equal sides are equal sizes of file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((side, side, 3), grey, np.uint8)).save(path, "BMP")
+    return path
+
+
+def assessed(out: Path, paths: list[Path], **more: object) -> dict[str, Outcome]:
+    settings = more.pop("settings", QUICK)
+    with Batch(out, settings, **more) as work:  # type: ignore[arg-type]
+        return {o.path.name: o for o in work.assess(list(found(paths, out)))}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Scanning in this process, without the seconds that another one takes to load torch."""
+
+    class Here:
+        def __init__(self, work: object, *_: object, **__: object) -> None:
+            self._work = work
+
+        def run(self, take: object) -> Iterator[object]:
+            while (task := take()) is not None:  # type: ignore[operator]
+                yield task, self._work(task)  # type: ignore[operator]
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(batch, "Pool", Here)
+    return tmp_path
+
+
+# --- what is an input ------------------------------------------------------------------------------
+
+
+def test_folders_are_searched_and_named_alike(tmp_path: Path) -> None:
+    for name in ("b.mp4", "inner/a.PNG", "inner/notes.txt", "out/old.mp4/heatmaps/x.png"):
+        picture(tmp_path / name)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "b.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    inputs = list(found([tmp_path], tmp_path / "out"))
+    assert [str(one.inner) for one in inputs] == ["b.mp4", "inner/a.PNG", "link.mp4"]
+
+
+def test_a_folder_nested_beyond_all_reason_is_searched(tmp_path: Path) -> None:
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    try:
+        assert list(found([tmp_path], tmp_path / "out")) == [itself(tmp_path)]  # and will fail
+    finally:
+        subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # shutil's way recurses
+
+
+def test_a_file_is_taken_once(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    given = [path, tmp_path, tmp_path / "." / "a.png", tmp_path / "x" / ".." / "a.png"]
+    assert [one.path for one in found(given, tmp_path / "out")] == [path]
+
+
+def test_lists_are_read_to_the_byte() -> None:
+    assert listed(b"a.mp4\nb c.mp4\r\n\n") == [Path("a.mp4"), Path("b c.mp4")]
+    assert listed(b"a\nb.mp4\0c.mp4\0") == [Path("a\nb.mp4"), Path("c.mp4")]
+    assert os.fsencode(listed(b"\xff.mp4")[0]) == b"\xff.mp4"
+
+
+@pytest.mark.parametrize("inner", ["../a", "/a", "b/../../a", ""])
+def test_no_results_lie_outside(inner: str) -> None:
+    with pytest.raises(SettingsError, match="outside of --out"):
+        Input(Path("a.mp4"), PurePath(inner))
+
+
+@pytest.mark.parametrize("name", ["..", "../..", "/", ".", "x/../.."])
+def test_no_name_leads_outside(name: str) -> None:
+    one = itself(Path(name))
+    assert one.inner.parts
+    assert ".." not in one.inner.parts
+
+
+# --- rows ------------------------------------------------------------------------------------------
+
+
+def test_every_input_has_its_outcome_and_the_next_run_does_the_rest(here: Path) -> None:
+    files = [picture(here / "in" / "a.bmp", 1), picture(here / "in" / "b.bmp", 2, 65)]
+    (here / "in" / "c.mp4").write_bytes(b"broken" * 100)
+    out = here / "out"
+    first = assessed(out, [here / "in"])
+    assert {n: o.verdict.value for n, o in first.items()} == {
+        "a.bmp": "no_face",
+        "b.bmp": "no_face",
+        "c.mp4": "error",
+    }
+    before = (out / "a.bmp" / "report.json").stat().st_mtime_ns
+    picture(files[1], 3, 65)
+    os.utime(files[1], ns=(1, 1))
+    new = picture(here / "in" / "d.bmp", 4, 66)
+    second = assessed(out, [here / "in"], resume=True)
+    assert second["a.bmp"] == first["a.bmp"]
+    assert (out / "a.bmp" / "report.json").stat().st_mtime_ns == before
+    assert second["b.bmp"].sha256 != first["b.bmp"].sha256  # a changed file is another one
+    assert second["c.mp4"].finished > first["c.mp4"].finished  # a failed one is tried again
+    assert second[new.name].verdict.value == "no_face"
+    rows = Outcomes(out)
+    assert all(rows.entry(path) is not None for path in (*files, new, here / "in" / "c.mp4"))
+    rows.close()
+
+
+def test_without_resume_earlier_results_are_in_the_way(here: Path) -> None:
+    path = picture(here / "in" / "a.bmp")
+    out = here / "out"
+    assessed(out, [path])
+    with pytest.raises(SettingsError, match=r"already there.*--resume goes on with a batch"):
+        assessed(out, [path])
+    first = (out / "a.bmp" / "report.json").read_bytes()
+    assessed(out, [path], force=True)
+    assert (out / "a.bmp" / "report.json").read_bytes() != first
+
+
+def test_other_settings_are_not_mixed_in(here: Path) -> None:
+    path = picture(here / "in" / "a.bmp")
+    out = here / "out"
+    assessed(out, [path])
+    other = replace(QUICK, sampling=Sampling(frames=3))
+    with pytest.raises(SettingsError, match="other weights, settings or another version"):
+        assessed(out, [path], resume=True, settings=other)
+    limited = replace(QUICK, limits=Limits(60))  # which changes no result
+    assert assessed(out, [path], resume=True, settings=limited)["a.bmp"].verdict == "no_face"
+
+
+def test_the_same_bytes_are_judged_once(here: Path) -> None:
+    picture(here / "in" / "a.bmp", 7)
+    picture(here / "in" / "copy.bmp", 7)
+    picture(here / "in" / "size.bmp", 8)
+    out = here / "out"
+    outcomes = assessed(out, [here / "in"])
+    assert outcomes["copy.bmp"].same_as == here / "in" / "a.bmp"
+    assert outcomes["copy.bmp"].folder == out / "a.bmp"
+    assert outcomes["size.bmp"].same_as is None
+    assert not (out / "copy.bmp").exists()
+    again = assessed(out, [here / "in"], resume=True)
+    assert again["copy.bmp"] == outcomes["copy.bmp"]
+
+
+def test_a_row_that_was_begun_is_done_anew_and_its_leavings_go(here: Path) -> None:
+    path = picture(here / "in" / "a.bmp")
+    out = here / "out"
+    assessed(out, [path])
+    rows = Outcomes(out)  # as a kill leaves them: the results in place, the row not finished
+    found_row = rows.entry(path)
+    assert found_row is not None
+    rows.begin(path, replace(found_row, outcome=None))
+    rows.close()
+    (out / ".a.bmp.part-99").mkdir()
+    (out / ".a.bmp.part-99" / "half").touch()
+    assert assessed(out, [path], resume=True)["a.bmp"].verdict == "no_face"
+    assert sorted(p.name for p in out.iterdir()) == ["a.bmp", "batch.sqlite"]
+
+
+def test_results_are_not_written_through_a_link(here: Path) -> None:
+    picture(here / "in" / "inner" / "a.bmp")
+    out, elsewhere = here / "out", here / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "inner").symlink_to(elsewhere)
+    with pytest.raises(SettingsError, match="inner: is a link"):
+        assessed(out, [here / "in"])
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_what_killed_its_process_is_an_error_of_its_own(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(here / "in" / "a.bmp")
+    picture(here / "in" / "b.bmp", 9, 65)
+
+    def deadly(settings: object, request: object, task: batch._Task) -> object:
+        return Death("SIGKILL", 3) if task.path.name == "a.bmp" else scan(settings, request, task)  # type: ignore[arg-type]
+
+    scan = batch._scan
+    monkeypatch.setattr(batch, "_scan", deadly)
+    outcomes = assessed(here / "out", [here / "in"])
+    assert (outcomes["a.bmp"].reason, outcomes["b.bmp"].verdict) == ("ProcessDied", "no_face")
+    assert "3 processes died of it, the last by SIGKILL" in outcomes["a.bmp"].sentence
+
+
+# --- bad days --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_ends_the_batch_with_what_was_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk, inputs = tmp_path / "disk", tmp_path / "in"
+    disk.mkdir()
+    for i in range(12):
+        picture(inputs / f"{i:02d}.bmp", i, 64 + i)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        code = run(["detect", "-r", str(inputs), *OPTIONS, "--json", "--out", str(disk / "out")])
+        captured = capsys.readouterr()
+        done = [Path(json.loads(line)["input"]["path"]).name for line in captured.out.splitlines()]
+        assert code == 1
+        assert 0 < len(done) < 12
+        assert "cannot be written" in captured.err
+        assert "--resume" in captured.err
+        there = sorted(p.name for p in (disk / "out").iterdir() if p.is_dir())
+        assert set(done) <= set(there)  # the last one's row may have found no room any more
+        assert all(verify(disk / "out" / name).state != "differs" for name in there)
+        assert not [p for p in (disk / "out").rglob("*") if ".part-" in p.name]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_trouble_that_strikes_every_input_ends_the_batch(
+    here: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def hopeless(*_: object, **__: object) -> None:
+        raise OutputError("out/a: cannot be written") from OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(batch, "scan", hopeless)
+    picture(here / "in" / "a.bmp")
+    with pytest.raises(OutputError, match="what is finished is kept"):
+        assessed(here / "out", [here / "in"])
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_stops_it_and_keeps_what_is_finished(tmp_path: Path, name: str) -> None:
+    """Within 2 s on a machine that is not busy; a busy one gets more."""
+    quick, slow = picture(tmp_path / "a.bmp"), tmp_path / "b.bmp"
+    picture(slow, 5, 7000)  # 147 MB
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "deepscan", "detect", str(quick), str(slow)]
+    options = ["--json", *OPTIONS, "--min-face", "12", "--out", str(out)]
+    with subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_ctrl_c,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        time.sleep(0.5)
+        began = time.monotonic()
+        process.send_signal(signal.Signals[name])
+        process.wait(20)
+        took = time.monotonic() - began
+        assert (process.returncode, took < 10) == (130, True)
+        assert b"Traceback" not in process.stderr.read()
+    assert sorted(p.name for p in out.iterdir()) == ["a.bmp", "batch.sqlite", "index.html"]
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make kills` does the same with 60 inputs and 20 kills."""
+    kills.main([str(tmp_path / "work"), "--clips", "10", "--kills", "3"])
+    told = capsys.readouterr().out
+    assert "3 kills" in told
+    assert "DIFFERENT" not in told

@@ -1,0 +1,98 @@
+"""Processes that may die of a task without loss of the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from deepscan.batches.pool import Death, Pool
+
+
+def start() -> None:
+    """Nothing to prepare."""
+
+
+def work(task: tuple[str, int]) -> int:
+    """Doubles a number; "kill" and "leave" end the process, "once" only where its file is not there yet."""
+    kind, number = task
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "leave":
+        os._exit(7)
+    if kind.startswith("once "):
+        mark = Path(kind.removeprefix("once "))
+        if not mark.exists():
+            mark.touch()
+            os._exit(1)
+    return 2 * number
+
+
+def run(tasks: list[tuple[str, int]], jobs: int = 2) -> dict[tuple[str, int], int | Death]:
+    left = deque(tasks)
+    pool = Pool(work, jobs, start, tries=2)
+    try:
+        return dict(pool.run(lambda: left.popleft() if left else None))
+    finally:
+        pool.close()
+
+
+def test_every_task_has_its_result_and_the_deadly_ones_are_named(tmp_path: Path) -> None:
+    once = f"once {tmp_path / 'mark'}"
+    tasks = [("", 1), ("kill", 0), ("", 2), (once, 5), ("leave", 0), ("", 3)]
+    assert run(tasks) == {
+        ("", 1): 2,
+        ("", 2): 4,
+        ("", 3): 6,
+        (once, 5): 10,
+        ("kill", 0): Death("SIGKILL", 2),
+        ("leave", 0): Death("exit code 7", 2),
+    }
+
+
+def test_what_a_dead_process_left_can_be_cleared_up(tmp_path: Path) -> None:
+    lost: list[tuple[str, int]] = []
+    left = deque([("kill", 0), ("", 1)])
+    pool = Pool(work, 1, start, tries=2, lost=lost.append)
+    assert dict(pool.run(lambda: left.popleft() if left else None))["", 1] == 2
+    pool.close()
+    assert lost == [("kill", 0)] * 2
+
+
+def test_processes_are_kept_and_nothing_queues_up() -> None:
+    pool, taken = Pool(work, 1, start), deque(("", i) for i in range(3))
+    try:
+        seen = []
+        for task, result in pool.run(lambda: taken.popleft() if taken else None):
+            seen.append((task, result, len(taken)))
+        assert seen == [(("", 0), 0, 2), (("", 1), 2, 1), (("", 2), 4, 0)]
+        (worker,) = pool._idle
+        before = worker.process.pid
+        assert list(pool.run(iter([("", 9), None]).__next__)) == [(("", 9), 18)]
+        assert pool._idle[0].process.pid == before
+    finally:
+        pool.close()
+
+
+def test_no_tasks_start_no_process() -> None:
+    assert run([]) == {}
+
+
+def test_closing_ends_what_is_under_way() -> None:
+    pool = Pool(time.sleep, 2, start)  # type: ignore[arg-type]
+    tasks = iter([0.0, 60.0, 60.0, 60.0])
+    next(pool.run(lambda: next(tasks)))
+    processes = [worker.process for worker in (*pool._idle, *pool._busy.values())]
+    began = time.monotonic()
+    pool.close()
+    assert time.monotonic() - began < 2
+    assert not any(process.is_alive() for process in processes)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_the_order_is_that_of_finishing(jobs: int) -> None:
+    assert sorted(run([("", i) for i in range(6)], jobs).values()) == [0, 2, 4, 6, 8, 10]

@@ -1,0 +1,211 @@
+"""Who tells a setting, and who wins: defaults < deepscan.toml < user's file < environment < flags."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from deepscan.cli import run
+from deepscan.cli.preferences import MEANING, defaults, example, gather
+from deepscan.config import Settings, data_root, user_file
+from deepscan.errors import SettingsError
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and a user without settings."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("DEEPSCAN_DATA", raising=False)
+    folder = tmp_path / "case"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def project_says(here: Path, text: str) -> None:
+    (here / "deepscan.toml").write_text(text, "utf-8")
+
+
+def user_says(text: str) -> None:
+    user_file().parent.mkdir(parents=True, exist_ok=True)
+    user_file().write_text(text, "utf-8")
+
+
+def test_without_a_word_the_defaults_hold(here: Path) -> None:
+    told = gather()
+    assert told.settings == Settings()
+    assert set(told.origins().values()) == {"default"}
+    assert told.origins().keys() == Settings().origins().keys()
+
+
+def test_each_overrules_the_one_before(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project_says(here, "[sampling]\nframes = 1\n[faces]\nmin_size = 61\n")
+    assert gather().settings.sampling.frames == 1
+    user_says("[sampling]\nframes = 2\n")
+    assert gather().settings.sampling.frames == 2
+    monkeypatch.setenv("DEEPSCAN_SAMPLING_FRAMES", "3")
+    assert gather().settings.sampling.frames == 3
+    told = gather({"sampling.frames": 4})
+    assert told.settings.sampling.frames == 4
+    assert told.settings.faces.min_size == 61  # key by key: nobody else spoke of it
+    assert told.keys["faces.min_size"].told_by == str(here / "deepscan.toml")
+    assert told.origins()["sampling.frames"] == "flag"
+    assert told.origins()["faces.min_size"] == "file"
+
+
+def test_the_rule_says_seconds_too(here: Path) -> None:
+    project_says(here, '[sampling]\nrule = "every:0.5"\n')
+    told = gather()
+    assert told.settings.sampling.seconds == Fraction(1, 2)
+    assert told.origins()["sampling.seconds"] == told.origins()["sampling.rule"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("DEEPSCAN_SCORING_DEVICE", "cuda:1", "cuda:1"),
+        ("DEEPSCAN_SCORING_OFFLINE", "yes", True),
+        ("DEEPSCAN_HEATMAPS_DRAW", "0", False),
+        ("DEEPSCAN_FACES_MIN_CONFIDENCE", "0.5", 0.5),
+        ("DEEPSCAN_SCORING_BATCH", "4", 4),
+    ],
+)
+def test_variables_are_read_as_their_keys_type(
+    here: Path, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: object
+) -> None:
+    monkeypatch.setenv(variable, text)
+    (told,) = (one for one in gather().keys.values() if one.origin == "environment")
+    assert (told.value, told.place) == (value, variable)
+
+
+def test_a_checkpoint_beside_the_file_is_found_from_anywhere(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project_says(here, '[scoring]\nweights = "mine.safetensors"\n')
+    (here / "mine.safetensors").touch()
+    (here / "inner").mkdir()
+    monkeypatch.chdir(here / "inner")
+    assert gather().settings.scoring.weights == str(here / "mine.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[scoring]\ndevise = 'cpu'\n", r"\[scoring\]: unknown key devise; did you mean device\?"),
+        ("[scorings]\n", "unknown key scorings; did you mean scoring"),
+        ("[sampling]\nseconds = 2\n", r"\[sampling\]: unknown key seconds"),
+        ("[sampling]\nframes = '8'\n", r"\[sampling\] frames: '8' is no int"),
+        ("[scoring]\noffline = 1\n", "offline: 1 is no bool"),
+        ("[sampling]\nframes = true\n", "frames: True is no int"),
+        ("[scoring]\ndevice = 'tpu'\n", r"none of auto, cpu, .* \(told by .*deepscan\.toml\)"),
+    ],
+)
+def test_files_are_strict(here: Path, text: str, says: str) -> None:
+    project_says(here, text)
+    with pytest.raises(SettingsError, match=says):
+        gather()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "says"),
+    [
+        ("DEEPSCAN_SCORING_DEVISE", "cpu", "did you mean DEEPSCAN_SCORING_DEVICE?"),
+        ("DEEPSCAN_CASHE", "/tmp", "did you mean DEEPSCAN_CACHE?"),
+        ("DEEPSCAN_SAMPLING_FRAMES", "many", "DEEPSCAN_SAMPLING_FRAMES: 'many' is no int"),
+        ("DEEPSCAN_SCORING_OFFLINE", "maybe", "'maybe' is no bool"),
+    ],
+)
+def test_the_environment_is_strict(
+    here: Path, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, says: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        gather()
+
+
+def test_every_key_is_explained_and_the_example_says_what_holds_anyway(here: Path) -> None:
+    assert MEANING.keys() == defaults().keys()
+    uncommented = re.sub(r"^# (\w+ = )", r"\1", example(), flags=re.MULTILINE)
+    tables = tomllib.loads(uncommented)
+    assert tables.pop("data") == {"root": "/data"}
+    said = {f"{stage}.{key}": v for stage, table in tables.items() for key, v in table.items()}
+    assert said == {key: value for key, value in defaults().items() if value is not None}
+    project_says(here, example())
+    assert gather().settings == Settings()
+
+
+def test_the_users_data_root_counts_before_the_projects(here: Path, tmp_path: Path) -> None:
+    for name in ("mine", "ours"):
+        (tmp_path / name).mkdir()
+    project_says(here, '[data]\nroot = "../ours"\n')
+    assert data_root(None).resolve() == tmp_path / "ours"
+    user_says(f'[data]\nroot = "{tmp_path / "mine"}"\n')
+    assert data_root(None) == tmp_path / "mine"
+
+
+# --- on the command line ---------------------------------------------------------------------------
+
+
+def test_show_names_who_told_what(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEEPSCAN_SCORING_DEVICE", "cpu")
+    user_says("[heatmaps]\ndraw = true\n")
+    assert run(["config", "show"]) == 0
+    captured = capsys.readouterr()
+    rows = dict(line.split(maxsplit=1) for line in captured.out.splitlines())
+    assert rows["scoring.device"].split() == ["cpu", "DEEPSCAN_SCORING_DEVICE"]
+    assert rows["heatmaps.draw"].split() == ["true", str(user_file())]
+    assert rows["sampling.frames"].split() == ["32", "default"]
+    assert "none here or above" in captured.err
+    assert run(["config", "show", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"key": "scoring.device", "value": "cpu", "origin": "environment"}.items() <= next(
+        row for row in document["settings"] if row["key"] == "scoring.device"
+    ).items()
+    assert document["files"] == [str(user_file())]
+
+
+def test_init_writes_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "init"]) == 0
+    assert (here / "deepscan.toml").read_text("utf-8") == example()
+    assert run(["config", "init"]) == 1
+    assert "--force writes over it" in capsys.readouterr().err
+    assert run(["config", "init", "--force"]) == 0
+    assert run(["config", "init", "--user"]) == 0
+    assert user_file().is_file()
+
+
+def test_detect_does_as_told_and_reports_by_whom(
+    here: Path,
+    sample: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project_says(here, "[sampling]\nframes = 3\n[scoring]\noffline = true\n")
+    monkeypatch.setenv("DEEPSCAN_SCORING_PRECISION", "float32")
+    assert run(["detect", str(sample), "--frames", "2", "--json", "--quiet"]) == 0
+    told = json.loads(capsys.readouterr().out)["run"]
+    assert told["settings"]["sampling"]["frames"] == 2
+    assert told["settings"]["scoring"]["offline"] is True
+    assert told["settings"]["scoring"]["precision"] == "float32"
+    by = {key: origin for key, origin in told["origins"].items() if origin != "default"}
+    assert by == {
+        "sampling.frames": "flag",
+        "scoring.offline": "file",
+        "scoring.precision": "environment",
+    }
+
+
+def test_a_mistake_in_a_file_is_one_line_and_exit_code_2(
+    here: Path, sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project_says(here, "[sampling]\nframe = 3\n")
+    assert run(["detect", str(sample)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "did you mean frames?" in line

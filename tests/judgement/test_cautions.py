@@ -1,0 +1,142 @@
+"""What weakens the evidence is said, and nothing is said of what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from test_verdict import coverage, seen, source
+
+from deepscan.judgement.cautions import HEAVY, bits_per_pixel, heavy
+from deepscan.judgement.verdict import judge
+from deepscan.records import FrameEvidence, VerdictName
+
+
+def face(track: int = 1, logits: object = -3.0, **quality: float) -> list[FrameEvidence]:
+    """A face at 32 instants, of one logit or of a list of them, with some qualities changed."""
+    values = logits if isinstance(logits, list) else [logits] * 32
+    frames = [seen(track, i, value) for i, value in enumerate(values)]
+    return [replace(f, quality=replace(f.quality, **quality)) for f in frames]
+
+
+def said(scored: list[FrameEvidence], **changes: object) -> tuple[str, ...]:
+    return judge(source(**changes), coverage(), scored).warnings
+
+
+def test_a_sound_clip_is_told_nothing() -> None:
+    assert said(face()) == ()
+    assert said(face(logits=4.0)) == ()
+
+
+@pytest.mark.parametrize(
+    ("quality", "words"),
+    [
+        ({"face_size": 50.0}, "small (50 px)"),
+        ({"sharpness": 12.0}, "blurred"),
+        ({"brightness": 30.0}, "dark (mean grey level 30 of 255)"),
+        ({"turn": 0.6}, "from the side"),
+        ({"inside": 0.7}, "cut by the frame's edge (70% of its crop is inside)"),
+    ],
+)
+def test_weak_pictures_of_the_face_that_decides(quality: dict[str, float], words: str) -> None:
+    (warning,) = said(face(**quality))
+    assert words in warning
+
+
+def test_other_faces_may_be_weak() -> None:
+    assert said(face(1, logits=4.0) + face(2, logits=0.0, sharpness=1.0)) == ()
+
+
+def test_few_weak_frames_are_no_matter() -> None:
+    frames = face()
+    frames[:8] = face(turn=0.9)[:8]
+    assert said(frames) == ()
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "warned"),
+    [("h264", 600, True), ("h264", 800, False), ("hevc", 300, True), ("hevc", 400, False)],
+)
+def test_heavy_compression_is_told_by_bits_per_pixel_and_frame(
+    codec: str, size: int, warned: bool
+) -> None:
+    """64 x 64 pixels in 100 frames: 0.015 bits each are 768 bytes in all."""
+    film = source(codec=codec, bytes=size)
+    assert bits_per_pixel(film) == 8 * size / (64 * 64 * 100)
+    assert (bits_per_pixel(film) < heavy(codec)) is warned
+    assert any("compressed" in w for w in said(face(), codec=codec, bytes=size)) is warned
+    assert heavy("h264") == HEAVY == 2 * heavy("av1")
+
+
+def test_a_picture_is_not_measured_by_a_films_bits() -> None:
+    assert said(face(), kind="image", frames=1, bytes=10) == ()
+
+
+def test_a_face_seen_in_few_instants() -> None:
+    (warning,) = said(face(logits=[-3.0] * 5))
+    assert "seen in only 5 of 32 instants" in warning
+
+
+def test_a_cut_within_a_track_is_told_with_its_time() -> None:
+    cut = replace(coverage(), cuts=(Fraction(5, 2), Fraction(99)))
+    evidence = judge(source(), cut, face())
+    assert evidence.tracks[0].cuts == (Fraction(5, 2),)
+    (warning,) = evidence.warnings
+    assert "face 1 (before 0:02.500)" in warning
+
+
+def test_a_cut_where_a_face_comes_or_goes_is_within_no_track() -> None:
+    first = [seen(1, i, -3.0) for i in range(16)]
+    second = [seen(2, i, -3.0) for i in range(16, 32)]
+    cut = replace(coverage(), cuts=(Fraction(16, 10),))
+    evidence = judge(source(), cut, first + second)
+    assert [track.cuts for track in evidence.tracks] == [(), ()]
+
+
+# --- scores that disagree --------------------------------------------------------------------------
+
+
+def test_a_stretch_is_pointed_at_by_its_time_codes() -> None:
+    """Three of 32 instants, the tenth of a video."""
+    evidence = judge(
+        source(), coverage(), face(logits=[5.0 if i in (10, 11, 12) else -3.0 for i in range(32)])
+    )
+    assert evidence.verdict.name is VerdictName.NO_MANIPULATION_INDICATED
+    assert evidence.scores is not None
+    assert evidence.scores.stretch is not None
+    assert "From 0:01.000 to 0:01.200 face 1 averages +5.00" in evidence.warnings[0]
+    assert evidence.scores.share_above == 3 / 32
+    assert evidence.scores.longest_run == evidence.tracks[0].runs[0]
+
+
+def test_the_stretch_may_be_another_faces() -> None:
+    short = face(2, [5.0 if i < 4 else -9.0 for i in range(32)])
+    evidence = judge(source(), coverage(), face(1) + short)
+    assert evidence.scores is not None
+    assert evidence.scores.stretch is not None
+    assert (evidence.scores.track, evidence.scores.stretch.track) == (1, 2)
+
+
+def test_where_the_mean_says_it_already_nothing_stands_out() -> None:
+    evidence = judge(source(), coverage(), face(logits=4.0))
+    assert evidence.scores is not None
+    assert evidence.scores.stretch is None
+    assert evidence.scores.longest_run is not None
+
+
+def test_a_mean_carried_by_few_frames() -> None:
+    warnings = said(face(logits=[9.0 if i % 4 == 0 else 0.0 for i in range(32)]))
+    assert any("carried by 25% of the frames" in warning for warning in warnings)
+
+
+def test_the_papers_rule_may_disagree() -> None:
+    large = [replace(f, quality=replace(f.quality, face_size=200.0)) for f in face(1, -3.0)]
+    warnings = said(large + face(2, 3.0))
+    assert any("largest face averages -3.00, below the thresholds" in w for w in warnings)
+    assert any("Face 2 decides" in w and "faces 1 score" in w for w in warnings)
+
+
+def test_an_interval_across_a_threshold() -> None:
+    (warning,) = said(face(logits=[-4.0] * 16 + [0.9] * 16))
+    assert "across the threshold of -1.00 (95 % interval" in warning

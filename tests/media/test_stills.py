@@ -1,0 +1,175 @@
+"""StillSource: single pictures of every kind, turned upright, or refused in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clips
+from deepscan.config import Sampling
+from deepscan.errors import InputError, UnreadableInput
+from deepscan.media.stills import StillSource, is_still
+from deepscan.records import Pixels
+
+QUARTERS = Image.fromarray(clips.quarters())
+
+
+def shown(path: Path) -> Pixels:
+    source = StillSource(path)
+    assert is_still(path)
+    (frame,) = source.decode(source.choose(Sampling()))
+    assert (frame.index, frame.time) == (0, Fraction(0))
+    assert frame.pixels.shape == (source.source.height, source.source.width, 3)
+    return frame.pixels
+
+
+def animation(path: Path) -> Path:
+    pictures = [Image.fromarray(clips.numbered(i)) for i in range(3)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif", "avif", "jp2"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    QUARTERS.save(path)
+    assert clips.corners(shown(path)) == "RG/BW"
+    source = StillSource(path).source
+    assert (source.kind, source.frames, source.start, source.duration) == ("image", 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright", "rotation"),
+    [
+        # The stored picture is RG over BW; EXIF says which way up the camera was held.
+        (1, "RG/BW", 0),
+        (2, "GR/WB", 0),
+        (3, "WB/GR", 180),
+        (4, "BW/RG", 180),
+        (5, "RB/GW", 270),
+        (6, "BR/WG", 270),
+        (7, "WG/BR", 90),
+        (8, "GW/RB", 90),
+    ],
+)
+def test_turned_upright_by_exif(
+    tmp_path: Path, orientation: int, upright: str, rotation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    QUARTERS.save(path, exif=exif)
+    assert clips.corners(shown(path)) == upright
+    assert StillSource(path).source.rotation == rotation
+
+
+def deep_grey(path: Path) -> None:
+    ramp = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
+    Image.fromarray(ramp).save(path)
+
+
+def see_through(path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 1, 128, 255]], np.uint8))
+    picture.putalpha(Image.fromarray(np.array([[0, 255, 0, 128]], np.uint8)))
+    picture.save(path)
+
+
+def palette(path: Path) -> None:
+    picture = Image.frombytes("P", (4, 1), bytes(range(4)))
+    picture.putpalette([level for grey in (0, 1, 128, 255) for level in (grey,) * 3])
+    picture.save(path, transparency=bytes((0, 255, 0, 128)))
+
+
+def print_colours(path: Path) -> None:
+    levels = [(0, 0, 0, 255 - grey) for grey in (0, 1, 128, 255)]
+    Image.frombytes("CMYK", (4, 1), bytes(sum(levels, ()))).resize((64, 16), 0).save(
+        path, quality=100
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("deep.png", deep_grey),
+        ("deep.tif", deep_grey),
+        ("see-through.png", see_through),
+        ("palette.png", palette),
+        ("cmyk.jpg", print_colours),
+    ],
+)
+def test_modes_keep_their_levels(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    """Each holds the greys 0, 1, 128 and 255 from left to right; transparency changes nothing."""
+    make(tmp_path / name)
+    pixels = shown(tmp_path / name)
+    columns = (np.arange(4) * 2 + 1) * pixels.shape[1] // 8
+    wanted = np.array((0, 1, 128, 255))[:, None]
+    assert np.abs(pixels[0, columns].astype(int) - wanted).max() <= (name == "cmyk.jpg")
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "words"),
+    [
+        (lambda p: clips.huge_png(p), "a.png", "3600000000 pixels"),
+        (lambda p: clips.huge_png(p, 10000, 10000), "a.png", "10000 x 10000 pixels; the limit is"),
+        (animation, "a.webp", "holds 3 pictures; save the one you mean"),
+        (animation, "a.tif", "holds 3 pictures"),
+        (lambda p: Image.new("F", (4, 4)).save(p), "a.tif", "32 bits a pixel"),
+        (lambda p: Image.new("I", (4, 4)).save(p), "a.tif", "32 bits a pixel"),
+    ],
+)
+def test_what_cannot_be_used_says_so(
+    tmp_path: Path, make: Callable[[Path], object], name: str, words: str
+) -> None:
+    path = tmp_path / name
+    make(path)
+    assert is_still(path)  # a picture all right, so the words are about pictures
+    with pytest.raises(UnreadableInput, match=words) as caught:
+        StillSource(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
+def test_cut_short_is_refused_not_filled_with_grey(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)).save(path)
+    with pytest.raises(UnreadableInput, match="not a readable picture"):
+        StillSource(clips.cut(path, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("text.jpg", lambda p: p.write_text("This is not a picture.")),
+        ("moving.gif", animation),
+        ("moving.png", animation),
+        ("video.jpg", lambda p: clips.write(p, 2, container="mp4")),
+    ],
+)
+def test_content_decides_not_the_name(
+    tmp_path: Path, name: str, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path / name)
+    assert not is_still(tmp_path / name)
+
+
+def test_random_damage_is_an_input_error(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    for suffix in ("jpg", "png", "webp", "tif", "gif", "bmp", "jp2"):
+        path = tmp_path / f"a.{suffix}"
+        QUARTERS.save(path)
+        sound = path.read_bytes()
+        for _ in range(25):
+            data = bytearray(sound)
+            for place in chance.integers(0, min(len(data), 600), 4):
+                data[place] = chance.integers(256)
+            path.write_bytes(data)
+            try:
+                is_still(path)
+                StillSource(path)
+            except InputError:
+                pass

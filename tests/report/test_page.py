@@ -1,0 +1,366 @@
+"""report.html and index.html as text: what they say, what they never say, how large they can get."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+
+import reports
+from deepscan.batches import index
+from deepscan.batches.outcomes import Outcome
+from deepscan.errors import OutputError, UnreadableInput
+from deepscan.records import VerdictName
+from deepscan.report import json as report_json
+from deepscan.report import lanes, page, pictures, rendering
+from deepscan.report.heatmap import CAVEAT, OPACITY, SCALE_TOP
+from deepscan.report.pictures import FacePicture, FramePicture
+
+STYLE = rendering._part("page.css")
+
+
+def words(html: str) -> str:
+    """What a reader sees, more or less."""
+    body = re.sub(r"<(style|script|template)\b.*?</\1>", " ", html, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+
+
+# --- what it says ----------------------------------------------------------------------------------
+
+
+def test_every_verdict_has_a_headline_and_none_is_real() -> None:
+    assert set(rendering.HEADLINES) == set(VerdictName)
+    assert not any("real" in words.lower().split() for words in rendering.HEADLINES.values())
+
+
+def test_the_verdict_comes_first_with_its_reason_and_its_uncertainty() -> None:
+    report, kept = reports.made()
+    text = words(page.html(report_json.to_dict(report), kept))
+    places = [
+        text.index(part)
+        for part in (
+            "interview.mp4",
+            "No manipulation indicated",
+            report.verdict.sentence,
+            "Had other instants been sampled",
+            "above 0 it leans to manipulated",
+            "uncalibrated, provisional",
+            "Face 1 stands out from 0:02.50 to 0:03.25",
+        )
+        if part in text
+    ]
+    assert len(places) == 7
+    assert places[:4] == sorted(places[:4])
+    assert CAVEAT in text
+
+
+def test_all_blocks_are_there() -> None:
+    report, kept = reports.made()
+    html = page.html(report_json.to_dict(report), kept)
+    titles = re.findall(r'<h2 id="\w+-title">(.*?)</h2>', html.partition("</main>")[0])
+    assert " ".join(titles) == (
+        "Finding Warnings Frames Timeline Faces Attention Scores Calibration Performance Input Coverage"
+        " Tool Run Limitations Reproduction"
+    )
+
+
+def test_without_heatmaps_nothing_is_said_of_attention_but_its_limits() -> None:
+    report, kept = reports.made(heat=False)
+    html = page.html(report_json.to_dict(report), kept)
+    assert 'id="attention"' not in html
+    assert "image/webp" not in html
+    assert 'class="strip"' in html
+
+
+def test_without_a_face_there_is_no_score_and_still_the_frames() -> None:
+    report, kept = reports.made(people=0)
+    text = words(html := page.html(report_json.to_dict(report), kept))
+    assert "No face found" in text
+    assert "There is no score" in text
+    assert 'id="timeline"' not in html
+    assert html.count("<figure>") == 3
+
+
+def test_a_report_of_an_earlier_version_still_makes_a_page() -> None:
+    document = report_json.to_dict(reports.made()[0])
+    for name in ("performance", "faithfulness", "c2pa"):
+        del document[name]
+    for name in ("interval", "share_above", "longest_run", "stretch"):
+        del document["scores"][name]
+    for track in document["tracks"]:
+        for name in ("interval", "share_above", "longest_run", "runs", "cuts"):
+            del track[name]
+    for name in ("argv", "case", "origins"):
+        del document["run"][name]
+    assert "No manipulation indicated" in page.html(document)
+
+
+def test_a_picture_has_no_timeline() -> None:
+    report, kept = reports.made(people=1, instants=1)
+    document = report_json.to_dict(replace(report, source=replace(report.source, kind="image")))
+    assert 'id="timeline"' not in page.html(document, kept)
+
+
+# --- what it lets through --------------------------------------------------------------------------
+
+
+def test_nothing_can_be_loaded_and_only_what_the_policy_names_runs() -> None:
+    report, kept = reports.made()
+    html = page.html(report_json.to_dict(report), kept)
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy.startswith("default-src &#39;none&#39;; img-src data:;")
+    assert "unsafe" not in policy
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    for text in (style, script):
+        assert rendering._digest(text) in policy
+    assert not re.search(r"""(?:src|href)="(?!data:|\#)""", html)
+    assert " style=" not in html
+
+
+def test_text_from_outside_stays_text() -> None:
+    report, kept = reports.made(
+        text=reports.HOSTILE, path=f"clips/{reports.HOSTILE.replace('/', '')}"
+    )
+    html = page.html(report_json.to_dict(report), kept)
+    assert (
+        html.count("<script") == html.count("</script>") == 2
+    )  # the page's data and its own script
+    assert "onerror=alert(2)&gt;" in html
+    assert "<img src=x" not in html
+    assert "{{ 7*7 }}" in html
+    assert not set("\u202e\u2066\x07") & set(html)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("plain", "<bdi>plain</bdi>"),
+        ("<b>", "<bdi>&lt;b&gt;</bdi>"),
+        ("a\u202eb", '<bdi>a<span class="code">U+202E</span>b</bdi>'),
+        (
+            "\udcff.mp4",
+            '<bdi><span class="code">U+DCFF</span>.mp4</bdi>',
+        ),  # a byte that is no UTF-8
+    ],
+)
+def test_what_cannot_be_seen_is_shown_by_its_code(text: str, seen: str) -> None:
+    assert rendering.shown(text) == seen
+
+
+def test_endless_text_is_told_by_its_length() -> None:
+    assert "and 8000 more characters" in rendering.shown("x" * 10_000)
+
+
+def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
+    report, kept = reports.made(path="clips/\udcff.mp4")
+    assert page.write(report_json.to_dict(report), tmp_path, kept) == tmp_path / "report.html"
+
+
+# --- how large it gets -----------------------------------------------------------------------------
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_a_layer_keeps_to_its_bytes_whatever_it_shows(rng: np.random.Generator) -> None:
+    assert len(pictures.heat(rng.gamma(0.5, 2, (24, 24)))) <= pictures.HEAT_BYTES
+
+
+def test_a_picture_keeps_to_its_bytes_whatever_it_shows() -> None:
+    data = pictures.jpeg(noise(1080, 1920), pictures.FRAME_SIDE, pictures.FRAME_BYTES)
+    assert len(data) <= pictures.FRAME_BYTES
+    assert data.startswith(b"\xff\xd8\xff")
+
+
+def test_the_heaviest_page_keeps_within_its_bound() -> None:
+    report, _ = reports.made(people=12, instants=pictures.EVEN + pictures.PEAKS)
+    document = report_json.to_dict(report)
+    heaviest = [
+        FramePicture(
+            i,
+            float(i),
+            1920,
+            1080,
+            bytes(pictures.FRAME_BYTES),
+            tuple(
+                FacePicture(
+                    t, bytes(pictures.CROP_BYTES), bytes(pictures.HEAT_BYTES), 256, np.eye(2, 3)
+                )
+                for t in range(1, pictures.FACES + 1)
+            ),
+        )
+        for i in range(pictures.EVEN + pictures.PEAKS)
+    ]
+    assert len(page.html(document, heaviest).encode()) < page.MOST_BYTES
+
+
+def test_a_long_video_keeps_the_frames_that_matter() -> None:
+    """Twenty minutes at an instant a second; the manipulation falls between the evenly spread frames."""
+    _, kept = reports.made(
+        1, 1200, heat=False, logit=lambda track, i: 5.0 if i in (601, 602, 603) else -5.0 - i / 1200
+    )
+    assert len(kept) == pictures.EVEN + pictures.PEAKS
+    assert {601, 602, 603} < {picture.index for picture in kept}
+
+
+def test_the_layer_over_a_face_is_its_heat_and_clear_where_there_is_no_preference() -> None:
+    values = np.ones((14, 14))
+    values[3, 5] = SCALE_TOP
+    with Image.open(io.BytesIO(pictures.heat(values))) as image:
+        alpha = np.asarray(image)[..., 3]
+    assert alpha.shape == (56, 56)  # 4 x 4 a patch
+    assert np.unravel_index(alpha.argmax(), alpha.shape)[0] // 4 == 3
+    assert alpha[12:16, 20:24].max() == pytest.approx(255 * OPACITY, rel=0.3)
+    assert alpha[20:].sum() == alpha[:, 28:].sum() == 0
+
+
+# --- the timeline ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "digits", "code"),
+    [
+        (0.0, 2, "0:00.00"),
+        (59.999, 2, "1:00.00"),
+        (75.5, 1, "1:15.5"),
+        (3725.0, 0, "1:02:05"),
+        (-0.5, 1, "\u22120:00.5"),
+    ],
+)
+def test_time_codes(seconds: float, digits: int, code: str) -> None:
+    assert lanes.timecode(seconds, digits) == code
+
+
+def test_lanes_share_one_scale_and_mark_the_run() -> None:
+    timeline = lanes.draw(report_json.to_dict(reports.made()[0]))
+    assert timeline is not None
+    first, second = timeline.lanes
+    assert (first.track, second.track) == (1, 2)
+    (run,) = first.runs
+    assert (run.x1, run.x2, run.label) == (
+        100 * 10 / 32,
+        round(100 * 13 / 32, 2),
+        "0:02.50\u20130:03.25",
+    )
+    above = {p.index for p in first.points if p.y < timeline.high}
+    assert above == {10, 11, 12, 13}
+    assert not second.runs
+    assert timeline.ticks[1] == (25.0, "0:02")
+
+
+def test_thinning_keeps_every_peak() -> None:
+    points = [
+        lanes.Point(i / 100, 50.0, float(i), 9.0 if i == 4321 else -float(i % 7), i)
+        for i in range(10_000)
+    ]
+    kept = lanes.thin(points, 600)
+    assert len(kept) <= 600
+    assert 4321 in {p.index for p in kept}
+    assert [p.index for p in kept] == sorted(p.index for p in kept)
+
+
+def test_a_curve_breaks_where_the_face_was_not_seen() -> None:
+    document = report_json.to_dict(reports.made()[0])
+    del document["tracks"][1]["frames"][8:12]
+    timeline = lanes.draw(document)
+    assert timeline is not None
+    assert [len(lane.curves) for lane in timeline.lanes] == [1, 2]
+
+
+# --- how it looks ----------------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2's relative luminance."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("text", ["ink", "soft", "accent"])
+@pytest.mark.parametrize("ground", ["paper", "tint", "wash"])
+def test_text_stands_out_from_its_ground(scheme: int, text: str, ground: str) -> None:
+    """AA asks for 4.5 to 1."""
+    root = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", root))
+    lights = sorted(luminance(colours[name]) for name in (text, ground))
+    assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5
+
+
+# --- the index of a batch --------------------------------------------------------------------------
+
+
+def batch(out: Path) -> list[Outcome]:
+    """One input judged, one with a name that needs quoting, one that failed."""
+    first, _ = reports.made(path="a.mp4")
+    odd, _ = reports.made(path="50% <b>&#?.mp4", people=0)
+    return [
+        Outcome.of(Path("a.mp4"), replace(first, folder=out / "a.mp4")),
+        Outcome.of(Path("50% <b>&#?.mp4"), replace(odd, folder=out / "50% <b>&#?.mp4")),
+        Outcome.of(Path("c.mp4"), UnreadableInput("c.mp4: cannot be <i>read</i>")),
+    ]
+
+
+def test_the_index_counts_verdicts_links_reports_and_tells_failures(tmp_path: Path) -> None:
+    html = index.write(tmp_path, batch(tmp_path)).read_text("utf-8")
+    assert 'href="a.mp4/report.html"' in html
+    assert 'href="50%25%20%3Cb%3E%26%23%3F.mp4/report.html"' in html
+    assert "cannot be &lt;i&gt;read&lt;/i&gt;" in html
+    assert "<b>1</b> <span>Not analysed</span>" in html
+    assert re.search(r"default-src &#39;none&#39;", html)
+
+
+def test_an_index_is_replaced_by_the_next_and_nothing_else_is(tmp_path: Path) -> None:
+    index.write(tmp_path, batch(tmp_path))
+    index.write(tmp_path, batch(tmp_path)[:1])
+    assert "1 input" in words((tmp_path / "index.html").read_text("utf-8"))
+    (tmp_path / "index.html").write_text("<h1>mine</h1>")
+    with pytest.raises(OutputError, match="not deepscan's"):
+        index.write(tmp_path, batch(tmp_path))
+
+
+def test_a_batch_too_long_for_a_page_lists_what_matters_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "MOST_ROWS", 2)
+    plain, _, failed = batch(tmp_path)
+    raised = replace(plain, path=Path("z.mp4"), verdict=VerdictName.MANIPULATION_INDICATED)
+    html = index.html(tmp_path, [plain, failed, raised])
+    assert re.findall(r'<tr data-verdict="(\w+)"', html) == [
+        "manipulation_indicated",
+        plain.verdict,
+    ]
+    assert "2 of them are listed" in words(html)
+    assert "3 inputs" in words(html)
+
+
+def test_the_script_gets_its_data_as_data() -> None:
+    report, kept = reports.made(seconds=Fraction(4))
+    html = page.html(report_json.to_dict(report), kept)
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html)
+    data = json.loads(text)
+    assert data["frames"] == list(range(32))
+    assert [len(points) for points in data["lanes"].values()] == [32, 32]
+
+
+def test_a_calibration_is_told_with_its_data_and_its_errors() -> None:
+    report, kept = reports.made(calibration=reports.CALIBRATED, logit=lambda track, instant: -2.0)
+    document = report_json.to_dict(report)
+    jsonschema.validate(document, report_json.schema())
+    assert document["calibration"]["probability"] == pytest.approx(0.5)
+    text = words(page.html(document, kept))
+    assert "uncalibrated" not in text
+    assert "Probability of manipulation 50 %" in text
+    assert "made-up people 39 real and 40 manipulated videos" in text
+    assert "0.062" in text

@@ -1,0 +1,50 @@
+"""The shipped detector is what its recipe makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepscan.config import load_toml
+from deepscan.data.crops import read_crops
+from deepscan.errors import DataError
+from deepscan.model import weights
+from deepscan.model.header import read_header
+from deepscan.training.settings import from_plain
+from deepscan.verification import sample as demo
+from tools.train_default import material, with_landmarks
+
+
+def test_the_shipped_detector_was_trained_by_the_recipe_that_lies_beside_it() -> None:
+    recipe = load_toml(weights.shipped_folder() / "recipe.toml")
+    asked = from_plain(recipe | {"data": "data", "out": "out"}, "recipe.toml")
+    header = read_header(weights.detector_file("default"))
+    assert header.name == recipe["name"]
+    # Settings that have come since are at their defaults, which change nothing.
+    kept = from_plain(header.training["recipe"] | {"data": "data", "out": "out"}, "the header")
+    assert asked.recipe() == kept.recipe()
+
+
+def test_material_that_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    with pytest.raises(DataError, match="faces: not there; --material names the folder"):
+        material(tmp_path, tmp_path / "out")
+
+
+def test_real_crops_get_the_landmarks_of_their_faces(tmp_path: Path) -> None:
+    portrait = demo.portrait().resize((256, 256))
+    for kind, name in (("real", "000_0"), ("fake", "000_001_0")):
+        (tmp_path / "crops" / kind).mkdir(parents=True)
+        portrait.save(tmp_path / "crops" / kind / f"{name}.jpg", quality=95)
+    Image.new("RGB", (256, 256)).save(tmp_path / "crops" / "real" / "002_0.jpg")
+    with_landmarks(tmp_path / "crops", tmp_path / "out")
+    found = {row.path.stem: row.landmarks for row in read_crops(tmp_path / "out")}
+    assert found["002_0"] is None  # black: nobody is there
+    assert found["000_001_0"] is None
+    assert found["000_0"] is not None
+    left_eye, right_eye, nose, *mouth = np.load(found["000_0"])
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert max(left_eye[1], right_eye[1]) < nose[1] < min(corner[1] for corner in mouth)

@@ -1,0 +1,356 @@
+"""The networks' part of `make bench-gpu`: rates, logits and faces, against those of the processor."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+import traceback
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tools.bench_log import Told, matrix_rate, times, wait, walls
+
+if TYPE_CHECKING:
+    import torch
+
+    from deepscan.model.detector import Detector
+    from deepscan.model.header import DetectorSettings
+    from deepscan.records import Frame
+
+SQUARE = 8192  # side of the matrices by which a GPU's rate is measured
+
+
+def random_detector(settings: DetectorSettings, device: torch.device) -> Detector:
+    """A detector of random weights, its tower in bfloat16, made on the device."""
+    import torch
+
+    from deepscan.model.detector import Detector
+    from deepscan.model.header import MEAN, STD
+
+    with torch.device("meta"):
+        detector = Detector(settings)
+    detector.to_empty(device=device)
+    chance = torch.Generator(device).manual_seed(0)
+    for name, parameter in detector.named_parameters():
+        with torch.no_grad():
+            if parameter.dim() > 1:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5, generator=chance)
+            else:  # LayerNorms' weights, and biases
+                parameter.fill_(float("ln_" in name and name.endswith("weight")))
+    detector.mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
+    detector.std = torch.tensor(STD, device=device).view(3, 1, 1)
+    detector.tower.to(torch.bfloat16)
+    return detector.eval().requires_grad_(False)
+
+
+def _crops(count: int) -> np.ndarray:
+    from deepscan.faces.alignment import CROP_SIDE
+
+    return np.random.default_rng(0).integers(0, 256, (count, CROP_SIDE, CROP_SIDE, 3), np.uint8)
+
+
+def _ways(plain: Detector, most: int) -> dict[str, Detector]:
+    """The detector step by step, with joined activations, and replayed."""
+    from deepscan.model import packed
+    from deepscan.model.recorded import Recorded
+
+    joined = copy.deepcopy(plain)
+    packed.join_activations(joined.tower)
+    if plain.mean.device.type != "cuda":  # nothing is recorded there
+        return {"plain": plain, "joined": joined}
+    replayed = copy.copy(joined)
+    replayed.run = Recorded(joined.outputs, plain.mean.device, most=most)
+    return {"plain": plain, "joined": joined, "recorded": replayed}
+
+
+def _on_device(detector: Detector, crops: torch.Tensor, replayed: bool) -> list[float]:
+    """Seconds of single batches that lie on the device already."""
+    import torch
+
+    from deepscan.model.recorded import graph
+
+    device, work = crops.device, partial(detector.outputs, crops)
+    if not replayed:
+        return times(work, device)
+    with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+        for _ in range(3):
+            work()
+        torch.cuda.synchronize()
+        replay = graph(device)(detector.outputs, crops)
+        return times(replay, device)
+
+
+def model(asked: argparse.Namespace, told: Told) -> None:
+    """Crops a second, as a share of the rate at which matrices are multiplied."""
+    import torch
+
+    from deepscan.config import Scoring
+    from deepscan.errors import WeightsMissing
+    from deepscan.model.header import DetectorSettings
+    from deepscan.model.networks import load_detector
+
+    device = torch.device(asked.device)
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else "processor"
+    told.line(f"\n{name}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    told.keep("device", [name, torch.__version__, torch.version.cuda])
+    large = DetectorSettings(tower=asked.tower)
+    try:
+        shipped = load_detector(Scoring(device=asked.device, offline=True))[0]
+    except WeightsMissing as error:
+        shipped = None
+        told.line(f"\nThe shipped detector is not measured: {error}")
+    with torch.inference_mode():
+        side = SQUARE if cuda else SQUARE // 16
+        rate = matrix_rate(side, side, side, device)
+        _shapes(asked.batches[-1], told, large, device, rate)
+        _rates(told, large, random_detector(large, device), asked.batches, rate)
+        last = asked.batches[-1:]
+        bare = DetectorSettings(tower=asked.tower, token="cls")
+        _rates(told, bare, random_detector(bare, device), last, rate)
+        if shipped is not None:
+            _rates(told, shipped.settings, shipped, asked.batches, rate)
+        again = matrix_rate(side, side, side, device)
+        told.line(f"\nThe matrix rate once more: {again / 1e12:.1f} TFLOP/s.")
+        told.keep("matrix rate at the end", again)
+        _kernels(told, large, device, last[0])
+
+
+def _shapes(
+    batch: int,
+    told: Told,
+    settings: DetectorSettings,
+    device: torch.device,
+    rate: float,
+) -> None:
+    """Products of the largest batch, against the rate of square ones."""
+    from deepscan.model.tower import tower_size
+
+    size = tower_size(settings.tower)
+    d, hidden = size.width, int(size.width * size.mlp_ratio)
+    rows = batch * ((size.image_size // size.patch_size) ** 2 + 1)
+    shapes = {"queries, keys, values": (3 * d, d), "out": (d, d), "c_fc": (hidden, d)}
+    shapes["c_proj"] = (d, hidden)
+    told.head("product", "rows x columns x inner", "TFLOP/s", "of the square one's")
+    told.row("square", "", rate / 1e12, 1.0)
+    found = {"square": rate}
+    for name, (columns, inner) in shapes.items():
+        found[name] = matrix_rate(rows, columns, inner, device)
+        told.row(name, f"{rows} x {columns} x {inner}", found[name] / 1e12, found[name] / rate)
+    told.keep("matrix rate", found)
+
+
+def _rates(
+    told: Told,
+    settings: DetectorSettings,
+    detector: Detector,
+    batches: Sequence[int],
+    rate: float,
+) -> None:
+    """A table of crops a second, the ways in turn at each batch."""
+    import torch
+
+    from deepscan.model.recorded import WORTH
+    from deepscan.model.size import size
+
+    each = size(settings).flops_complete
+    queries = "with" if settings.with_queries else "without"
+    title = f"{settings.tower} {queries} queries"
+    told.line(f"\n{title}, {each / 1e9:.1f} GFLOP a crop")
+    told.head("batch", "way", "crops/s on the device", "of the matrix rate", "score()", "of it")
+    device, found = detector.mean.device, list[dict[str, Any]]()
+    ways = _ways(detector, max(batches))
+    for batch in batches:
+        crops = _crops(batch)
+        there = torch.from_numpy(crops).to(device)
+        for name, way in ways.items():
+            try:
+                inside = batch / median(_on_device(way, there, name == "recorded"))
+                warm = WORTH + 2 if name == "recorded" else 2
+                outside = batch / median(walls(partial(way.score, crops), warm))
+            except RuntimeError as error:  # of this way alone; the section goes on
+                traceback.print_exc()
+                told.row(batch, name, str(error).partition("\n")[0][:80], "", "", "")
+                continue
+            shares = [speed * each / rate for speed in (inside, outside)]
+            told.row(batch, name, inside, shares[0], outside, shares[1])
+            found.append(
+                {"batch": batch, "way": name, "device": inside, "score": outside, "shares": shares}
+            )
+            told.keep(title, found)
+    if len(batches) > 1:
+        _attention(told, title, ways["joined"], there, each / rate)
+        _recording(told, title, ways["joined"], batches[0])
+
+
+def _attention(
+    told: Told, title: str, detector: Detector, crops: torch.Tensor, each: float
+) -> None:
+    """The same with another kernel for attention."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    for name in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION"):
+        try:
+            with sdpa_kernel(getattr(SDPBackend, name)):
+                speed = len(crops) / median(_on_device(detector, crops, replayed=False))
+        except RuntimeError as error:
+            told.row(len(crops), name, str(error).partition("\n")[0][:80], "", "", "")
+            continue
+        told.row(len(crops), f"joined, {name}", speed, speed * each, "", "")
+        told.keep(f"{title}, {name}", speed)
+
+
+def _recording(told: Told, title: str, detector: Detector, batch: int) -> None:
+    """What it takes to record a batch."""
+    import torch
+
+    from deepscan.model.recorded import graph
+
+    device = detector.mean.device
+    if device.type != "cuda":
+        return
+    crops = torch.from_numpy(_crops(batch)).to(device)
+    with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+        detector.outputs(crops)
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        graph(device)(detector.outputs, crops)
+        taken = time.perf_counter() - began
+    told.line(f"\nRecording a batch of {batch} takes {1000 * taken:.0f} ms.")
+    told.keep(f"{title}, recording s", taken)
+
+
+def _kernels(told: Told, settings: DetectorSettings, device: torch.device, batch: int) -> None:
+    """Where the time of one large batch goes."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    if device.type != "cuda":
+        return
+    detector = _ways(random_detector(settings, device), batch)["joined"]
+    crops = torch.from_numpy(_crops(batch)).to(device)
+    detector.outputs(crops)
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        detector.outputs(crops)
+        torch.cuda.synchronize()
+    events = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)
+    whole = sum(event.self_device_time_total for event in events) or 1
+    told.head("kernel, one batch, joined", "times", "ms", "share")
+    for event in events[:14]:
+        spent = event.self_device_time_total
+        told.row(event.key[:90].replace("|", "/"), event.count, spent / 1e3, spent / whole)
+    told.keep("kernels", [[e.key, e.count, e.self_device_time_total] for e in events[:40]])
+
+
+def compiled(asked: argparse.Namespace, told: Told) -> None:
+    """Layer by layer, which are alike and compiled once; then, if there is time, as a whole."""
+    import torch
+
+    from deepscan.model.header import DetectorSettings
+
+    device, batch = torch.device(asked.device), asked.batches[-1]
+    crops = torch.from_numpy(_crops(batch)).to(device)
+    told.head("compiled", "seconds to compile", f"crops/s on the device, batch {batch}")
+    for name in ("layers", "tower"):
+        detector = random_detector(DetectorSettings(tower=asked.tower), device)
+        began = time.perf_counter()
+        with torch.inference_mode():
+            if name == "tower":
+                detector.tower.compile()
+            else:
+                for block in detector.tower.visual.blocks():
+                    block.compile()
+            detector.outputs(crops)
+            wait(device)
+            taken = time.perf_counter() - began
+            speed = batch / median(times(partial(detector.outputs, crops), device))
+        told.row(name, taken, speed)
+        told.keep(name, {"seconds": taken, "crops/s": speed})
+
+
+# --- what it says ----------------------------------------------------------------------------------
+
+
+def _frames(width: int, height: int, count: int) -> list[Frame]:
+    """The sample's frames, the second half manipulated."""
+    from deepscan.records import Frame
+    from deepscan.verification import sample as demo
+
+    clip = demo.Clip(width, height, count / demo.RATE, count / 2 / demo.RATE, count / demo.RATE)
+    return [Frame(i, Fraction(i, demo.RATE), p) for i, p in enumerate(demo.frames(clip))]
+
+
+def logits(asked: argparse.Namespace, told: Told) -> None:
+    """The shipped detector on the sample's face, 48 times."""
+    from deepscan.config import Faces, Scoring
+    from deepscan.faces.alignment import align
+    from deepscan.model.networks import load_detector, load_finder
+
+    frames = _frames(640, 480, 48)
+    faces = [found.faces for found in load_finder(Faces(), "cpu").find(frames)]
+    crops = np.stack(
+        [align(f, x, 0).pixels for f, xs in zip(frames, faces, strict=True) for x in xs]
+    )
+    exact = load_detector(Scoring(device="cpu", precision="float32", offline=True))[0]
+    expected = exact.score(crops).logit
+    half = load_detector(Scoring(device=asked.device, precision="bfloat16", offline=True))[0]
+    ways = _ways(half, 64)
+    ways["float32"] = load_detector(
+        Scoring(device=asked.device, precision="float32", offline=True)
+    )[0]
+    told.line(f"\n{len(crops)} crops, logits {expected.min():+.2f} to {expected.max():+.2f}")
+    told.keep("expected", expected.tolist())
+    told.head("way", "largest difference from float32 on the processor", "mean", "again the same")
+    for name, way in ways.items():
+        try:
+            first = way.score(crops).logit
+            for _ in range(12):  # the last of them are replayed
+                again = way.score(crops).logit
+        except RuntimeError as error:
+            traceback.print_exc()
+            told.row(name, str(error).partition("\n")[0][:80], "", "")
+            continue
+        apart = np.abs(first - expected)
+        told.row(name, float(apart.max()), float(apart.mean()), bool((first == again).all()))
+        told.keep(name, first.tolist())
+
+
+def faces(asked: argparse.Namespace, told: Told) -> None:
+    """Eight frames of 1080p, as detect looks for faces in them."""
+    from deepscan.config import Faces
+    from deepscan.faces.finder import shrink
+    from deepscan.model.networks import load_finder
+
+    frames = _frames(1920, 1080, 8)
+    told.head(
+        "where", "frames/s", "faces", "furthest edge or landmark from the processor's, pixels"
+    )
+    found: dict[str, Any] = {}
+    for device in ("cpu", asked.device):
+        finder = load_finder(Faces(), device)
+        found[device] = finder.find(frames)
+        speed = len(frames) / median(walls(partial(finder.find, frames), 3, 1.0))
+        pairs = [
+            (a, b)
+            for one, other in zip(found["cpu"], found[device], strict=True)
+            for a, b in zip(one.faces, other.faces, strict=True)
+        ]
+        apart = [float(np.abs(_places(a) - _places(b)).max()) for a, b in pairs]
+        told.row(device, speed, len(pairs), max(apart, default=0.0))
+        told.keep(device, {"frames/s": speed, "faces": len(pairs), "apart": apart})
+    shrunk = [shrink(frame.pixels, (960, 540)) for frame in frames]
+    taken = median(walls(lambda: [shrink(frame.pixels, (960, 540)) for frame in frames], 2))
+    told.line(f"\nOf both: shrinking {len(shrunk)} frames on the processor, {1000 * taken:.1f} ms.")
+    told.keep("shrinking s", taken)
+
+
+def _places(face: Any) -> np.ndarray:
+    box = face.box
+    return np.concatenate([(box.left, box.top, box.right, box.bottom), face.landmarks.ravel()])
