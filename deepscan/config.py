@@ -76,7 +76,7 @@ class Faces:
 class Scoring:
     """Which detector runs, and how."""
 
-    weights: str = "default"  # a name in weights/manifest.toml, or a checkpoint file
+    weights: str = "default"  # a name in weights/catalogue.toml, or a checkpoint file
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     precision: str = "auto"  # auto | float32 | bfloat16
     batch: int = 16
@@ -145,7 +145,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Settings:
-        """The settings that `to_dict` told.
+        """The settings that `to_dict` gave.
 
         Raises:
             SettingsError: a stage or key is missing or unknown, or a value has no meaning.
@@ -184,15 +184,17 @@ def data_root(flag: Path | None) -> Path:
     elif named := os.environ.get("DEEPSCAN_DATA"):
         root, origin = Path(named), "DEEPSCAN_DATA"
     else:
-        told = [(file, table["data"]["root"]) for file, table in files() if table.get("data")]
-        if not told:
+        named_roots = [
+            (file, table["data"]["root"]) for file, table in files() if table.get("data")
+        ]
+        if not named_roots:
             file = project()[0]
             raise SettingsError(
                 "no data root: name the folder of your data sets with --root, with the variable"
                 ' DEEPSCAN_DATA, or in deepscan.toml as root = "..." under [data]'
                 + (f" ({file} does not)" if file else "")
             )
-        file, named = told[-1]
+        file, named = named_roots[-1]
         root, origin = file.parent / named, str(file)
     if not root.is_dir():
         raise SettingsError(f"data root {root}, from {origin}: no such folder; correct it there")

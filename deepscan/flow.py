@@ -131,7 +131,7 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 @contextmanager
-def until_told_to_stop() -> Iterator[None]:
+def until_stopped() -> Iterator[None]:
     """A block that runs until SIGINT or SIGTERM ends it, which is its usual end; for the main thread."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -173,12 +173,12 @@ def report() -> str:
 def fields(node: dict[str, Any], schema: dict[str, Any], path: str) -> Iterator[str]:
     """A row for each field under an object, in the schema's order."""
     for name, inner in node.get("properties", {}).items():
-        told = resolved(inner, schema)
+        output = resolved(inner, schema)
         here = f"{path}.{name}".lstrip(".")
         needed = "" if name in node.get("required", ()) else "optional; "
-        words = escape(needed + told.get("description", "")).strip("; ")
-        yield f"| `{here}` | {value(told, schema)} | {words} |"
-        for kind in kinds(told, schema):
+        words = escape(needed + output.get("description", "")).strip("; ")
+        yield f"| `{here}` | {value(output, schema)} | {words} |"
+        for kind in kinds(output, schema):
             yield from fields(kind, schema, here)
             if "items" in kind:
                 item = resolved(kind["items"], schema)
@@ -233,10 +233,10 @@ def python() -> str:
         parts += [f"\n## deepscan.{name}\n", fenced(signature(name, item), "python"), ""]
         parts += docstring(inspect.getdoc(item) or "")
         if isinstance(item, type):
-            told = inspect.getmembers(item, lambda member: isinstance(member, property))
+            output = inspect.getmembers(item, lambda member: isinstance(member, property))
             parts += [
                 f"- `{of}` (property): {escape(inspect.getdoc(member) or 'what it is called')}"
-                for of, member in told
+                for of, member in output
             ]
         if isinstance(item, type) and issubclass(item, Exception):
             parts.append("\n" + fenced(inspect.getdoc(inspect.getmodule(item)) or ""))
@@ -254,11 +254,11 @@ def signature(name: str, item: Any) -> str:
         return f"{name}(\n" + "".join(f"    {line},\n" for line in inner) + ")"
     if isinstance(item, type):
         return f"class {name}({item.__base__.__name__})"
-    told = inspect.signature(item)
-    inner = [str(parameter).replace("'", "") for parameter in told.parameters.values()]
-    first = next(i for i, p in enumerate(told.parameters.values()) if p.kind is p.KEYWORD_ONLY)
+    output = inspect.signature(item)
+    inner = [str(parameter).replace("'", "") for parameter in output.parameters.values()]
+    first = next(i for i, p in enumerate(output.parameters.values()) if p.kind is p.KEYWORD_ONLY)
     inner.insert(first, "*")
-    returned = str(told.return_annotation).strip("'")
+    returned = str(output.return_annotation).strip("'")
     return f"{name}(\n" + "".join(f"    {line},\n" for line in inner) + f") -> {returned}"
 
 

@@ -77,14 +77,14 @@ def typed(line: str) -> str:
             run(words[1:])
         return out.getvalue()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    told = subprocess.run(
+    output = subprocess.run(
         ["bash", "-c", line],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PATH": path},
     )
-    return told.stdout
+    return output.stdout
 
 
 def recipe(target: str) -> list[str]:

@@ -77,9 +77,9 @@ def test_the_wheel_runs_from_an_empty_folder(built: tuple[Path, Path], tmp_path:
 
     assert run("-c", "import deepscan; print(deepscan.__file__)").startswith(str(site))
     assert run("-m", "deepscan", "--version") == f"deepscan {__version__}\n"
-    told = run("-m", "deepscan", "doctor")
-    assert "ok       self-test: 6 faces scored" in told
-    assert str(site / "deepscan" / "weights") in told
+    output = run("-m", "deepscan", "doctor")
+    assert "ok       self-test: 6 faces scored" in output
+    assert str(site / "deepscan" / "weights") in output
     clip = str(site / "deepscan" / "selftest" / "clip.mp4")
     run("-m", "deepscan", "detect", clip, "--frames", "2", "--offline", "--heatmap")
     assert (empty / "deepscan-out" / "clip.mp4" / "report.html").is_file()

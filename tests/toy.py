@@ -31,7 +31,7 @@ SIZE = tower.TowerSize(32, 8, 32, 2, 16, head_width=8, quick_gelu=True)
 
 def install(folder: Path) -> tuple[object, object]:
     """Make a base called "toy" known to this process, its file in `folder`; what stood there before."""
-    before = tower.tower_size, weights.manifest
+    before = tower.tower_size, weights.catalogue
     tower.tower_size = {"toy": SIZE}.__getitem__  # type: ignore[assignment]
     file = folder / "toy.safetensors"
     if not file.exists():
@@ -43,8 +43,8 @@ def install(folder: Path) -> tuple[object, object]:
     entry = weights.BaseEntry(
         "toy", "toy", "tests", "none", "float32", str(file), sha256(file), file.stat().st_size, {}
     )
-    known = weights.Manifest("toy", {"toy": entry}, {})
-    weights.manifest = lambda: known  # type: ignore[assignment]
+    known = weights.Catalogue("toy", {"toy": entry}, {})
+    weights.catalogue = lambda: known  # type: ignore[assignment]
     return before
 
 

@@ -336,9 +336,9 @@ def process(command: Sequence[str]) -> Measured:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}")
-    told = json.loads(output.splitlines()[-1])
-    peak = usage.ru_maxrss / 1024 + told["stage_peak"].get("decoding", 0.0)
-    return Measured(wall=wall, peak=peak, **told)
+    found = json.loads(output.splitlines()[-1])
+    peak = usage.ru_maxrss / 1024 + found["stage_peak"].get("decoding", 0.0)
+    return Measured(wall=wall, peak=peak, **found)
 
 
 def _stages(clip: Path, runs: Sequence[Measured]) -> Table:

@@ -10,7 +10,7 @@
     compiled  the detector by torch's compiler, and what compiling takes
 
 Each section is a process of its own with so much time: a kernel that fails leaves its process unable to use
-the GPU, and a decoder may crash. What was found by then is told, and the next section runs. A tower named by
+the GPU, and a decoder may crash. What was found by then is log, and the next section runs. A tower named by
 --tower has random weights, made on the device.
 """
 
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools import bench_networks, bench_videos
-from tools.bench_log import Told
+from tools.bench_log import Log
 
 LEAST = 5.0  # seconds: with less time left no section begins
 
@@ -37,7 +37,7 @@ LEAST = 5.0  # seconds: with less time left no section begins
 class Section:
     """What measures, the seconds it may take, and whether it needs the clip."""
 
-    work: Callable[[argparse.Namespace, Told], None]
+    work: Callable[[argparse.Namespace, Log], None]
     seconds: float
     clip: bool = False
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         write(asked.clip, Clip(1920, 1080, seconds=10, fake_from=3, fake_to=6))
     elif asked.section:
-        SECTIONS[asked.section].work(asked, Told(asked.part))
+        SECTIONS[asked.section].work(asked, Log(asked.part))
     elif not _all(asked, sys.argv[1:] if arguments is None else arguments):
         raise SystemExit("not every section came to its end")
 
@@ -77,7 +77,7 @@ def _counts(text: str) -> tuple[int, ...]:
 def _all(asked: argparse.Namespace, arguments: Sequence[str]) -> bool:
     """Run the sections one after the other; whether all came to their end."""
     ends = time.monotonic() + asked.seconds
-    told, whole = Told(asked.out), True
+    log, whole = Log(asked.out), True
     with tempfile.TemporaryDirectory(prefix="deepscan-bench-") as name:
         clip = asked.clip or Path(name) / "clip.mp4"
         again = [sys.executable, "-m", "tools.bench_gpu", *arguments, "--clip", str(clip)]
@@ -86,30 +86,30 @@ def _all(asked: argparse.Namespace, arguments: Sequence[str]) -> bool:
         try:
             for section in asked.only.split(","):
                 one, part = SECTIONS[section], Path(name) / f"{section}.json"
-                told.line(f"\n## {section}")
+                log.line(f"\n## {section}")
                 if one.clip and making is not None:
-                    with _patience(told, "the clip"):
+                    with _patience(log, "the clip"):
                         making.wait(max(0.0, ends - time.monotonic()))
                 if (left := ends - time.monotonic()) < LEAST:
-                    told.line("left out: no time was left.")
+                    log.line("left out: no time was left.")
                     whole = False
                     continue
                 left = min(left, one.seconds)
                 began = time.monotonic()
                 own = ["--section", section, "--part", str(part), "--seconds", f"{left:.1f}"]
                 process = subprocess.Popen([*again, *own])
-                with _patience(told, section):
+                with _patience(log, section):
                     process.wait(left)
                 if process.returncode != 0:
                     whole = False
-                    told.line(f"\n{section} did not come to its end ({process.returncode}).")
+                    log.line(f"\n{section} did not come to its end ({process.returncode}).")
                 if process.returncode is None:
                     process.kill()  # what it has started ends with it
                     process.wait()
                 seconds = round(time.monotonic() - began, 1)
-                told.line(f"\n({section}: {seconds} s)")
+                log.line(f"\n({section}: {seconds} s)")
                 found = json.loads(part.read_text("utf-8")) if part.is_file() else {}
-                told.keep(section, found | {"section seconds": seconds})
+                log.keep(section, found | {"section seconds": seconds})
         finally:
             if making is not None:
                 making.kill()
@@ -118,11 +118,11 @@ def _all(asked: argparse.Namespace, arguments: Sequence[str]) -> bool:
 
 
 @contextmanager
-def _patience(told: Told, what: str) -> Iterator[None]:
+def _patience(log: Log, what: str) -> Iterator[None]:
     try:
         yield
     except subprocess.TimeoutExpired as error:
-        told.line(f"\n{what} took more than {error.timeout:.0f} s.")
+        log.line(f"\n{what} took more than {error.timeout:.0f} s.")
 
 
 SECTIONS = {

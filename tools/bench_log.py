@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Told:
+class Log:
     """What a section found: Markdown as it comes, and the same as plain values in a file."""
 
     def __init__(self, path: Path | None) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tools.bench_log import Told, matrix_rate, times, wait, walls
+from tools.bench_log import Log, matrix_rate, times, wait, walls
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ def _on_device(detector: Detector, crops: torch.Tensor, replayed: bool) -> list[
         return times(replay, device)
 
 
-def model(asked: argparse.Namespace, told: Told) -> None:
+def model(asked: argparse.Namespace, log: Log) -> None:
     """Crops a second, as a share of the rate at which matrices are multiplied."""
     import torch
 
@@ -98,33 +98,33 @@ def model(asked: argparse.Namespace, told: Told) -> None:
     device = torch.device(asked.device)
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else "processor"
-    told.line(f"\n{name}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-    told.keep("device", [name, torch.__version__, torch.version.cuda])
+    log.line(f"\n{name}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    log.keep("device", [name, torch.__version__, torch.version.cuda])
     large = DetectorSettings(tower=asked.tower)
     try:
         shipped = load_detector(Scoring(device=asked.device, offline=True))[0]
     except WeightsMissing as error:
         shipped = None
-        told.line(f"\nThe shipped detector is not measured: {error}")
+        log.line(f"\nThe shipped detector is not measured: {error}")
     with torch.inference_mode():
         side = SQUARE if cuda else SQUARE // 16
         rate = matrix_rate(side, side, side, device)
-        _shapes(asked.batches[-1], told, large, device, rate)
-        _rates(told, large, random_detector(large, device), asked.batches, rate)
+        _shapes(asked.batches[-1], log, large, device, rate)
+        _rates(log, large, random_detector(large, device), asked.batches, rate)
         last = asked.batches[-1:]
         bare = DetectorSettings(tower=asked.tower, token="cls")
-        _rates(told, bare, random_detector(bare, device), last, rate)
+        _rates(log, bare, random_detector(bare, device), last, rate)
         if shipped is not None:
-            _rates(told, shipped.settings, shipped, asked.batches, rate)
+            _rates(log, shipped.settings, shipped, asked.batches, rate)
         again = matrix_rate(side, side, side, device)
-        told.line(f"\nThe matrix rate once more: {again / 1e12:.1f} TFLOP/s.")
-        told.keep("matrix rate at the end", again)
-        _kernels(told, large, device, last[0])
+        log.line(f"\nThe matrix rate once more: {again / 1e12:.1f} TFLOP/s.")
+        log.keep("matrix rate at the end", again)
+        _kernels(log, large, device, last[0])
 
 
 def _shapes(
     batch: int,
-    told: Told,
+    log: Log,
     settings: DetectorSettings,
     device: torch.device,
     rate: float,
@@ -137,17 +137,17 @@ def _shapes(
     rows = batch * ((size.image_size // size.patch_size) ** 2 + 1)
     shapes = {"queries, keys, values": (3 * d, d), "out": (d, d), "c_fc": (hidden, d)}
     shapes["c_proj"] = (d, hidden)
-    told.head("product", "rows x columns x inner", "TFLOP/s", "of the square one's")
-    told.row("square", "", rate / 1e12, 1.0)
+    log.head("product", "rows x columns x inner", "TFLOP/s", "of the square one's")
+    log.row("square", "", rate / 1e12, 1.0)
     found = {"square": rate}
     for name, (columns, inner) in shapes.items():
         found[name] = matrix_rate(rows, columns, inner, device)
-        told.row(name, f"{rows} x {columns} x {inner}", found[name] / 1e12, found[name] / rate)
-    told.keep("matrix rate", found)
+        log.row(name, f"{rows} x {columns} x {inner}", found[name] / 1e12, found[name] / rate)
+    log.keep("matrix rate", found)
 
 
 def _rates(
-    told: Told,
+    log: Log,
     settings: DetectorSettings,
     detector: Detector,
     batches: Sequence[int],
@@ -162,8 +162,8 @@ def _rates(
     each = size(settings).flops_complete
     queries = "with" if settings.with_queries else "without"
     title = f"{settings.tower} {queries} queries"
-    told.line(f"\n{title}, {each / 1e9:.1f} GFLOP a crop")
-    told.head("batch", "way", "crops/s on the device", "of the matrix rate", "score()", "of it")
+    log.line(f"\n{title}, {each / 1e9:.1f} GFLOP a crop")
+    log.head("batch", "way", "crops/s on the device", "of the matrix rate", "score()", "of it")
     device, found = detector.mean.device, list[dict[str, Any]]()
     ways = _ways(detector, max(batches))
     for batch in batches:
@@ -176,22 +176,20 @@ def _rates(
                 outside = batch / median(walls(partial(way.score, crops), warm))
             except RuntimeError as error:  # of this way alone; the section goes on
                 traceback.print_exc()
-                told.row(batch, name, str(error).partition("\n")[0][:80], "", "", "")
+                log.row(batch, name, str(error).partition("\n")[0][:80], "", "", "")
                 continue
             shares = [speed * each / rate for speed in (inside, outside)]
-            told.row(batch, name, inside, shares[0], outside, shares[1])
+            log.row(batch, name, inside, shares[0], outside, shares[1])
             found.append(
                 {"batch": batch, "way": name, "device": inside, "score": outside, "shares": shares}
             )
-            told.keep(title, found)
+            log.keep(title, found)
     if len(batches) > 1:
-        _attention(told, title, ways["joined"], there, each / rate)
-        _recording(told, title, ways["joined"], batches[0])
+        _attention(log, title, ways["joined"], there, each / rate)
+        _recording(log, title, ways["joined"], batches[0])
 
 
-def _attention(
-    told: Told, title: str, detector: Detector, crops: torch.Tensor, each: float
-) -> None:
+def _attention(log: Log, title: str, detector: Detector, crops: torch.Tensor, each: float) -> None:
     """The same with another kernel for attention."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -200,13 +198,13 @@ def _attention(
             with sdpa_kernel(getattr(SDPBackend, name)):
                 speed = len(crops) / median(_on_device(detector, crops, replayed=False))
         except RuntimeError as error:
-            told.row(len(crops), name, str(error).partition("\n")[0][:80], "", "", "")
+            log.row(len(crops), name, str(error).partition("\n")[0][:80], "", "", "")
             continue
-        told.row(len(crops), f"joined, {name}", speed, speed * each, "", "")
-        told.keep(f"{title}, {name}", speed)
+        log.row(len(crops), f"joined, {name}", speed, speed * each, "", "")
+        log.keep(f"{title}, {name}", speed)
 
 
-def _recording(told: Told, title: str, detector: Detector, batch: int) -> None:
+def _recording(log: Log, title: str, detector: Detector, batch: int) -> None:
     """What it takes to record a batch."""
     import torch
 
@@ -222,11 +220,11 @@ def _recording(told: Told, title: str, detector: Detector, batch: int) -> None:
         began = time.perf_counter()
         graph(device)(detector.outputs, crops)
         taken = time.perf_counter() - began
-    told.line(f"\nRecording a batch of {batch} takes {1000 * taken:.0f} ms.")
-    told.keep(f"{title}, recording s", taken)
+    log.line(f"\nRecording a batch of {batch} takes {1000 * taken:.0f} ms.")
+    log.keep(f"{title}, recording s", taken)
 
 
-def _kernels(told: Told, settings: DetectorSettings, device: torch.device, batch: int) -> None:
+def _kernels(log: Log, settings: DetectorSettings, device: torch.device, batch: int) -> None:
     """Where the time of one large batch goes."""
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -242,14 +240,14 @@ def _kernels(told: Told, settings: DetectorSettings, device: torch.device, batch
         torch.cuda.synchronize()
     events = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)
     whole = sum(event.self_device_time_total for event in events) or 1
-    told.head("kernel, one batch, joined", "times", "ms", "share")
+    log.head("kernel, one batch, joined", "times", "ms", "share")
     for event in events[:14]:
         spent = event.self_device_time_total
-        told.row(event.key[:90].replace("|", "/"), event.count, spent / 1e3, spent / whole)
-    told.keep("kernels", [[e.key, e.count, e.self_device_time_total] for e in events[:40]])
+        log.row(event.key[:90].replace("|", "/"), event.count, spent / 1e3, spent / whole)
+    log.keep("kernels", [[e.key, e.count, e.self_device_time_total] for e in events[:40]])
 
 
-def compiled(asked: argparse.Namespace, told: Told) -> None:
+def compiled(asked: argparse.Namespace, log: Log) -> None:
     """Layer by layer, which are alike and compiled once; then, if there is time, as a whole."""
     import torch
 
@@ -257,7 +255,7 @@ def compiled(asked: argparse.Namespace, told: Told) -> None:
 
     device, batch = torch.device(asked.device), asked.batches[-1]
     crops = torch.from_numpy(_crops(batch)).to(device)
-    told.head("compiled", "seconds to compile", f"crops/s on the device, batch {batch}")
+    log.head("compiled", "seconds to compile", f"crops/s on the device, batch {batch}")
     for name in ("layers", "tower"):
         detector = random_detector(DetectorSettings(tower=asked.tower), device)
         began = time.perf_counter()
@@ -271,8 +269,8 @@ def compiled(asked: argparse.Namespace, told: Told) -> None:
             wait(device)
             taken = time.perf_counter() - began
             speed = batch / median(times(partial(detector.outputs, crops), device))
-        told.row(name, taken, speed)
-        told.keep(name, {"seconds": taken, "crops/s": speed})
+        log.row(name, taken, speed)
+        log.keep(name, {"seconds": taken, "crops/s": speed})
 
 
 # --- what it says ----------------------------------------------------------------------------------
@@ -287,7 +285,7 @@ def _frames(width: int, height: int, count: int) -> list[Frame]:
     return [Frame(i, Fraction(i, demo.RATE), p) for i, p in enumerate(demo.frames(clip))]
 
 
-def logits(asked: argparse.Namespace, told: Told) -> None:
+def logits(asked: argparse.Namespace, log: Log) -> None:
     """The shipped detector on the sample's face, 48 times."""
     from deepscan.config import Faces, Scoring
     from deepscan.faces.alignment import align
@@ -305,9 +303,9 @@ def logits(asked: argparse.Namespace, told: Told) -> None:
     ways["float32"] = load_detector(
         Scoring(device=asked.device, precision="float32", offline=True)
     )[0]
-    told.line(f"\n{len(crops)} crops, logits {expected.min():+.2f} to {expected.max():+.2f}")
-    told.keep("expected", expected.tolist())
-    told.head("way", "largest difference from float32 on the processor", "mean", "again the same")
+    log.line(f"\n{len(crops)} crops, logits {expected.min():+.2f} to {expected.max():+.2f}")
+    log.keep("expected", expected.tolist())
+    log.head("way", "largest difference from float32 on the processor", "mean", "again the same")
     for name, way in ways.items():
         try:
             first = way.score(crops).logit
@@ -315,23 +313,21 @@ def logits(asked: argparse.Namespace, told: Told) -> None:
                 again = way.score(crops).logit
         except RuntimeError as error:
             traceback.print_exc()
-            told.row(name, str(error).partition("\n")[0][:80], "", "")
+            log.row(name, str(error).partition("\n")[0][:80], "", "")
             continue
         apart = np.abs(first - expected)
-        told.row(name, float(apart.max()), float(apart.mean()), bool((first == again).all()))
-        told.keep(name, first.tolist())
+        log.row(name, float(apart.max()), float(apart.mean()), bool((first == again).all()))
+        log.keep(name, first.tolist())
 
 
-def faces(asked: argparse.Namespace, told: Told) -> None:
+def faces(asked: argparse.Namespace, log: Log) -> None:
     """Eight frames of 1080p, as detect looks for faces in them."""
     from deepscan.config import Faces
     from deepscan.faces.finder import shrink
     from deepscan.model.networks import load_finder
 
     frames = _frames(1920, 1080, 8)
-    told.head(
-        "where", "frames/s", "faces", "furthest edge or landmark from the processor's, pixels"
-    )
+    log.head("where", "frames/s", "faces", "furthest edge or landmark from the processor's, pixels")
     found: dict[str, Any] = {}
     for device in ("cpu", asked.device):
         finder = load_finder(Faces(), device)
@@ -343,12 +339,12 @@ def faces(asked: argparse.Namespace, told: Told) -> None:
             for a, b in zip(one.faces, other.faces, strict=True)
         ]
         apart = [float(np.abs(_places(a) - _places(b)).max()) for a, b in pairs]
-        told.row(device, speed, len(pairs), max(apart, default=0.0))
-        told.keep(device, {"frames/s": speed, "faces": len(pairs), "apart": apart})
+        log.row(device, speed, len(pairs), max(apart, default=0.0))
+        log.keep(device, {"frames/s": speed, "faces": len(pairs), "apart": apart})
     shrunk = [shrink(frame.pixels, (960, 540)) for frame in frames]
     taken = median(walls(lambda: [shrink(frame.pixels, (960, 540)) for frame in frames], 2))
-    told.line(f"\nOf both: shrinking {len(shrunk)} frames on the processor, {1000 * taken:.1f} ms.")
-    told.keep("shrinking s", taken)
+    log.line(f"\nOf both: shrinking {len(shrunk)} frames on the processor, {1000 * taken:.1f} ms.")
+    log.keep("shrinking s", taken)
 
 
 def _places(face: Any) -> np.ndarray:

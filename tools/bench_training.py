@@ -1,7 +1,7 @@
 """`make bench-training`: crops a second in training, and what +Ours costs over its baseline.
 
 Baseline and +Ours take steps in turn in one process, on the same random crops, so that a slow moment of
-the machine strikes both; what is told is the median of the ratios of neighbours. Data loading and
+the machine strikes both; what is log is the median of the ratios of neighbours. Data loading and
 augmentation are left out: they go on in other processes and are the same for both.
 """
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.bench_log import Told, walls
+from tools.bench_log import Log, walls
 
 FRAMES = 32  # instants of a clip
 LEAST = 10.0  # seconds: with less time left no batch begins
@@ -41,7 +41,7 @@ def steady(ends: Sequence[float], warm: int) -> float:
     return (len(ends) - warm) / (ends[-1] - ends[warm - 1])
 
 
-def clips(asked: argparse.Namespace, told: Told) -> None:
+def clips(asked: argparse.Namespace, log: Log) -> None:
     """Copies of a clip as `deepscan detect --jobs N` takes them, no heatmaps."""
     from deepscan.batches.batch import Batch, itself
     from deepscan.batches.pool import cores
@@ -52,15 +52,15 @@ def clips(asked: argparse.Namespace, told: Told) -> None:
     with tempfile.TemporaryDirectory(prefix="deepscan-clips-") as name:
         folder = Path(name)
         made = copies(asked.clip, folder, asked.clips)
-        decoded = _decoding_alone(told, made, cores())
-        scoring, faces, both = _networks_alone(told, made[0], settings)
-        told.keep("alone", {"decoding": decoded, "scoring": scoring, "faces": faces, "both": both})
+        decoded = _decoding_alone(log, made, cores())
+        scoring, faces, both = _networks_alone(log, made[0], settings)
+        log.keep("alone", {"decoding": decoded, "scoring": scoring, "faces": faces, "both": both})
         slower = min(decoded, scoring)
-        told.head("jobs", "clips", "clips/s, start and end included", "once warm", "of the slower")
+        log.head("jobs", "clips", "clips/s, start and end included", "once warm", "of the slower")
         for jobs in asked.jobs:
             some = made[: max(4 * jobs, 6)]
             if ends - time.monotonic() < LEAST:
-                told.line(f"\njobs {jobs} left out: no time was left.")
+                log.line(f"\njobs {jobs} left out: no time was left.")
                 continue
             began, done = time.monotonic(), list[float]()
             with Batch(folder / f"out-{jobs}", settings, jobs=jobs) as batch:
@@ -69,11 +69,11 @@ def clips(asked: argparse.Namespace, told: Told) -> None:
                         raise SystemExit(f"{outcome.path}: {outcome}")
                     done.append(time.monotonic() - began)
             whole, warm = len(done) / done[-1], steady(done, min(jobs, len(done) - 1))
-            told.row(jobs, len(done), whole, warm, warm / slower)
-            told.keep(f"jobs {jobs}", {"whole": whole, "warm": warm, "ends": done})
+            log.row(jobs, len(done), whole, warm, warm / slower)
+            log.keep(f"jobs {jobs}", {"whole": whole, "warm": warm, "ends": done})
 
 
-def _decoding_alone(told: Told, clips: Sequence[Path], processors: int) -> float:
+def _decoding_alone(log: Log, clips: Sequence[Path], processors: int) -> float:
     """Clips a second through deepscan's own decoders, the best of some numbers of them at once."""
     from deepscan.config import Limits, Sampling
     from deepscan.media.isolation import decoder
@@ -82,7 +82,7 @@ def _decoding_alone(told: Told, clips: Sequence[Path], processors: int) -> float
         with decoder(clip, Sampling(frames=FRAMES), Limits()) as one:
             return sum(1 for _ in one.frames())
 
-    told.head("decoders at once", "clips/s")
+    log.head("decoders at once", "clips/s")
     best = 0.0
     for at_once in sorted({max(1, processors // 2), processors}):
         some = clips[: 2 * at_once]
@@ -91,13 +91,13 @@ def _decoding_alone(told: Told, clips: Sequence[Path], processors: int) -> float
             if set(pool.map(decode, some)) != {FRAMES}:
                 raise SystemExit("not every instant was decoded")
         speed = len(some) / (time.perf_counter() - began)
-        told.row(at_once, speed)
-        told.keep(f"decoders {at_once}", speed)
+        log.row(at_once, speed)
+        log.keep(f"decoders {at_once}", speed)
         best = max(best, speed)
     return best
 
 
-def _networks_alone(told: Told, clip: Path, settings: Any) -> tuple[float, float, float]:
+def _networks_alone(log: Log, clip: Path, settings: Any) -> tuple[float, float, float]:
     """Clips a second in this process, frames decoded: scoring, the search for faces, and all between."""
     from deepscan.faces.alignment import align
     from deepscan.flow import chunks
@@ -123,26 +123,26 @@ def _networks_alone(told: Told, clip: Path, settings: Any) -> tuple[float, float
         "looking for faces": lambda: [finder.find(part) for part in parts],
         "both, and cutting": lambda: [detector.score(cut(part)) for part in parts],
     }
-    told.head("networks alone, one process", "clips/s")
+    log.head("networks alone, one process", "clips/s")
     speeds = []
     for name, work in ways.items():
         speeds.append(1 / mean(walls(work, 4, 1.0)))
-        told.row(name, speeds[-1])
+        log.row(name, speeds[-1])
     return speeds[0], speeds[1], speeds[2]
 
 
 # --- decoding --------------------------------------------------------------------------------------
 
 
-def decoding(asked: argparse.Namespace, told: Told) -> None:
+def decoding(asked: argparse.Namespace, log: Log) -> None:
     """A clip decoded through, and 32 instants sought, each twelve frames behind a keyframe."""
     import av.error
     from av.codec.hwaccel import hwdevices_available
 
     from tools.bench import repeat
 
-    told.line(f"\nPyAV {av.__version__} knows of {', '.join(hwdevices_available()) or 'none'}.")
-    told.head(
+    log.line(f"\nPyAV {av.__version__} knows of {', '.join(hwdevices_available()) or 'none'}.")
+    log.head(
         "decoder", "frames/s", "and to RGB", "32 instants sought, s", "open to first frame, s", "as"
     )
     with tempfile.TemporaryDirectory(prefix="deepscan-long-") as name:
@@ -158,21 +158,21 @@ def decoding(asked: argparse.Namespace, told: Told) -> None:
             # What PyAV raises, here and there, where a GPU's decoder or its driver is not to be had.
             except (av.error.FFmpegError, RuntimeError, ValueError, NotImplementedError) as error:
                 traceback.print_exc()
-                told.row(way, f"{type(error).__name__}: {error}"[:90], "", "", "", "")
-                told.keep(way, repr(error))
+                log.row(way, f"{type(error).__name__}: {error}"[:90], "", "", "", "")
+                log.keep(way, repr(error))
                 continue
-            told.row(way, bare, whole, sought, first, form)
+            log.row(way, bare, whole, sought, first, form)
             reference = reference or seen
             apart = [
                 int(np.abs(a.astype(int) - b).max()) for a, b in zip(reference, seen, strict=True)
             ]
-            told.keep(
+            log.keep(
                 way,
                 {"decoded": bare, "rgb": whole, "sought": sought, "first": first, "as": form}
                 | {"apart": apart},
             )
             if way == "GPU":
-                told.line(f"\nFurthest from the processor's pixels: {max(apart)} of 255.")
+                log.line(f"\nFurthest from the processor's pixels: {max(apart)} of 255.")
 
 
 def _opened(path: Path, threads: int | None) -> Any:

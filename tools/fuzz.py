@@ -140,11 +140,11 @@ def fuzz_clips(folder: Path, count: int, seed: int) -> Iterator[str]:
             yield f"{inputs}: detect hangs"
             continue
         rows = [json.loads(line) for line in run.stdout.splitlines()]
-        told = Counter(row["input"]["path"] for row in rows)
+        seen = Counter(row["input"]["path"] for row in rows)
         broken = False
-        if set(told) != names or max(told.values(), default=0) > 1:
+        if set(seen) != names or max(seen.values(), default=0) > 1:
             broken = True
-            yield f"{inputs}: {len(told)} rows for {len(names)} inputs, exit code {run.returncode}"
+            yield f"{inputs}: {len(seen)} rows for {len(names)} inputs, exit code {run.returncode}"
         if b"Traceback" in run.stderr or run.returncode not in (0, 1, 3, 4):
             broken = True
             yield f"{inputs}: exit code {run.returncode}: {run.stderr[-500:]!r}"
@@ -301,23 +301,23 @@ def fuzz_readers(folder: Path, count: int, seed: int) -> Iterator[str]:
     """Findings of `count` mutants, dealt out to all readers: only DeepscanError may come out, and soon."""
     chance = random.Random(seed)
     known = list(readers(folder / "readers").items())
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for i in range(count):
         name, (put, read) = known[i % len(known)]
         put(chance)
         began = time.monotonic()
         try:
             read()
-            told[f"{name}: read"] += 1
+            counts[f"{name}: read"] += 1
         except DeepscanError:
-            told[f"{name}: refused"] += 1
+            counts[f"{name}: refused"] += 1
         except Exception as error:
             kept = folder / f"finding-{i}"
             shutil.copytree(folder / "readers", kept)
             yield f"{name}: {type(error).__name__}: {str(error)[:200]} ({kept})"
         if (took := time.monotonic() - began) > READER_LIMIT:
             yield f"{name}: took {took:.0f} s"
-    sys.stdout.write(f"readers: {dict(sorted(told.items()))}\n")
+    sys.stdout.write(f"readers: {dict(sorted(counts.items()))}\n")
 
 
 def main(arguments: list[str] | None = None) -> None:

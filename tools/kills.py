@@ -86,10 +86,10 @@ def children(parent: int) -> list[int]:
 def disturbed(inputs: Path, out: Path, kills: int, seed: int, within: float) -> list[str]:
     """Run the batch, killing it or one of its processes `kills` times, to its end; what was killed when."""
     chance = random.Random(seed)
-    told: list[str] = []
-    while len(told) < kills:
+    deaths: list[str] = []
+    while len(deaths) < kills:
         with subprocess.Popen(command(inputs, out, "--resume"), stdout=subprocess.DEVNULL) as run:
-            while len(told) < kills:
+            while len(deaths) < kills:
                 with suppress(subprocess.TimeoutExpired):
                     run.wait(chance.uniform(0, within))
                     break  # finished before it was killed: begin once more
@@ -99,12 +99,12 @@ def disturbed(inputs: Path, out: Path, kills: int, seed: int, within: float) -> 
                 victim = chance.choice(victims)
                 with suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
-                    told.append("main" if victim == run.pid else "a process of it")
+                    deaths.append("main" if victim == run.pid else "a process of it")
                 if victim == run.pid:
                     break
-        if run.returncode is not None and run.returncode >= 0 and len(told) < kills:
+        if run.returncode is not None and run.returncode >= 0 and len(deaths) < kills:
             shutil.rmtree(out)  # all done with kills to spare
-    return told
+    return deaths
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -120,14 +120,14 @@ def main(arguments: list[str] | None = None) -> None:
     whole, killed = options.folder / "undisturbed", options.folder / "killed"
     subprocess.run(command(inputs, whole), check=False, stdout=subprocess.DEVNULL)
     took = time.monotonic() - began
-    told = disturbed(inputs, killed, options.kills, options.seed, took / 3)
+    deaths = disturbed(inputs, killed, options.kills, options.seed, took / 3)
     last = subprocess.run(command(inputs, killed, "--resume"), stdout=subprocess.PIPE)
     lines = [json.loads(line)["input"]["path"] for line in last.stdout.splitlines()]
     expected, found = results(whole), results(killed)
     rows = found["rows"]
     sys.stdout.write(
-        f"{len(told)} kills ({told.count('main')} of the main process); {len(rows)} rows for"
-        f" {options.clips} inputs, {len(lines)} of them told, {len(set(lines))} different; undisturbed"
+        f"{len(deaths)} kills ({deaths.count('main')} of the main process); {len(rows)} rows for"
+        f" {options.clips} inputs, {len(lines)} of them reported, {len(set(lines))} different; undisturbed"
         f" {took:.0f} s\n"
     )
     for what, value in expected.items():

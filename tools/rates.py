@@ -11,7 +11,7 @@ from pathlib import Path
 
 import reports
 from deepscan import Scoring, Settings
-from deepscan.batches.outcomes import NAME, Entry, Outcome, Outcomes
+from deepscan.batches.outcomes import NAME, Attempt, Outcome, Outcomes
 from deepscan.pipeline import scan
 from deepscan.verification import sample as demo
 
@@ -40,7 +40,7 @@ def main() -> None:
         rows, began = Outcomes(out), time.perf_counter()
         for i in range(ROWS):
             path = folder / f"{i}.mp4"
-            entry = Entry(out / f"{i}.mp4", i, 0, "work")
+            entry = Attempt(out / f"{i}.mp4", i, 0, "work")
             rows.begin(path, entry)
             rows.finish(path, entry, replace(Outcome.of(path, report), folder=entry.folder))
         took = time.perf_counter() - began

@@ -22,7 +22,7 @@ from typing import Any
 
 import deepscan
 from deepscan.batches import outcomes
-from deepscan.batches.outcomes import Entry, Outcome, Outcomes
+from deepscan.batches.outcomes import Attempt, Outcome, Outcomes
 from deepscan.batches.pool import Death, Pool, cores
 from deepscan.config import Settings
 from deepscan.errors import (
@@ -67,15 +67,15 @@ class Input:
             raise SettingsError(f"{self.path}: results at {self.inner} would lie outside of --out")
 
 
-def found(paths: Iterable[Path], besides: Path) -> Iterator[Input]:
+def found(paths: Iterable[Path], exclude: Path) -> Iterator[Input]:
     """The inputs that `paths` mean: themselves, or of folders the media files in them, sorted.
 
-    Each file once. Links to folders are not followed, and nothing is taken out of the folder `besides`. A
+    Each file once. Links to folders are not followed, and nothing is taken out of the folder `exclude`. A
     folder with nothing in it is an input that fails, not one that goes missing.
     """
     seen: set[str] = set()
     for given in paths:
-        inside = sorted(_media(given, besides)) if given.is_dir() else []
+        inside = sorted(_media(given, exclude)) if given.is_dir() else []
         for one in [Input(path, _inner(path, given)) for path in inside] or [itself(given)]:
             name = os.path.abspath(one.path)
             if name not in seen:
@@ -100,9 +100,9 @@ def listed(content: bytes) -> list[Path]:
     return [Path(os.fsdecode(name)) for name in names if name]
 
 
-def _media(folder: Path, besides: Path) -> Iterator[Path]:
+def _media(folder: Path, exclude: Path) -> Iterator[Path]:
     suffixes = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
-    left, skipped = [folder], besides.resolve()
+    left, skipped = [folder], exclude.resolve()
     while left:
         here = left.pop()
         if here.resolve() == skipped:
@@ -130,7 +130,7 @@ class _Task:
     """An input to be scanned. `replace`: what lies in the folder may go."""
 
     path: Path
-    entry: Entry
+    entry: Attempt
     replace: bool
 
 
@@ -142,7 +142,7 @@ class Batch:
         settings: as for `scan`.
         jobs: processes that scan; each loads the networks.
         pool: what makes them, of a function, their number and what each starts with: `Pool`, unless it is
-            told to be `RayPool`, for a cluster.
+            or `RayPool`, for a cluster.
         threads: of each; by default this machine's cores are shared out.
         resume: go on with what an earlier run left. Finished inputs are not looked at again unless their
             file has changed; failed ones and those that were under way are.
@@ -169,7 +169,7 @@ class Batch:
         settings = settings or Settings()
         self._out, self._resume, self._force = out, resume, force
         self._work = _work(settings)
-        self._ledger = Outcomes(out)
+        self._outcomes = Outcomes(out)
         start = partial(_start, threads or max(1, cores() // jobs))
         self._pool = (pool or Pool)(
             partial(_scan, settings, request),
@@ -188,7 +188,7 @@ class Batch:
         self._pool.close()
         for task in self._running.values():
             clear_parts(task.entry.folder)
-        self._ledger.close()
+        self._outcomes.close()
 
     def assess(self, inputs: Sequence[Input]) -> Iterator[Outcome]:
         """Each input's outcome, as it is there: first those of earlier runs, then as they finish.
@@ -221,7 +221,7 @@ class Batch:
                     if same is not None:
                         ready.append(self._finish(task, same))
                         continue
-                    self._ledger.begin(task.path, task.entry)
+                    self._outcomes.begin(task.path, task.entry)
                     self._running[task.path] = task
                     return task
             return None
@@ -248,11 +248,11 @@ class Batch:
             size, changed = stat.st_size, stat.st_mtime_ns
         except OSError:
             size = changed = 0  # scanning it will say what is wrong
-        row = self._ledger.entry(one.path)
+        row = self._outcomes.entry(one.path)
         own = row is not None and (row.outcome is None or row.outcome.same_as is None)
         folder = row.folder if row is not None and own else self._name(one, taken)
         taken.add(folder)
-        entry = Entry(folder, size, changed, self._work)
+        entry = Attempt(folder, size, changed, self._work)
         known = row is not None and self._resume
         if row is not None and row.outcome is not None and known and not self._force:
             same = (row.bytes, row.changed) == (size, changed)
@@ -276,14 +276,14 @@ class Batch:
         return _Task(one.path, entry, replaceable)
 
     def _name(self, one: Input, taken: set[Path]) -> Path:
-        """A folder of its own; names that meet are told apart by a number."""
+        """A folder of its own; names that meet are distinguished by a number."""
         wanted = self._out / one.inner
         folder, number = wanted, 1
         while (
             folder in taken
             or (folder.parent == self._out and folder.name in RESERVED)
             or is_part(folder)
-            or self._ledger.owner(folder) is not None
+            or self._outcomes.owner(folder) is not None
         ):
             number += 1
             folder = wanted.with_name(f"{wanted.name}-{number}")
@@ -298,9 +298,9 @@ class Batch:
 
     def _twin(self, task: _Task) -> Outcome | None:
         """What became of an input of the same bytes, if any; they are read only where sizes meet."""
-        if self._force or not self._ledger.sized(task.entry.bytes, task.path):
+        if self._force or not self._outcomes.sized(task.entry.bytes, task.path):
             return None
-        twin = self._ledger.twin(self._digest(task), self._work)
+        twin = self._outcomes.twin(self._digest(task), self._work)
         if twin is None or twin.folder is None or not (twin.folder / "report.json").is_file():
             return None
         return replace(twin, path=task.path, same_as=twin.path)
@@ -315,7 +315,7 @@ class Batch:
 
     def _finish(self, task: _Task, outcome: Outcome) -> Outcome:
         self._digests.pop(task.path, None)
-        self._ledger.finish(task.path, task.entry, outcome)
+        self._outcomes.finish(task.path, task.entry, outcome)
         return outcome
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from deepscan.batches.outcomes import NAME as LEDGER
+from deepscan.batches.outcomes import NAME as OUTCOMES
 from deepscan.batches.outcomes import Outcome
 from deepscan.errors import OutputError
 from deepscan.files import part_file
@@ -50,7 +50,7 @@ def html(out: Path, results: Sequence[Outcome]) -> str:
         "index.js",
         rows=[(result, _words(result), _link(out, result)) for result in listed],
         total=len(results),
-        ledger=LEDGER,
+        ledger=OUTCOMES,
         counts=[
             (rendering.HEADLINES[name], name.value, counts[name])
             for name in VerdictName

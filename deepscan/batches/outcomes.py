@@ -74,7 +74,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Attempt:
     """One row. `outcome` is None while the input is under way, or was when the run ended.
 
     `bytes` and `changed` (ns of its clock) tell a changed file. `work` stands for everything else that
@@ -110,7 +110,7 @@ class Outcomes:
 
     def __init__(self, out: Path) -> None:
         self._out, self._path = out, out / NAME
-        with self._told():
+        with self._as_output_error():
             out.mkdir(parents=True, exist_ok=True)
             if self._path.is_symlink():
                 raise OutputError(
@@ -138,7 +138,7 @@ class Outcomes:
         with suppress(sqlite3.Error):
             self._rows.close()
 
-    def entry(self, path: Path) -> Entry | None:
+    def entry(self, path: Path) -> Attempt | None:
         """The row of an input."""
         found = self._one("path = ?", _key(path))
         return None if found is None else self._entry(found)
@@ -148,9 +148,9 @@ class Outcomes:
         found = self._one("folder = ? AND same_as IS NULL", self._inner(folder))
         return None if found is None else Path(os.fsdecode(found["path"]))
 
-    def sized(self, size: int, besides: Path) -> bool:
+    def sized(self, size: int, other_than: Path) -> bool:
         """Whether another input of so many bytes has a row."""
-        return self._one("bytes = ? AND path != ?", size, _key(besides)) is not None
+        return self._one("bytes = ? AND path != ?", size, _key(other_than)) is not None
 
     def twin(self, sha256: str, work: str) -> Outcome | None:
         """What became of an input with this content, done by the same `work`, unless it failed."""
@@ -159,11 +159,11 @@ class Outcomes:
         )
         return None if found is None else self._entry(found).outcome
 
-    def begin(self, path: Path, entry: Entry) -> None:
+    def begin(self, path: Path, entry: Attempt) -> None:
         """Note that an input is about to be looked at; what its row held is void."""
         self._write(path, entry, {})
 
-    def finish(self, path: Path, entry: Entry, outcome: Outcome) -> None:
+    def finish(self, path: Path, entry: Attempt, outcome: Outcome) -> None:
         """Note what became of it."""
         seen = outcome.seen or (None, None)
         self._write(
@@ -188,7 +188,7 @@ class Outcomes:
 
     # -- rows -----------------------------------------------------------------------------------
 
-    def _write(self, path: Path, entry: Entry, more: dict[str, Any]) -> None:
+    def _write(self, path: Path, entry: Attempt, more: dict[str, Any]) -> None:
         values = {
             "path": _key(path),
             "folder": self._inner(entry.folder),
@@ -198,22 +198,22 @@ class Outcomes:
             **more,
         }
         names, marks = ", ".join(values), ", ".join("?" * len(values))
-        with self._told():
+        with self._as_output_error():
             self._rows.execute(
                 f"INSERT OR REPLACE INTO inputs ({names}) VALUES ({marks})",  # noqa: S608 (names are ours)
                 tuple(values.values()),
             )
 
     def _one(self, where: str, *values: Any) -> dict[str, Any] | None:
-        with self._told():
+        with self._as_output_error():
             found = self._rows.execute(f"SELECT * FROM inputs WHERE {where} LIMIT 1", values)  # noqa: S608
             row = found.fetchone()
             names = [column[0] for column in found.description]
         return None if row is None else dict(zip(names, row, strict=True))
 
-    def _entry(self, row: dict[str, Any]) -> Entry:
+    def _entry(self, row: dict[str, Any]) -> Attempt:
         folder = self._out / os.fsdecode(row["folder"])
-        entry = Entry(folder, row["bytes"], row["changed"], row["work"])
+        entry = Attempt(folder, row["bytes"], row["changed"], row["work"])
         if row["verdict"] is None:
             return entry
         verdict = VerdictName(row["verdict"])
@@ -241,7 +241,7 @@ class Outcomes:
         return _stored(folder.relative_to(self._out))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_output_error(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:

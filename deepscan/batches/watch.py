@@ -19,10 +19,10 @@ class Look:
     def at(cls, path: Path) -> Look | None:
         """None where there is no such file (any more)."""
         try:
-            told = path.stat()
+            status = path.stat()
         except OSError:
             return None
-        return cls(told.st_size, told.st_mtime_ns)
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 class Arrivals:

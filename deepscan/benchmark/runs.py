@@ -184,7 +184,7 @@ def _logged_speed(folder: Path) -> float:
 
 
 def _measured(settings: TrainSettings) -> float:
-    tower = weights.manifest().bases[settings.base].tower
+    tower = weights.catalogue().bases[settings.base].tower
     stepper = Stepper(settings, tower, settings.compile)
     rng = np.random.default_rng(0)
     crops = torch.from_numpy(rng.integers(0, 256, (settings.batch, 256, 256, 3), np.uint8))

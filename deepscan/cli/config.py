@@ -1,4 +1,4 @@
-"""`deepscan config`: which settings hold here, who told them, and a file to write one's own in."""
+"""`deepscan config`: which settings hold here, where each is set, and a file to write one's own in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.command("show", cls=Command)
 def config_show(json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False) -> None:
-    """Every setting of `detect`, its value, and whether a file, a variable or nobody told it.
+    """Every setting of `detect`, its value, and whether a file, a variable or nothing set it.
 
     Order of weight: defaults, deepscan.toml in the working folder or above it, the user's own file,
     DEEPSCAN_* variables, flags.
@@ -27,16 +27,17 @@ def config_show(json: Annotated[bool, Option("--json", help="JSON to stdout.")] 
     from deepscan.cli.preferences import gather
     from deepscan.config import files, project, user_file
 
-    told = gather().keys.values()
+    preferences = gather().keys.values()
     if json:
         rows = [
-            {"key": p.key, "value": p.value, "origin": p.origin, "place": p.place} for p in told
+            {"key": p.key, "value": p.value, "origin": p.origin, "place": p.place}
+            for p in preferences
         ]
         document = {"settings": rows, "files": [str(path) for path, _ in files()]}
         typer.echo(jsonlib.dumps(document, indent=2))
         return
-    for one in told:
-        typer.echo(printable(f"{one.key:<21} {_shown(one.value):<12} {one.told_by}"))
+    for one in preferences:
+        typer.echo(printable(f"{one.key:<21} {_shown(one.value):<12} {one.set_by}"))
     nearest, own = project()[0], user_file()
     say(f"deepscan.toml: {nearest or 'none here or above'}")
     say(f"the user's file: {own}{'' if own.is_file() else ' (not there)'}")

@@ -29,7 +29,7 @@ def datasets(
 ) -> None:
     """Show which test sets are here: prepared, and as their makers hand them out; and whether whole.
 
-    Counts are videos. A set is prepared by deepscan prepare, or by DeepfakeBench. What is missing is told
+    Counts are videos. A set is prepared by deepscan prepare, or by DeepfakeBench. What is missing is listed
     on stderr, with where it is to be had.
     """
     from deepscan.benchmark.datasets import SETS, inventory, parse
@@ -101,23 +101,23 @@ def _expected(one: Inventory, split: str) -> str:
 
 
 def _plain(one: Inventory) -> dict[str, Any]:
-    def sides(counts: Any) -> dict[str, dict[str, int]]:
-        told: dict[str, dict[str, int]] = {}
+    def by_class(counts: Any) -> dict[str, dict[str, int]]:
+        by_split: dict[str, dict[str, int]] = {}
         for (split, label), count in sorted(counts.items()):
-            told.setdefault(split, {})["manipulated" if label else "real"] = count
-        return told
+            by_split.setdefault(split, {})["manipulated" if label else "real"] = count
+        return by_split
 
     folder, page = one.test_set.layout
     return {
         "title": one.test_set.title,
         "prepared": None if one.crops is None else str(one.crops),
-        "videos": sides(one.videos),
+        "videos": by_class(one.videos),
         "without_crops": one.cropless,
-        "expected": sides(one.test_set.expected),
+        "expected": by_class(one.test_set.expected),
         "expected_in_test": one.test_set.total,
         "differs": one.differs if one.crops is not None else [],
         "official_layout": None if one.layout is None else str(one.layout),
-        "official_videos": sides(one.layout_videos),
+        "official_videos": by_class(one.layout_videos),
         "official_missing": [str(path) for path in one.layout_missing],
         "folder": folder,
         "had_from": page,

@@ -128,13 +128,13 @@ def detect(
     from deepscan.flow import keep_memory_level
     from deepscan.records import Case, Request
 
-    told = gather(given_flags(context, SETTING_OF))
-    settings = told.settings
+    preferences = gather(given_flags(context, SETTING_OF))
+    settings = preferences.settings
     if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
     request = Request(
         argv=("deepscan", *context.obj),
-        origins=told.origins(),
+        origins=preferences.origins(),
         case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
     )
     given = [*(paths or []), *(_listed(from_file) if from_file is not None else [])]
@@ -153,7 +153,7 @@ def detect(
         results = [_one(given[0], out, settings, force, request, json, quiet, verbose)]
     else:
         if "://" in parquet:
-            store(parquet)  # one that cannot be is told of before the work, not after it
+            store(parquet)  # one that cannot be is refused before the work, not after it
         inputs = list(found(given, out))
         _fetch(settings, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}
@@ -243,7 +243,7 @@ def _all(
 
 
 def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
-    """Where a batch's processes live, as `Batch` is told."""
+    """Where a batch's processes live, as `Batch` is preferences."""
     name, _, address = engine.partition("=")
     if engine == "local":
         return {}

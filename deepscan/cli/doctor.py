@@ -23,18 +23,18 @@ def doctor(
 
     Exit codes: 0 fit, perhaps with warnings; 1 something failed.
     """
-    from deepscan.verification.doctor import State, examine
+    from deepscan.verification.doctor import Health, examine
 
     checks = []
     # Of all the checks the self-test alone takes its time.
     tell = lambda name: say("scoring a clip ...") if name == "self-test" and not quiet else None
     for check in examine(tell):
         checks.append(check)
-        if not json and not (quiet and check.state is State.OK):
+        if not json and not (quiet and check.state is Health.OK):
             typer.echo(printable(f"{check.state:<8} {check.name}: {check.found}"))
             if check.advice:
                 typer.echo(printable(f"{'':<8} -> {check.advice}"))
-    failed = sum(check.state is State.FAILED for check in checks)
+    failed = sum(check.state is Health.FAILED for check in checks)
     if json:
         document = {
             "schema": "deepscan.verification.doctor/1",

@@ -41,10 +41,10 @@ def model(
     key = (settings.adapter, settings.with_queries)
     published = PUBLISHED.get(key) if tower == PUBLISHED_TOWER and depth is None else None
     if json:
-        told = asdict(settings) | asdict(counted) | {"trained": counted.trained}
+        document = asdict(settings) | asdict(counted) | {"trained": counted.trained}
         if published is not None:
-            told["published"] = {"trained_millions": published[0], "gflops": published[1]}
-        typer.echo(jsonlib.dumps(told, indent=2))
+            document["published"] = {"trained_millions": published[0], "gflops": published[1]}
+        typer.echo(jsonlib.dumps(document, indent=2))
         return
     rows = [
         ("trainable parameters", "", ""),

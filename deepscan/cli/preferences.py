@@ -1,4 +1,4 @@
-"""Settings as they are told: defaults < deepscan.toml < the user's file < DEEPSCAN_* < flags.
+"""Where settings come from: defaults < deepscan.toml < the user's file < DEEPSCAN_* < flags.
 
     [scoring]                           in deepscan.toml or the user's file
     device = "cuda"
@@ -44,7 +44,7 @@ MEANING = {
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A key's value and who told it.
+    """A key's value and where it was set.
 
     `origin` is "default", "file", "environment" or "flag"; `place` the file or variable.
     """
@@ -55,7 +55,7 @@ class Preference:
     place: str = ""
 
     @property
-    def told_by(self) -> str:
+    def set_by(self) -> str:
         """For people."""
         return self.place or self.origin
 
@@ -69,8 +69,8 @@ class Preferences:
 
     def origins(self) -> dict[str, str]:
         """Of each setting as a report names it ("sampling.seconds" with the rule it belongs to)."""
-        told = {key: preference.origin for key, preference in self.keys.items()}
-        return told | {"sampling.seconds": told["sampling.rule"]}
+        origins = {key: preference.origin for key, preference in self.keys.items()}
+        return origins | {"sampling.seconds": origins["sampling.rule"]}
 
 
 def defaults() -> dict[str, Any]:
@@ -87,11 +87,11 @@ def gather(flags: Mapping[str, Any] | None = None) -> Preferences:
     """Settings from files, environment and the given flags (by key).
 
     Raises:
-        SettingsError: an unknown key (the nearest known one is told), a wrong type, or out of range.
+        SettingsError: an unknown key (the nearest known one is named), a wrong type, or out of range.
     """
     known = defaults()
     found = {key: Preference(key, value) for key, value in known.items()}
-    found |= {told.key: told for told in (*_from_files(), *_from_environment())}
+    found |= {one.key: one for one in (*_from_files(), *_from_environment())}
     found |= {key: Preference(key, value, "flag") for key, value in (flags or {}).items()}
     return Preferences(_settings(found), found)
 
@@ -131,8 +131,8 @@ def _from_environment() -> Iterator[Preference]:
 def _types() -> dict[str, str]:
     """Each key's annotation in `Settings`."""
     stages = {stage.name: type(getattr(Settings(), stage.name)) for stage in fields(Settings)}
-    told = {f"{s}.{f.name}": str(f.type) for s, kind in stages.items() for f in fields(kind)}
-    return {key: told[key] for key in defaults()}
+    annotations = {f"{s}.{f.name}": str(f.type) for s, kind in stages.items() for f in fields(kind)}
+    return {key: annotations[key] for key in defaults()}
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -165,7 +165,7 @@ def _parsed(name: str, text: str, annotation: str) -> Any:
 
 
 def _settings(found: Mapping[str, Preference]) -> Settings:
-    """The settings these keys make; what is out of range names who told it."""
+    """The settings these keys make; what is out of range names where it was set."""
     stages: dict[str, Any] = {}
     for stage in fields(Settings):
         own = {k.split(".")[1]: p for k, p in found.items() if k.startswith(f"{stage.name}.")}
@@ -176,8 +176,8 @@ def _settings(found: Mapping[str, Preference]) -> Settings:
             else:
                 stages[stage.name] = type(getattr(Settings(), stage.name))(**values)
         except SettingsError as error:
-            told = {preference.place for preference in own.values() if preference.place}
-            where = f" (told by {', '.join(sorted(told))})" if told else ""
+            places = {preference.place for preference in own.values() if preference.place}
+            where = f" (set by {', '.join(sorted(places))})" if places else ""
             raise SettingsError(f"{error}{where}") from error
     return Settings(**stages)
 
@@ -191,7 +191,7 @@ def example() -> str:
     lines = [
         "# Settings of deepscan. Take away the # before what you change; the defaults are shown.",
         "# deepscan.toml < the user's file < DEEPSCAN_STAGE_KEY variables < flags;",
-        "# `deepscan config show` says which of them told what.",
+        "# `deepscan config show` says which of them set what.",
         "",
         "[data]",
         '# root = "/data"  # the folder of your data sets',
@@ -202,8 +202,8 @@ def example() -> str:
         if table != stage:
             stage = table
             lines += ["", f"[{table}]"]
-        told = f"# {name} = {_toml(value)}  # " if value is not None else f"# {name}: "
-        lines.append(told + MEANING[key])
+        line = f"# {name} = {_toml(value)}  # " if value is not None else f"# {name}: "
+        lines.append(line + MEANING[key])
     return "\n".join(lines) + "\n"
 
 

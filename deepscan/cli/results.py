@@ -19,7 +19,7 @@ MOST_ROWS = 100
 
 
 def write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
-    """A batch's index.html. Results stand without it, so a failure is told and changes nothing else."""
+    """A batch's index.html. Results stand without it, so a failure is reported and changes nothing else."""
     from deepscan.batches import index
 
     try:

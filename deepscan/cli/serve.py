@@ -64,14 +64,14 @@ def serve(
         raise SettingsError(f"max-size: {max_size} MB would take no clip")
     if not (math.isfinite(keep) and keep > 0):
         raise SettingsError(f"keep: {keep} minutes is not a positive time")
-    told = gather(given_flags(context, SETTING_OF)).settings
+    settings = gather(given_flags(context, SETTING_OF)).settings
     # Clips are analysed from folders of their own, where a relative path leads elsewhere.
-    named = told.scoring.weights
+    named = settings.scoring.weights
     named = str(Path(named).resolve()) if Path(named).is_file() else named
     settings = replace(
-        told,
-        scoring=replace(told.scoring, weights=named),
-        heatmaps=replace(told.heatmaps, draw=True),
+        settings,
+        scoring=replace(settings.scoring, weights=named),
+        heatmaps=replace(settings.heatmaps, draw=True),
     )
     with progress_bars(quiet=False) as bars:
         prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))

@@ -32,7 +32,7 @@ def verify(
 
     Exit codes: 0 all the same, 1 something cannot be checked, 2 usage, 3 something differs.
     """
-    from deepscan.verification.verify import NOTE, State
+    from deepscan.verification.verify import NOTE, Match
     from deepscan.verification.verify import verify as check
 
     if folder.name == "report.json":
@@ -53,7 +53,7 @@ def verify(
         for finding in found.findings:
             words = finding.state.replace("_", " ")
             typer.echo(printable(f"{words:<12} {finding.what}  {finding.detail}"))
-        same = sum(finding.state is State.SAME for finding in found.findings)
+        same = sum(finding.state is Match.SAME for finding in found.findings)
         typer.echo(f"{same} of {len(found.findings)} checks found what was written.")
         typer.echo(f"SHA-256 of manifest.json: {found.manifest_sha256}")
         typer.echo(NOTE)

@@ -57,7 +57,7 @@ def watch(
     from deepscan.batches.batch import Batch, found
     from deepscan.batches.watch import Arrivals
     from deepscan.cli.preferences import gather
-    from deepscan.flow import keep_memory_level, until_told_to_stop
+    from deepscan.flow import keep_memory_level, until_stopped
     from deepscan.model.networks import prepare_weights
     from deepscan.records import Request
 
@@ -65,11 +65,13 @@ def watch(
         raise InputError(f"{folder}: no such folder; name the one that files arrive in")
     if not (math.isfinite(settle) and settle > 0):
         raise SettingsError(f"settle: {settle} seconds is not a positive time")
-    told = gather(given_flags(context, SETTING_OF))
-    request = Request(argv=("deepscan", *context.obj), origins=told.origins())
+    preferences = gather(given_flags(context, SETTING_OF))
+    request = Request(argv=("deepscan", *context.obj), origins=preferences.origins())
     keep_memory_level()
     with progress_bars(quiet) as bars:
-        prepare_weights(told.settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
+        prepare_weights(
+            preferences.settings.scoring, bars.callback("fetching the CLIP base", "bytes")
+        )
     inputs: dict[Path, Input] = {}  # what is there, and where its results belong
 
     def media() -> Iterator[Path]:
@@ -80,8 +82,8 @@ def watch(
     arrivals = Arrivals(media, settle)
     outcomes: list[Outcome] = []
     with (
-        Batch(out, told.settings, resume=True, request=request) as batch,
-        until_told_to_stop(),
+        Batch(out, preferences.settings, resume=True, request=request) as batch,
+        until_stopped(),
     ):
         if not quiet:
             say(f"watching {folder}; Ctrl-C ends it")

@@ -17,17 +17,17 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="See, fetch, check and i
 
 def detectors(incomplete: str) -> list[str]:
     """For completion: detectors' names that begin like this."""
-    from deepscan.model.catalogue import manifest
+    from deepscan.model.catalogue import catalogue
 
-    known = manifest()
+    known = catalogue()
     return [n for n in (*known.detectors, *known.published) if n.startswith(incomplete)]
 
 
 def everything(incomplete: str) -> list[str]:
     """For completion: all weights' names that begin like this."""
-    from deepscan.model.catalogue import manifest
+    from deepscan.model.catalogue import catalogue
 
-    bases = [name for name in manifest().bases if name.startswith(incomplete)]
+    bases = [name for name in catalogue().bases if name.startswith(incomplete)]
     return bases + detectors(incomplete)
 
 
@@ -77,7 +77,7 @@ def weights_fetch(
     """
     from deepscan.model import weights
 
-    known = weights.manifest()
+    known = weights.catalogue()
     for name in names or [known.detectors[known.default].base]:
         entry = weights.entry_of(name)
         with progress_bars(quiet) as bars:
@@ -130,7 +130,7 @@ def weights_verify(names: Annotated[list[str] | None, NAMES] = None) -> None:
     """
     from deepscan.model import weights
 
-    known = weights.manifest()
+    known = weights.catalogue()
     needed = {known.default, known.detectors[known.default].base}
     if names:
         needed = {weights.entry_of(name).name for name in names}

@@ -195,7 +195,7 @@ class _Video:
     video: str
     frames: tuple[str, ...]  # normalised paths
     stated: dict[str, str]
-    seen: dict[str, tuple[float, float]]  # time and face size by frame, where told
+    seen: dict[str, tuple[float, float]]  # time and face size by frame, where stated
 
     @property
     def label(self) -> int:
@@ -226,7 +226,7 @@ class _Video:
         return source, ids or (source or self.identity,)
 
 
-class _Shelves:
+class _Pictures:
     """The folders where pictures may lie. Each is listed once: a set has 100,000 files and more."""
 
     def __init__(self, folder: Path) -> None:
@@ -255,7 +255,7 @@ class _Shelves:
 def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
     ties = [video.ties() for video in videos]
     groups = _groups(ids for _, ids in ties)
-    shelves = _Shelves(folder)
+    shelves = _Pictures(folder)
     rows: dict[tuple[Path, str], CropRow] = {}
     missing: list[str] = []
     for video, (source, ids) in zip(videos, ties, strict=True):
@@ -331,8 +331,8 @@ def _videos(path: Path, labels: Any, compression: str) -> Iterator[_Video]:
                         continue  # no split is stated, hence listed in each: one is enough
                     stated = {key: str(entry[key]) for key in STATED if key in entry}
                     stands = str(entry.get("split", split))
-                    told = zip(entry.get("times", ()), entry.get("sizes", ()), strict=True)
-                    seen = dict(zip(frames, told, strict=False))
+                    placed = zip(entry.get("times", ()), entry.get("sizes", ()), strict=True)
+                    seen = dict(zip(frames, placed, strict=False))
                     yield _Video(path.stem, name, stands, video, frames, stated, seen)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(

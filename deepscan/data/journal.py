@@ -14,7 +14,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PreparedVideo:
     """How one video fared.
 
     `crops`: files without their suffix by folder, both as under the output folder. Only archives have
@@ -32,7 +32,7 @@ class Entry:
     seen: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
-class Ledger:
+class Journal:
     """An append-only file of entries under a line of settings; a line torn by a kill is dropped.
 
     Attributes:
@@ -46,7 +46,7 @@ class Ledger:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self._path = path
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, PreparedVideo] = {}
         settings = {"format": FORMAT, **settings}
         try:
             text = path.read_bytes() if path.exists() else b""
@@ -61,7 +61,7 @@ class Ledger:
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Iterable[PreparedVideo]) -> None:
         """Add entries of what was finished together."""
         entries = list(entries)
         lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries)
@@ -76,7 +76,9 @@ class Ledger:
         for number, line in enumerate(text.splitlines(), 1):
             try:
                 values = json.loads(line)
-                begun, entry = (dict(values), None) if number == 1 else ({}, Entry(**values))
+                begun, entry = (
+                    (dict(values), None) if number == 1 else ({}, PreparedVideo(**values))
+                )
             except (ValueError, TypeError) as error:
                 raise DataError(
                     f"{self._path}, line {number}: damaged ({error}); remove the line, and its video is"

@@ -27,7 +27,7 @@ from deepscan.config import Faces
 from deepscan.data.crops import beside
 from deepscan.data.cutting import Cuts, cut_archive, cut_pair, cut_video, distorted
 from deepscan.data.distortions import Distortion
-from deepscan.data.journal import Entry, Ledger
+from deepscan.data.journal import Journal, PreparedVideo
 from deepscan.data.layouts import ARCHIVE, Layout, VideoRow, read_layout
 from deepscan.data.listings import SPLITS
 from deepscan.errors import InputError, OutputError, SettingsError, UnreadableInput
@@ -143,26 +143,26 @@ def prepare(
     if not file.exists():
         _check_free(out, layout)
     with alone(file):
-        ledger = Ledger(file, decisive)
+        journal = Journal(file, decisive)
         aside = state / f"{layout.name}.part"
         shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
         tasks = _tasks(layout.rows)
-        todo = [task for task in tasks if not all(_done(row, ledger.entries) for row in task)]
+        todo = [task for task in tasks if not all(_done(row, journal.entries) for row in task)]
         finished = len(tasks) - len(todo)
         work = _pooled if settings.jobs > 1 and len(todo) > 1 else _here
         job = _Job(out, aside, settings.frames, settings.distortion)
         for entries in work(job, todo, settings.jobs):
-            ledger.append(entries)
+            journal.append(entries)
             finished += 1
             if progress is not None:
                 progress("cutting faces", finished, len(tasks))
         shutil.rmtree(aside, ignore_errors=True)
-        listings = tuple(_write_listing(out, name, layout, ledger.entries) for name in layout.sets)
-        return _summary(out, listings, layout.rows, ledger.entries, sum(map(len, todo)))
+        listings = tuple(_write_listing(out, name, layout, journal.entries) for name in layout.sets)
+        return _summary(out, listings, layout.rows, journal.entries, sum(map(len, todo)))
 
 
 def _check_free(out: Path, layout: Layout) -> None:
-    """Raise OutputError where listings or crops lie that no ledger of ours tells of."""
+    """Raise OutputError where listings or crops lie that no journal of ours tells of."""
     places = [out / f"{name}.json" for name in layout.sets] + [
         out / r.relative for r in layout.rows
     ]
@@ -182,7 +182,7 @@ def _tasks(rows: Sequence[VideoRow]) -> list[Task]:
     return [tuple(task) for task in tasks.values()]
 
 
-def _done(row: VideoRow, entries: Mapping[str, Entry]) -> bool:
+def _done(row: VideoRow, entries: Mapping[str, PreparedVideo]) -> bool:
     entry = entries.get(str(row.relative))
     return entry is not None and entry.state != "failed" and entry.bytes == _bytes(row.path)
 
@@ -210,7 +210,7 @@ class _Job:
 _finder: FaceFinder | None = None  # one for each process
 
 
-def _cut(job: _Job, task: Task) -> list[Entry]:
+def _cut(job: _Job, task: Task) -> list[PreparedVideo]:
     """Cut one task's videos and put their crops in place."""
     global _finder
     if _finder is None:
@@ -235,11 +235,11 @@ def _cut(job: _Job, task: Task) -> list[Entry]:
                 cuts = cut_video(path, row.mask, job.frames, _finder, change)
             cut = [{str(row.relative): cuts}]
     except InputError as error:
-        return [Entry(str(r.relative), size, "failed", reason=str(error)) for r in task]
+        return [PreparedVideo(str(r.relative), size, "failed", reason=str(error)) for r in task]
     return [_keep(job, r, size, folders) for r, folders in zip(task, cut, strict=True)]
 
 
-def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Entry:
+def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> PreparedVideo:
     """Write the crops of a row and say how it fared."""
     crops: dict[str, list[str]] = {}
     seen: dict[str, list[list[float]]] = {}
@@ -259,7 +259,7 @@ def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Entr
         state, reason = "failed", f"{row.path}: both halves show the same face; is it a pair?"
     elif not crops and not faceless:
         state, reason = "failed", f"{row.path}: none of its sampled frames can be decoded"
-    return Entry(str(row.relative), size, state, crops, damaged, faceless, reason, seen)
+    return PreparedVideo(str(row.relative), size, state, crops, damaged, faceless, reason, seen)
 
 
 def _write(job: _Job, inner: PurePosixPath, cuts: Cuts) -> None:
@@ -297,7 +297,7 @@ def _save_png(path: Path, pixels: Any) -> None:
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
-def _here(job: _Job, tasks: Sequence[Task], _: int) -> Iterator[list[Entry]]:
+def _here(job: _Job, tasks: Sequence[Task], _: int) -> Iterator[list[PreparedVideo]]:
     """One task after the other in this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the workers, so that the same crops come out
@@ -308,10 +308,10 @@ def _here(job: _Job, tasks: Sequence[Task], _: int) -> Iterator[list[Entry]]:
         torch.set_num_threads(threads)
 
 
-def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Entry]]:
+def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[PreparedVideo]]:
     """Tasks over `jobs` processes, in the order they finish; one that two processes died of has failed."""
     left = deque(tasks)
-    pool: Pool[Task, list[Entry] | OutputError] = Pool(
+    pool: Pool[Task, list[PreparedVideo] | OutputError] = Pool(
         partial(_tried, _cut, job),
         min(jobs, len(tasks)),
         partial(torch.set_num_threads, 1),
@@ -323,7 +323,7 @@ def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Entry]
                 raise result
             if isinstance(result, Death):
                 reason = f"{task[0].path}: reading it killed the process; is memory short?"
-                yield [Entry(str(row.relative), 0, "failed", reason=reason) for row in task]
+                yield [PreparedVideo(str(row.relative), 0, "failed", reason=reason) for row in task]
             else:
                 yield result
     finally:
@@ -331,9 +331,9 @@ def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Entry]
 
 
 def _tried(
-    cut: Callable[[_Job, Task], list[Entry]], job: _Job, task: Task
-) -> list[Entry] | OutputError:
-    """`_cut` in a process of its own: what it cannot write is told to its parent."""
+    cut: Callable[[_Job, Task], list[PreparedVideo]], job: _Job, task: Task
+) -> list[PreparedVideo] | OutputError:
+    """`_cut` in a process of its own: what it cannot write is reported to its parent."""
     try:
         return cut(job, task)
     except OutputError as error:
@@ -343,7 +343,9 @@ def _tried(
 # --- results ---------------------------------------------------------------------------------------
 
 
-def _write_listing(out: Path, name: str, layout: Layout, entries: Mapping[str, Entry]) -> Path:
+def _write_listing(
+    out: Path, name: str, layout: Layout, entries: Mapping[str, PreparedVideo]
+) -> Path:
     """One set's JSON, as DeepfakeBench reads it with rgb_dir = `out`, with more of our own in it.
 
     Every label has every split, for DeepfakeBench asks for each. A video without a split stands in all
@@ -378,7 +380,7 @@ def _write_listing(out: Path, name: str, layout: Layout, entries: Mapping[str, E
             if not row.split:
                 entry["split"] = ""
             stem = PurePosixPath(folder).name
-            # A video without frames is told from others by its name alone.
+            # A video without frames is distinguished by its name alone.
             video = stem if crops and stems[row.name, stem] == 1 else folder
             for split in [row.split] if row.split else SPLITS:
                 videos = labels[row.name][split]
@@ -399,7 +401,7 @@ def _summary(
     out: Path,
     listings: tuple[Path, ...],
     rows: Sequence[VideoRow],
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, PreparedVideo],
     fresh: int,
 ) -> Summary:
     counts: dict[tuple[str, str], Counter[str]] = {}
@@ -416,7 +418,7 @@ def _summary(
         if entry.state == "failed":
             failures.append((entry.video, entry.reason))
     names = ("videos", "ready", "faceless", "failed", "crops")
-    told = [entries[str(row.relative)] for row in rows]
+    finished = [entries[str(row.relative)] for row in rows]
     return Summary(
         out,
         listings,
@@ -425,7 +427,7 @@ def _summary(
             for (name, split), count in counts.items()
         ),
         tuple(failures),
-        damaged_frames=sum(entry.damaged for entry in told),
-        faceless_frames=sum(entry.faceless for entry in told),
+        damaged_frames=sum(entry.damaged for entry in finished),
+        faceless_frames=sum(entry.faceless for entry in finished),
         fresh=fresh,
     )

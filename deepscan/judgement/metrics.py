@@ -218,7 +218,7 @@ def aucs(
 def summary(
     videos: Sequence[str], labels: Labels, logits: Values, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """What is told of a detector on one data set, from its frame logits.
+    """The measures of a detector on one data set, from its frame logits.
 
     Returns:
         Counts, and for each measure {"value", "low", "high"}, the latter two bootstrapped. EER and TPR are
@@ -226,7 +226,7 @@ def summary(
     """
     names, of_video, scores = video_scores(videos, labels, logits)
 
-    def told(
+    def with_interval(
         statistic: Callable[[Labels, Values], float], at: Sequence[str], of: Labels, s: Values
     ) -> dict[str, float]:
         low, high = bootstrap_interval(statistic, of, s, at, rng)
@@ -235,10 +235,12 @@ def summary(
     return {
         "videos": {"real": int((of_video == 0).sum()), "manipulated": int((of_video == 1).sum())},
         "frames": {"real": int((labels == 0).sum()), "manipulated": int((labels == 1).sum())},
-        "video_auc": told(auc, names, of_video, scores),
-        "frame_auc": told(auc, videos, labels, logits),
-        "eer": told(eer, names, of_video, scores),
-        "tpr_at_fpr_5": told(lambda of, s: tpr_at_fpr(of, s, 0.05), names, of_video, scores),
+        "video_auc": with_interval(auc, names, of_video, scores),
+        "frame_auc": with_interval(auc, videos, labels, logits),
+        "eer": with_interval(eer, names, of_video, scores),
+        "tpr_at_fpr_5": with_interval(
+            lambda of, s: tpr_at_fpr(of, s, 0.05), names, of_video, scores
+        ),
     }
 
 

@@ -76,7 +76,7 @@ def decoded(
     stream: Any,
     wanted: set[int] | None = None,
     landing: int | None = None,
-    as_walked: Callable[[Any], bool] = lambda packet: True,
+    matches_index: Callable[[Any], bool] = lambda packet: True,
 ) -> Iterator[tuple[Any, bool]]:
     """Frames from here on in display order, each with whether it is sound.
 
@@ -88,10 +88,10 @@ def decoded(
     decoding stops once every wanted packet was handed to the decoder: the decoder then gives out what
     it still holds.
 
-    With `landing`, the first packet's dts must not be later, and every packet must be `as_walked`: after a
-    seek some containers infer times that are other frames'. Frames may then build on what lies before:
-    they are sound from the first whole picture on, or, where pictures are refreshed bit by bit, from the
-    second "keyframe" on, when the refresh that began with the first is over.
+    With `landing`, the first packet's dts must not be later, and every packet must satisfy
+    `matches_index`: after a seek some containers infer times that are other frames'. Frames may then build
+    on what lies before: they are sound from the first whole picture on, or, where pictures are refreshed bit
+    by bit, from the second "keyframe" on, when the refresh that began with the first is over.
     """
     context = stream.codec_context
     left = len(wanted) if wanted is not None else -1
@@ -136,7 +136,7 @@ def decoded(
             founded = min(founded, place)
         while coming and (oldest := next(iter(coming.items())))[1] < place - DECODER_HOLDS:
             del coming[oldest[0]]
-        if sought and not as_walked(packet):
+        if sought and not matches_index(packet):
             raise Doubt
         if landing is not None and packet.dts is not None:
             if packet.dts > landing:

@@ -237,7 +237,7 @@ class VideoSource:
         index_of = {int(index.pts[i]): i for i in run} if index.exact else None
         pending = deque(run)
         wanted = set(index_of) if index_of else None
-        frames = decoded(container, stream, wanted, landing, self._as_walked)
+        frames = decoded(container, stream, wanted, landing, self._matches_index)
         for order, (frame, sound) in enumerate(frames):
             if not pending:
                 return
@@ -253,7 +253,7 @@ class VideoSource:
         for i in pending:
             yield i, None
 
-    def _as_walked(self, packet: Any) -> bool:
+    def _matches_index(self, packet: Any) -> bool:
         """Whether this packet is the one that had its pts when all were walked."""
         if packet.is_discard:
             return True

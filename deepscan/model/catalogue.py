@@ -1,4 +1,4 @@
-"""The manifest: which weights deepscan knows by name, where they come from, and where they lie."""
+"""The catalogue: which weights deepscan knows by name, where they come from, and where they lie."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ Entry = BaseEntry | DetectorEntry | PublishedEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """weights/manifest.toml."""
+class Catalogue:
+    """weights/catalogue.toml."""
 
     default: str
     bases: dict[str, BaseEntry]
@@ -120,7 +120,7 @@ class Manifest:
 
 
 def shipped_folder() -> Path:
-    """The folder of manifest.toml: inside the package in a wheel, beside it in a checkout."""
+    """The folder of catalogue.toml: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "weights"
     return inside if inside.is_dir() else package.parent / "weights"
@@ -132,14 +132,14 @@ def cache_folder() -> Path:
     return (Path(chosen) if chosen else platformdirs.user_cache_path("deepscan")) / "weights"
 
 
-def manifest() -> Manifest:
-    """Read weights/manifest.toml."""
-    raw = tomllib.loads((shipped_folder() / "manifest.toml").read_text("utf-8"))
+def catalogue() -> Catalogue:
+    """Read weights/catalogue.toml."""
+    raw = tomllib.loads((shipped_folder() / "catalogue.toml").read_text("utf-8"))
 
     def sourced(entry: dict[str, Any]) -> dict[str, Any]:
         return entry | {"source": Source(**entry["source"])} if "source" in entry else entry
 
-    return Manifest(
+    return Catalogue(
         default=raw["default"],
         bases={name: BaseEntry(name, **sourced(entry)) for name, entry in raw["base"].items()},
         detectors={

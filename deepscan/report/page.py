@@ -124,7 +124,7 @@ def _whole(document: dict[str, Any]) -> dict[str, Any]:
         **later,
         **document,
         "scores": None if scores is None else {**score, **scores},
-        "tracks": [{**track, **told} for told in document["tracks"]],
+        "tracks": [{**track, **own} for own in document["tracks"]],
         "run": {**run, "case": {**case, **(run["case"] or {})}},
     }
 
@@ -275,13 +275,17 @@ def _plain(value: object) -> str:
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
-def _training(told: object) -> str:
+def _training(training: object) -> str:
     """What the detector's file says it was trained on; all it says, when it names no data."""
-    return str(told.get("data", told) if isinstance(told, dict) else told) if told else "not stated"
+    return (
+        str(training.get("data", training) if isinstance(training, dict) else training)
+        if training
+        else "not stated"
+    )
 
 
 def _outputs(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Output files, many of one kind told as one line with their count."""
+    """Output files, many of one kind as one line with their count."""
     kinds = Counter(_kind(name) for name in names)
     return [
         *((name, 1) for name in names if kinds[_kind(name)] <= 4),

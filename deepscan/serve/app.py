@@ -28,7 +28,7 @@ from deepscan.records import Case
 from deepscan.report import page, rendering
 from deepscan.serve import front
 from deepscan.serve.guard import Guard
-from deepscan.serve.jobs import Busy, Desk, Job, State
+from deepscan.serve.jobs import Busy, Job, JobQueue, JobState
 from deepscan.serve.uploads import HEAD, is_media, safe_name
 
 FILES = {
@@ -61,7 +61,7 @@ class Refused(Exception):
         self.status = status
 
 
-def build(desk: Desk, limits: Limits, key: str | None = None) -> Guard:
+def build(queue: JobQueue, limits: Limits, key: str | None = None) -> Guard:
     """The application. `key` has to be known to whoever asks; None: see `Guard`."""
     app = FastAPI(title="deepscan", docs_url=None, redoc_url=None, openapi_url=None)
     uploads = asyncio.Semaphore(limits.uploads)
@@ -69,13 +69,13 @@ def build(desk: Desk, limits: Limits, key: str | None = None) -> Guard:
     @app.get("/")
     def show() -> HTMLResponse:
         return HTMLResponse(
-            front.html(limits.bytes, desk.keep),
+            front.html(limits.bytes, queue.keep),
             headers={"content-security-policy": f"{front.policy()}; frame-ancestors 'none'"},
         )
 
     @app.get("/jobs")
     def all_jobs() -> JSONResponse:
-        return JSONResponse([_told(job, desk.keep) for job in desk.jobs()])
+        return JSONResponse([_plain(job, queue.keep) for job in queue.jobs()])
 
     @app.post("/jobs")
     async def upload(
@@ -100,7 +100,7 @@ def build(desk: Desk, limits: Limits, key: str | None = None) -> Guard:
                 else None
             )
             async with uploads:
-                job = await _received(body, desk, safe_name(name), stated)
+                job = await _received(body, queue, safe_name(name), stated)
         except Refused as refused:
             # A browser shows an answer only when it has sent everything; what it sends is let go.
             await body.drain()
@@ -108,27 +108,27 @@ def build(desk: Desk, limits: Limits, key: str | None = None) -> Guard:
             return PlainTextResponse(
                 str(refused), refused.status, {**headers, "connection": "close"}
             )
-        return JSONResponse(_told(job, desk.keep), 202)
+        return JSONResponse(_plain(job, queue.keep), 202)
 
     @app.delete("/jobs/{job_id}")
     def remove(job_id: str) -> Response:
-        if not desk.remove(job_id):
+        if not queue.remove(job_id):
             raise HTTPException(404, "No such clip: it was removed, or its time is over.")
         return Response(status_code=204)
 
     @app.get("/jobs/{job_id}/{name}")
     def result(job_id: str, name: str) -> Response:
-        job = desk.job(job_id)
+        job = queue.job(job_id)
         if job is None:
             raise HTTPException(404, "No such clip: it was removed, or its time is over.")
-        if name not in FILES or job.state is not State.FINISHED:
+        if name not in FILES or job.state is not JobState.FINISHED:
             raise HTTPException(404, f"There is no {name!r} of this clip.")
         if name == "results.zip":
             return FileResponse(
-                desk.archive(job), media_type=FILES[name], filename=f"{job.name}.deepscan.zip"
+                queue.archive(job), media_type=FILES[name], filename=f"{job.name}.deepscan.zip"
             )
         policy = {"content-security-policy": REPORT_POLICY} if name == page.NAME else {}
-        return FileResponse(desk.results(job) / name, media_type=FILES[name], headers=policy)
+        return FileResponse(queue.results(job) / name, media_type=FILES[name], headers=policy)
 
     @app.exception_handler(HTTPException)
     async def in_words(request: Request, error: HTTPException) -> Response:
@@ -208,26 +208,26 @@ class _Body:
             return
 
 
-async def _received(body: _Body, desk: Desk, name: str, case: Case | None) -> Job:
+async def _received(body: _Body, queue: JobQueue, name: str, case: Case | None) -> Job:
     """The clip, in the line.
 
     Raises:
         Refused: no place, no media, or it did not arrive.
     """
     try:
-        job = await run_in_threadpool(desk.receive, name, body.stated or 0, case)
+        job = await run_in_threadpool(queue.receive, name, body.stated or 0, case)
     except Busy as busy:
         raise Refused(503, f"Not taken: {busy}.") from busy
     submitted = None
     try:
-        with desk.clip(job).open("xb") as file:
+        with queue.clip(job).open("xb") as file:
             await _write(body, file)
-        submitted = await run_in_threadpool(desk.submit, job)
+        submitted = await run_in_threadpool(queue.submit, job)
     except OSError as error:
         raise Refused(503, f"The clip could not be kept: {error.strerror}.") from error
     finally:
         if submitted is None:  # refused, removed meanwhile, or the server is closing
-            desk.remove(job.id)
+            queue.remove(job.id)
     if submitted is None:
         raise Refused(409, "The clip was removed before it had arrived.")
     return submitted
@@ -260,9 +260,9 @@ async def _write(body: _Body, file: BinaryIO) -> None:
     await run_in_threadpool(file.write, bytes(waiting))
 
 
-def _told(job: Job, keep: float) -> dict[str, Any]:
+def _plain(job: Job, keep: float) -> dict[str, Any]:
     """A clip as the page shows it."""
-    finding = job.finding
+    analysis = job.analysis
     return {
         "id": job.id,
         "name": job.name,
@@ -271,10 +271,10 @@ def _told(job: Job, keep: float) -> dict[str, Any]:
         "stage": job.stage,
         "done": job.done,
         "total": job.total,
-        "verdict": finding.verdict if finding else None,
-        "headline": rendering.HEADLINES[finding.verdict] if finding else None,
-        "sentence": finding.sentence if finding else job.words,
-        "warnings": finding.warnings if finding else 0,
+        "verdict": analysis.verdict if analysis else None,
+        "headline": rendering.HEADLINES[analysis.verdict] if analysis else None,
+        "sentence": analysis.sentence if analysis else job.words,
+        "warnings": analysis.warnings if analysis else 0,
         "seconds_left": None
         if job.ended is None
         else max(0, round(job.ended + keep - time.time())),

@@ -1,9 +1,9 @@
-"""The desk: uploaded clips wait in one line, are analysed one by one, and are gone when their time is up.
+"""The queue of jobs: uploaded clips wait, are analysed one by one, and are removed after a while.
 
     receive -> submit -> (waiting) -> analysed -> results kept for a while -> gone
 
 A clip is deleted the moment its analysis ends; its results after `keep` seconds, when they are removed by
-hand, or when the desk closes, whichever is first. What a killed server left goes when the next one opens.
+hand, or when the queue closes, whichever is first. What a killed server left goes when the next one opens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Protocol, runtime_checkable
 from deepscan.errors import DeepscanError, InputError, OutputError
 from deepscan.files import part_file
 from deepscan.records import Case
-from deepscan.serve.worker import Finding, Tell
+from deepscan.serve.worker import Analysis, Tell
 
 try:
     import fcntl
@@ -38,7 +38,7 @@ LOCK = ".in-use"
 ROOM = 256 * 2**20
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """Where a clip is."""
 
     RECEIVING = "receiving"
@@ -55,12 +55,12 @@ class Job:
     id: str
     name: str
     bytes: int
-    state: State = State.RECEIVING
+    state: JobState = JobState.RECEIVING
     stage: str = ""
     done: int = 0
     total: int = 0
-    finding: Finding | None = None
-    words: str = ""  # why there is no finding
+    analysis: Analysis | None = None
+    words: str = ""  # why there is no analysis
     ended: float | None = None
     case: Case | None = None
 
@@ -74,21 +74,21 @@ class Analyst(Protocol):
     """Who analyses the clips: `worker.Worker`, or a test's."""
 
     def start(self) -> None: ...
-    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Finding: ...
+    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Analysis: ...
     def stop(self) -> None: ...
 
 
-class Desk:
+class JobQueue:
     """All clips of one server. Every method may be called from any thread."""
 
     def __init__(
         self, analyst: Analyst, folder: Path, waiting: int = 8, keep: float = 3600.0
     ) -> None:
-        """Open the desk.
+        """Open the queue.
 
         Args:
             analyst: who analyses.
-            folder: where clips and results lie, in a folder of this desk's own that nobody else may enter.
+            folder: where clips and results lie, in a folder of this queue's own that nobody else may enter.
             waiting: clips that may be received or wait at a time.
             keep: seconds for which results are kept.
 
@@ -99,7 +99,7 @@ class Desk:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
-            self._folder = Path(tempfile.mkdtemp(prefix="desk-", dir=folder))
+            self._folder = Path(tempfile.mkdtemp(prefix="deepscan-serve-", dir=folder))
             self._lock_file = (self._folder / LOCK).open("w")
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
@@ -111,7 +111,7 @@ class Desk:
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=t) for t in (self._analyse_all, self._expire_all)]
 
-    def __enter__(self) -> Desk:
+    def __enter__(self) -> JobQueue:
         self._analyst.start()
         for thread in self._threads:
             thread.start()
@@ -142,7 +142,9 @@ class Desk:
         with self._lock:
             if not self._threads[0].is_alive():  # a bug ended it; better said than waited for
                 raise Busy("the analysis has stopped working; restart deepscan serve")
-            ahead = sum(j.state in (State.RECEIVING, State.WAITING) for j in self._jobs.values())
+            ahead = sum(
+                j.state in (JobState.RECEIVING, JobState.WAITING) for j in self._jobs.values()
+            )
             if ahead >= self._waiting:
                 raise Busy(
                     f"{ahead} clips are waiting already, and no more are taken; try again when one is done"
@@ -164,12 +166,12 @@ class Desk:
             if job.id not in self._jobs:
                 return None
             size = self.clip(job).stat().st_size
-            self._jobs[job.id] = waiting = replace(job, state=State.WAITING, bytes=size)
+            self._jobs[job.id] = waiting = replace(job, state=JobState.WAITING, bytes=size)
             self._line.put(job.id)
         return waiting
 
     def jobs(self) -> list[Job]:
-        """All clips at the desk, the first to come first."""
+        """All clips in the queue, the first to come first."""
         with self._lock:
             return list(self._jobs.values())
 
@@ -191,7 +193,7 @@ class Desk:
             job = self._jobs.pop(name, None)
             if job is None:
                 return False
-            if job.state is State.ANALYSING:
+            if job.state is JobState.ANALYSING:
                 self._analyst.stop()
         shutil.rmtree(self._folder / job.id, ignore_errors=True)
         return True
@@ -200,7 +202,7 @@ class Desk:
 
     def _analyse_all(self) -> None:
         while (name := self._line.get()) is not None and not self._closing.is_set():
-            job = self._change(name, state=State.ANALYSING)
+            job = self._change(name, state=JobState.ANALYSING)
             if job is not None:
                 self._analyse(job)
 
@@ -210,18 +212,18 @@ class Desk:
 
         clip = self.clip(job)
         try:
-            finding = self._analyst.run(clip, self.results(job), job.case, tell)
+            analysis = self._analyst.run(clip, self.results(job), job.case, tell)
             _pack(self.results(job), self.archive(job), clip.stem)
         except (InputError, OutputError) as error:
             words = str(error).removeprefix(f"{job.name}: ")
-            ended = {"state": State.FAILED, "words": words, "ended": time.time()}
+            ended = {"state": JobState.FAILED, "words": words, "ended": time.time()}
         except DeepscanError as error:  # weights, which no other clip will change
-            ended = {"state": State.FAILED, "words": str(error), "ended": time.time()}
+            ended = {"state": JobState.FAILED, "words": str(error), "ended": time.time()}
         except OSError as error:  # the disk, or the clip was removed while its results were written
             words = f"its results could not be written: {error.strerror}"
-            ended = {"state": State.FAILED, "words": words, "ended": time.time()}
+            ended = {"state": JobState.FAILED, "words": words, "ended": time.time()}
         else:
-            ended = {"state": State.FINISHED, "finding": finding, "ended": time.time()}
+            ended = {"state": JobState.FINISHED, "analysis": analysis, "ended": time.time()}
         shutil.rmtree(clip.parent, ignore_errors=True)
         if self._change(job.id, **ended) is None:  # removed meanwhile
             shutil.rmtree(self._folder / job.id, ignore_errors=True)
@@ -252,8 +254,8 @@ def _pack(folder: Path, archive: Path, name: str) -> None:
 
 def _sweep(folder: Path) -> None:
     """Delete the folders of desks that were killed: nobody holds their lock."""
-    for left in folder.glob("desk-*"):
-        with suppress(OSError):  # of a desk that is open, or just opening or closing
+    for left in folder.glob("deepscan-serve-*"):
+        with suppress(OSError):  # of a queue that is open, or just opening or closing
             if fcntl is None:
                 (left / LOCK).unlink()
             else:

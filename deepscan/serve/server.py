@@ -1,4 +1,4 @@
-"""Opens the desk and a socket, and serves the page until it is told to stop."""
+"""Opens the queue and a socket, and serves the page until it is stopped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import uvicorn
 
 from deepscan.config import Settings
 from deepscan.errors import SettingsError
-from deepscan.flow import until_told_to_stop
+from deepscan.flow import until_stopped
 from deepscan.model import weights
 from deepscan.serve.app import Limits, build
 from deepscan.serve.guard import is_loopback
-from deepscan.serve.jobs import Desk
+from deepscan.serve.jobs import JobQueue
 from deepscan.serve.worker import Worker
 
 
@@ -57,11 +57,11 @@ def serve(
     folder = weights.cache_folder().with_name("serve")
     with (
         listening,
-        Desk(Worker(settings, argv), folder, keep=keep) as desk,
-        until_told_to_stop(),  # uvicorn stops, then raises what told it to
+        JobQueue(Worker(settings, argv), folder, keep=keep) as queue,
+        until_stopped(),  # uvicorn stops, then raises the signal that stopped it
     ):
         config = uvicorn.Config(
-            build(desk, limits or Limits(), key),
+            build(queue, limits or Limits(), key),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -27,7 +27,7 @@ MOST_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Analysis:
     """What an analysis found, as the list of clips shows it; the report has the rest."""
 
     verdict: str
@@ -59,7 +59,7 @@ class Worker:
         self._process.start()
         theirs.close()
 
-    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Finding:
+    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Analysis:
         """Analyse `clip` and write its results to `out`.
 
         Raises:
@@ -71,12 +71,12 @@ class Worker:
         try:
             self._line.send((clip, out, case))
             while self._line.poll(max(0.0, ends - time.monotonic())):
-                told = self._line.recv()
-                if isinstance(told, Finding):
-                    return told
-                if isinstance(told, str):
-                    raise InputError(told)
-                tell(*told)
+                message = self._line.recv()
+                if isinstance(message, Analysis):
+                    return message
+                if isinstance(message, str):
+                    raise InputError(message)
+                tell(*message)
         except (EOFError, OSError) as error:
             self.stop()
             raise InputError(
@@ -128,7 +128,9 @@ def _work(line: Connection, settings: Settings, argv: tuple[str, ...]) -> None:
             line.send(str(error))
         else:
             line.send(
-                Finding(report.verdict.name, report.verdict.sentence, len(report.evidence.warnings))
+                Analysis(
+                    report.verdict.name, report.verdict.sentence, len(report.evidence.warnings)
+                )
             )
         finally:
             os.chdir(here)

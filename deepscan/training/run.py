@@ -159,7 +159,7 @@ def _run(
     progress: Progress | None,
     say: Callable[[str], None] | None,
 ) -> Trained:
-    entry = weights.manifest().bases[settings.base]
+    entry = weights.catalogue().bases[settings.base]
     detector = build(settings, entry.tower, base).to(us.device)
 
     def header(results: dict[str, Any], calibration: Calibration | None = None) -> Header:
@@ -340,7 +340,7 @@ def build(settings: TrainSettings, tower: str, base: Path | None) -> Detector:
 
 def _base(settings: TrainSettings) -> Path:
     """The base's verified file."""
-    known = weights.manifest().bases
+    known = weights.catalogue().bases
     if settings.base not in known:
         raise SettingsError(f"base: {settings.base!r} is none of {', '.join(known)}")
     return weights.base_file(known[settings.base], settings.offline)

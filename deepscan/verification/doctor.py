@@ -39,7 +39,7 @@ STILLS = ("jpg", "zlib", "webp", "avif", "jpg_2000")
 LITTLE = 2e9  # free bytes
 
 
-class State(StrEnum):
+class Health(StrEnum):
     """How a check came out."""
 
     OK = "ok"
@@ -52,7 +52,7 @@ class Check:
     """One thing looked at: what was found and, unless all is well, what to do."""
 
     name: str
-    state: State
+    state: Health
     found: str
     advice: str = ""
 
@@ -64,14 +64,14 @@ def examine(tell: Callable[[str], None] = lambda name: None) -> Iterator[Check]:
         try:
             yield from look()
         except (ImportError, OSError) as error:
-            yield Check(name, State.FAILED, f"cannot be used: {error}", "reinstall what it names")
+            yield Check(name, Health.FAILED, f"cannot be used: {error}", "reinstall what it names")
 
 
 def _python() -> Iterator[Check]:
     fit = sys.version_info >= (3, 11)
     yield Check(
         "python",
-        State.OK if fit else State.FAILED,
+        Health.OK if fit else Health.FAILED,
         f"{platform.python_version()}, {platform.platform()}",
         "" if fit else "install Python 3.11 or later",
     )
@@ -80,15 +80,15 @@ def _python() -> Iterator[Check]:
 def _packages() -> Iterator[Check]:
     from deepscan.report import provenance
 
-    told = provenance.versions()
-    names = [name for name in told if name not in ("python", "platform", "ffmpeg")]
-    yield Check("packages", State.OK, ", ".join(f"{name} {told[name]}" for name in names))
+    versions = provenance.versions()
+    names = [name for name in versions if name not in ("python", "platform", "ffmpeg")]
+    yield Check("packages", Health.OK, ", ".join(f"{name} {versions[name]}" for name in names))
 
 
 def _torch() -> Iterator[Check]:
     import torch
 
-    yield Check("torch", State.OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
+    yield Check("torch", Health.OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
     if torch.cuda.is_available():
         advice = "update the GPU's driver, or use --device cpu"
         try:
@@ -96,18 +96,18 @@ def _torch() -> Iterator[Check]:
             right = float((ones := torch.ones(8, 8, device="cuda")).matmul(ones).sum()) == 8**3
         except RuntimeError as error:  # a driver too old, a GPU too new
             found = str(error).splitlines()[0]
-            yield Check("cuda", State.FAILED, f"does not compute: {found}", advice)
+            yield Check("cuda", Health.FAILED, f"does not compute: {found}", advice)
             return
         found = f"CUDA {torch.version.cuda}: {', '.join(names)}"
         if right:
-            yield Check("cuda", State.OK, found)
+            yield Check("cuda", Health.OK, found)
         else:
-            yield Check("cuda", State.FAILED, f"{found}: computes wrong products", advice)
+            yield Check("cuda", Health.FAILED, f"{found}: computes wrong products", advice)
     elif torch.version.cuda is None:
-        yield Check("cuda", State.OK, "torch without CUDA: the processor is used")
+        yield Check("cuda", Health.OK, "torch without CUDA: the processor is used")
     else:
         yield Check(
-            "cuda", State.OK, f"no GPU for CUDA {torch.version.cuda}: the processor is used"
+            "cuda", Health.OK, f"no GPU for CUDA {torch.version.cuda}: the processor is used"
         )
 
 
@@ -116,26 +116,26 @@ def _ffmpeg() -> Iterator[Check]:
     from PIL import features
 
     versions = av.library_versions
-    told = ", ".join(f"{name} {'.'.join(map(str, versions[name]))}" for name in sorted(versions))
-    yield Check("ffmpeg", State.OK, f"PyAV {av.__version__}: {told}")
+    listed = ", ".join(f"{name} {'.'.join(map(str, versions[name]))}" for name in sorted(versions))
+    yield Check("ffmpeg", Health.OK, f"PyAV {av.__version__}: {listed}")
     lacking = [name for name in DECODERS if not _has_codec(name, "r")]
     yield Check(
         "codecs",
-        State.WARNING if lacking else State.OK,
+        Health.WARNING if lacking else Health.OK,
         f"no decoder for {', '.join(lacking)}" if lacking else f"decodes {', '.join(DECODERS)}",
         "pip install --force-reinstall av, whose wheels hold them" if lacking else "",
     )
     if not _has_codec(ENCODER, "w"):
         yield Check(
             "film",
-            State.WARNING,
+            Health.WARNING,
             f"no encoder {ENCODER}",
             "--heatmap cannot write its film; see codecs",
         )
     lacking = [name for name in STILLS if not features.check(name)]
     yield Check(
         "pictures",
-        State.WARNING if lacking else State.OK,
+        Health.WARNING if lacking else Health.OK,
         f"Pillow lacks {', '.join(lacking)}" if lacking else f"reads {', '.join(STILLS)}",
         "pip install --force-reinstall pillow" if lacking else "",
     )
@@ -154,7 +154,7 @@ def _has_codec(name: str, mode: Any) -> bool:
 def _weights() -> Iterator[Check]:
     from deepscan.model import weights
 
-    known = weights.manifest()
+    known = weights.catalogue()
     needed = (known.default, known.detectors[known.default].base)
     for row in weights.describe():
         name, state = row["name"], row["state"]
@@ -173,7 +173,7 @@ def _weights() -> Iterator[Check]:
         ready = state == "ready"
         yield Check(
             f"weights {name}",
-            State.OK if ready else State.FAILED,
+            Health.OK if ready else Health.FAILED,
             found,
             "" if ready else advice,
         )
@@ -198,10 +198,10 @@ def _place(name: str, folder: Path, more: str) -> Check:
             if name == "cache"
             else "results cannot be written here; --out DIR writes elsewhere"
         )
-        return Check(name, State.WARNING, f"{found}, not writable", advice)
+        return Check(name, Health.WARNING, f"{found}, not writable", advice)
     if free < LITTLE:
-        return Check(name, State.WARNING, found, "make room: weights and heatmaps may not fit")
-    return Check(name, State.OK, found)
+        return Check(name, Health.WARNING, found, "make room: weights and heatmaps may not fit")
+    return Check(name, Health.OK, found)
 
 
 def _selftest() -> Iterator[Check]:
@@ -212,30 +212,30 @@ def _selftest() -> Iterator[Check]:
     try:
         stored = json.loads(VALUES.read_text("utf-8"))
         if sha256(CLIP) != stored["clip"]:
-            yield Check(name, State.FAILED, f"{CLIP} is damaged", "reinstall deepscan")
+            yield Check(name, Health.FAILED, f"{CLIP} is damaged", "reinstall deepscan")
             return
         started = time.perf_counter()
         measured = _measure()
     except (OSError, DeepscanError) as error:
         yield Check(
-            name, State.FAILED, f"not run: {error}", "see what failed above, then run it again"
+            name, Health.FAILED, f"not run: {error}", "see what failed above, then run it again"
         )
         return
     took = time.perf_counter() - started
     if measured["detector"] != stored["detector"]:
         found = "the values stored are another detector's"
-        yield Check(name, State.FAILED, found, "reinstall deepscan; developers: make selftest")
+        yield Check(name, Health.FAILED, found, "reinstall deepscan; developers: make selftest")
         return
     if len(measured["logits"]) != len(stored["logits"]):
         found = f"{len(measured['logits'])} faces were found, not {len(stored['logits'])}"
-        yield Check(name, State.FAILED, found, "reinstall av, facenet-pytorch and torch")
+        yield Check(name, Health.FAILED, found, "reinstall av, facenet-pytorch and torch")
         return
     pairs = zip(measured["logits"], stored["logits"], strict=True)
     furthest = max(abs(a - b) for a, b in pairs)
     well = furthest <= TOLERANCE
     yield Check(
         name,
-        State.OK if well else State.FAILED,
+        Health.OK if well else Health.FAILED,
         f"{len(stored['logits'])} faces scored in {took:.1f} s; logits within {furthest:.4f} of the stored"
         f" ones (allowed {TOLERANCE})",
         ""

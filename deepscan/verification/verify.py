@@ -41,7 +41,7 @@ NOTE = (
 )
 
 
-class State(StrEnum):
+class Match(StrEnum):
     """What became of one check."""
 
     SAME = "same"
@@ -54,7 +54,7 @@ class Finding:
     """One check: of a file's name, "input", "detector", "base" or "rerun"."""
 
     what: str
-    state: State
+    state: Match
     detail: str
 
 
@@ -67,10 +67,10 @@ class Verification:
     findings: tuple[Finding, ...]
 
     @property
-    def state(self) -> State:
+    def state(self) -> Match:
         """DIFFERS if anything does; NOT_CHECKED if anything was not; else SAME."""
         found = {finding.state for finding in self.findings}
-        return next((s for s in (State.DIFFERS, State.NOT_CHECKED) if s in found), State.SAME)
+        return next((s for s in (Match.DIFFERS, Match.NOT_CHECKED) if s in found), Match.SAME)
 
 
 def verify(
@@ -94,7 +94,7 @@ def verify(
     try:
         manifest = provenance.read_manifest(path)
     except DataError as error:
-        changed = Finding(provenance.NAME, State.DIFFERS, str(error))
+        changed = Finding(provenance.NAME, Match.DIFFERS, str(error))
         return Verification(folder, sha256(path), (changed,))
     findings = list(_outputs(folder, manifest))
     report, finding = _report(folder, manifest, findings)
@@ -104,8 +104,8 @@ def verify(
         if given is not None:
             findings.append(_input(given, manifest.input_sha256))
         else:
-            findings.append(Finding("input", State.NOT_CHECKED, f"{why}; name it with --input"))
-        findings += [Finding(w, State.NOT_CHECKED, why) for w in ("detector", "base")]
+            findings.append(Finding("input", Match.NOT_CHECKED, f"{why}; name it with --input"))
+        findings += [Finding(w, Match.NOT_CHECKED, why) for w in ("detector", "base")]
     else:
         given = given or Path(report["input"]["path"])
         findings.append(_input(given, manifest.input_sha256))
@@ -121,17 +121,17 @@ def _outputs(folder: Path, manifest: provenance.Manifest) -> Iterator[Finding]:
     for name, (digest, size) in sorted(manifest.outputs.items()):
         path = folder / name
         if name not in there:
-            yield Finding(name, State.DIFFERS, "missing")
+            yield Finding(name, Match.DIFFERS, "missing")
         elif path.is_symlink() or not path.is_file():
-            yield Finding(name, State.DIFFERS, "no regular file any more")
+            yield Finding(name, Match.DIFFERS, "no regular file any more")
         elif (found := path.stat().st_size) != size:
-            yield Finding(name, State.DIFFERS, f"has {found} bytes, not {size}")
+            yield Finding(name, Match.DIFFERS, f"has {found} bytes, not {size}")
         elif (now := sha256(path)) != digest:
-            yield Finding(name, State.DIFFERS, f"SHA-256 is {now}, not {digest}")
+            yield Finding(name, Match.DIFFERS, f"SHA-256 is {now}, not {digest}")
         else:
-            yield Finding(name, State.SAME, digest)
+            yield Finding(name, Match.SAME, digest)
     for name in sorted(there - manifest.outputs.keys()):
-        yield Finding(name, State.DIFFERS, "was added: manifest.json does not know it")
+        yield Finding(name, Match.DIFFERS, "was added: manifest.json does not know it")
 
 
 def _report(
@@ -140,24 +140,24 @@ def _report(
     """report.json's content, if it is as written, and whether it agrees with the manifest."""
     what = "report.json and manifest.json"
     if (
-        Finding("report.json", State.SAME, manifest.outputs.get("report.json", ("", 0))[0])
+        Finding("report.json", Match.SAME, manifest.outputs.get("report.json", ("", 0))[0])
         not in outputs
     ):
-        return None, Finding(what, State.NOT_CHECKED, "report.json is not as it was written")
+        return None, Finding(what, Match.NOT_CHECKED, "report.json is not as it was written")
     try:
         report = parse_json((folder / "report.json").read_bytes())
         source, names = report["input"], {*report["outputs"], "report.json"}
         hashes = {source["sha256"], source["sha256_after"], manifest.input_sha256}
         Settings.from_dict(report["run"]["settings"])
     except (ValueError, KeyError, TypeError, SettingsError) as error:
-        return None, Finding(what, State.DIFFERS, f"report.json is not deepscan's: {error}")
+        return None, Finding(what, Match.DIFFERS, f"report.json is not deepscan's: {error}")
     if len(hashes) > 1:
         return report, Finding(
-            what, State.DIFFERS, f"name different inputs: {', '.join(sorted(hashes))}"
+            what, Match.DIFFERS, f"name different inputs: {', '.join(sorted(hashes))}"
         )
     if names != set(manifest.outputs):
-        return report, Finding(what, State.DIFFERS, "list different outputs")
-    return report, Finding(what, State.SAME, "name the same input and outputs")
+        return report, Finding(what, Match.DIFFERS, "list different outputs")
+    return report, Finding(what, Match.SAME, "name the same input and outputs")
 
 
 def _input(path: Path, digest: str) -> Finding:
@@ -165,10 +165,10 @@ def _input(path: Path, digest: str) -> Finding:
         check_readable(path)
         found = sha256(path)
     except InputError as error:
-        return Finding("input", State.NOT_CHECKED, f"{error}; where it lies now, --input FILE says")
+        return Finding("input", Match.NOT_CHECKED, f"{error}; where it lies now, --input FILE says")
     if found != digest:
-        return Finding("input", State.DIFFERS, f"{path}: SHA-256 is {found}, not {digest}")
-    return Finding("input", State.SAME, digest)
+        return Finding("input", Match.DIFFERS, f"{path}: SHA-256 is {found}, not {digest}")
+    return Finding("input", Match.SAME, digest)
 
 
 def _weights(report: dict[str, Any]) -> Iterator[Finding]:
@@ -188,13 +188,13 @@ def _weights(report: dict[str, Any]) -> Iterator[Finding]:
 
 def _compared(what: str, path: Path, digest: str) -> Finding:
     if (found := sha256(path)) != digest:
-        return Finding(what, State.DIFFERS, f"{path}: SHA-256 is {found}, not {digest}")
-    return Finding(what, State.SAME, digest)
+        return Finding(what, Match.DIFFERS, f"{path}: SHA-256 is {found}, not {digest}")
+    return Finding(what, Match.SAME, digest)
 
 
 def _weightless(what: str, error: WeightsMissing | WeightsMismatch) -> Finding:
     """Absent weights tell nothing; weights that are not what they claim to be do."""
-    state = State.DIFFERS if isinstance(error, WeightsMismatch) else State.NOT_CHECKED
+    state = Match.DIFFERS if isinstance(error, WeightsMismatch) else Match.NOT_CHECKED
     return Finding(what, state, str(error))
 
 
@@ -208,10 +208,10 @@ def _rerun(
     progress: Progress | None,
 ) -> Finding:
     """Repeat the run, once input and weights are known to be the report's."""
-    ready = {f.what for f in findings if f.state is State.SAME} >= {"input", "detector", "base"}
+    ready = {f.what for f in findings if f.state is Match.SAME} >= {"input", "detector", "base"}
     if path is None or report is None or not ready:
         why = "needs the report, its input and its weights as they were"
-        return Finding("rerun", State.NOT_CHECKED, why)
+        return Finding("rerun", Match.NOT_CHECKED, why)
     settings = Settings.from_dict(report["run"]["settings"])
     # The report's precision, since that changes logits most; but whatever device there is here.
     scoring = replace(
@@ -223,7 +223,7 @@ def _rerun(
                 path, replace(settings, scoring=scoring, heatmaps=Heatmaps()), progress=progress
             )
     except DeepscanError as error:
-        return Finding("rerun", State.DIFFERS, f"fails now: {error}")
+        return Finding("rerun", Match.DIFFERS, f"fails now: {error}")
     return compare(report, again)
 
 
@@ -252,26 +252,26 @@ def compare(report: dict[str, Any], again: Report) -> Finding:
     where = f"on {again.provenance.device} in {again.provenance.precision}"
     if before.keys() != after.keys():
         only = len(before.keys() ^ after.keys())
-        return Finding("rerun", State.DIFFERS, f"{only} faces were found in one run only, {where}")
+        return Finding("rerun", Match.DIFFERS, f"{only} faces were found in one run only, {where}")
     largest, (track, index) = max(
         ((abs(before[key] - after[key]), key) for key in before), default=(0.0, (0, 0))
     )
     if largest > tolerance:
         return Finding(
             "rerun",
-            State.DIFFERS,
+            Match.DIFFERS,
             f"logits differ by up to {largest:.4f} (face {track}, frame {index}), more than the tolerance"
             f" of {tolerance}, {where}",
         )
     if again.verdict.name != report["verdict"]["name"]:
         return Finding(
             "rerun",
-            State.DIFFERS,
+            Match.DIFFERS,
             f"the verdict is {again.verdict.name}, not {report['verdict']['name']}, {where}",
         )
     return Finding(
         "rerun",
-        State.SAME,
+        Match.SAME,
         f"{len(before)} logits agree within {largest:.4f} (tolerance {tolerance}), the verdict is the same,"
         f" {where}",
     )

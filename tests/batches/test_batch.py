@@ -298,6 +298,6 @@ def test_a_signal_stops_it_and_keeps_what_is_finished(tmp_path: Path, name: str)
 def test_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`make kills` does the same with 60 inputs and 20 kills."""
     kills.main([str(tmp_path / "work"), "--clips", "10", "--kills", "3"])
-    told = capsys.readouterr().out
-    assert "3 kills" in told
-    assert "DIFFERENT" not in told
+    output = capsys.readouterr().out
+    assert "3 kills" in output
+    assert "DIFFERENT" not in output

@@ -129,9 +129,9 @@ def test_the_same_command_runs_on_a_cluster(
     options = ["--offline", "-q", "--json", "--frames", "2", "--out", str(tmp_path / "out")]
     rows = ["--parquet", (tmp_path / "rows").as_uri()]
     assert run(["detect", "-r", str(inputs), *options, *rows, "--engine", "ray"]) in (0, 4)
-    told = [json.loads(line)["input"]["path"] for line in capsys.readouterr().out.splitlines()]
+    output = [json.loads(line)["input"]["path"] for line in capsys.readouterr().out.splitlines()]
     table = parquet.read_table(tmp_path / "rows").to_pydict()
-    assert sorted(table["path"]) == sorted(told) == sorted(map(str, inputs.iterdir()))
+    assert sorted(table["path"]) == sorted(output) == sorted(map(str, inputs.iterdir()))
 
 
 def test_sigterm_ends_the_batch_and_leaves_the_cluster(cluster: None, tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_sigterm_ends_the_batch_and_leaves_the_cluster(cluster: None, tmp_path: 
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
         process.wait(20)
-        told = process.stderr.read()
-        assert (process.returncode, told) == (130, b"interrupted; finished results are kept\n")
+        output = process.stderr.read()
+        assert (process.returncode, output) == (130, b"interrupted; finished results are kept\n")
     names = sorted(p.name for p in out.iterdir() if not p.name.endswith(("-wal", "-shm")))
     assert names == ["000.png", "001.png", "batch.sqlite", "index.html"]
     assert ray.cluster_resources()["CPU"] > 0

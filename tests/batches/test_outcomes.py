@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import reports
-from deepscan.batches.outcomes import NAME, Entry, Outcome, Outcomes
+from deepscan.batches.outcomes import NAME, Attempt, Outcome, Outcomes
 from deepscan.errors import OutputError, UnreadableInput
 from deepscan.records import VerdictName
 
 
-def entry(out: Path, name: str = "a.mp4") -> Entry:
-    return Entry(out / name, 10, 123, "work")
+def entry(out: Path, name: str = "a.mp4") -> Attempt:
+    return Attempt(out / name, 10, 123, "work")
 
 
 def outcome(out: Path, name: str = "a.mp4", content: str = "00ff") -> Outcome:
@@ -81,7 +81,7 @@ def test_the_same_bytes_are_found_by_the_same_work_only(tmp_path: Path) -> None:
 def test_names_that_are_no_text_are_kept_to_the_byte(tmp_path: Path) -> None:
     rows, odd = Outcomes(tmp_path), Path(os.fsdecode(b"a\xff\xfe.mp4"))
     failed = Outcome.of(odd, UnreadableInput(f"{odd}: empty"))
-    rows.finish(odd, Entry(tmp_path / odd, 0, 0, "work"), failed)
+    rows.finish(odd, Attempt(tmp_path / odd, 0, 0, "work"), failed)
     found = rows.entry(odd)
     assert found is not None
     assert found.outcome is not None
@@ -141,11 +141,11 @@ def test_a_kill_loses_no_finished_row(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from deepscan.batches.outcomes import Entry, Outcomes
+from deepscan.batches.outcomes import Attempt, Outcomes
 out = Path(sys.argv[1])
 rows = Outcomes(out)
 for i in range(50):
-    rows.begin(out / f"{i}", Entry(out / f"r{i}", i, 0, "work"))
+    rows.begin(out / f"{i}", Attempt(out / f"r{i}", i, 0, "work"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])

@@ -118,12 +118,12 @@ def test_a_clip_that_arrives_slowly_is_analysed_and_sigterm_ends_it(
         assert next_row(process.stdout)["verdict"]["name"] == "error"
         time.sleep(3)  # the pictures and films it has written are not arrivals
         process.send_signal(signal.SIGTERM)
-        rest, told = process.communicate(timeout=60)
+        rest, output = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0
     assert rest == ""
-    assert told.splitlines()[-1] == "stopped; 2 analysed, and nothing is left half-written"
+    assert output.splitlines()[-1] == "stopped; 2 analysed, and nothing is left half-written"
     assert {p.name for p in out.iterdir() if p.is_dir()} == {"slow.mp4", "wall.png"}
     assert run(["verify", str(out / "slow.mp4")]) == 0
     # What is there is known to a later run, and to detect.
@@ -164,11 +164,11 @@ def test_ctrl_c_in_the_middle_leaves_nothing_half_written(sample: Path, tmp_path
             assert time.monotonic() < ends
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0
-    assert told.splitlines()[-1] == "stopped; 0 analysed, and nothing is left half-written"
+    assert output.splitlines()[-1] == "stopped; 0 analysed, and nothing is left half-written"
     assert not [path for path in out.iterdir() if not path.name.startswith("batch.sqlite")]
 
 

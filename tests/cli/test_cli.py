@@ -442,11 +442,11 @@ def test_help_is_grouped_and_its_examples_are_commands(capsys: pytest.CaptureFix
     from deepscan.cli.help import EXAMPLES, OPTION_GROUPS
 
     assert run(["--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(heading in told for heading in ("Look at media:", "This machine:", "Examples:"))
+    output = capsys.readouterr().out
+    assert all(heading in output for heading in ("Look at media:", "This machine:", "Examples:"))
     assert run(["detect", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(f"\n{heading}:\n" in told for heading in OPTION_GROUPS)
+    output = capsys.readouterr().out
+    assert all(f"\n{heading}:\n" in output for heading in OPTION_GROUPS)
     for example in (example for examples in EXAMPLES.values() for example in examples):
         words = re.sub(r"^[A-Z_]+=\S+ ", "", example).split()
         assert words[0] == "deepscan"

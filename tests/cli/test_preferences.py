@@ -37,10 +37,10 @@ def user_says(text: str) -> None:
 
 
 def test_without_a_word_the_defaults_hold(here: Path) -> None:
-    told = gather()
-    assert told.settings == Settings()
-    assert set(told.origins().values()) == {"default"}
-    assert told.origins().keys() == Settings().origins().keys()
+    preferences = gather()
+    assert preferences.settings == Settings()
+    assert set(preferences.origins().values()) == {"default"}
+    assert preferences.origins().keys() == Settings().origins().keys()
 
 
 def test_each_overrules_the_one_before(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,19 +50,23 @@ def test_each_overrules_the_one_before(here: Path, monkeypatch: pytest.MonkeyPat
     assert gather().settings.sampling.frames == 2
     monkeypatch.setenv("DEEPSCAN_SAMPLING_FRAMES", "3")
     assert gather().settings.sampling.frames == 3
-    told = gather({"sampling.frames": 4})
-    assert told.settings.sampling.frames == 4
-    assert told.settings.faces.min_size == 61  # key by key: nobody else spoke of it
-    assert told.keys["faces.min_size"].told_by == str(here / "deepscan.toml")
-    assert told.origins()["sampling.frames"] == "flag"
-    assert told.origins()["faces.min_size"] == "file"
+    preferences = gather({"sampling.frames": 4})
+    assert preferences.settings.sampling.frames == 4
+    assert preferences.settings.faces.min_size == 61  # key by key: nobody else spoke of it
+    assert preferences.keys["faces.min_size"].set_by == str(here / "deepscan.toml")
+    assert preferences.origins()["sampling.frames"] == "flag"
+    assert preferences.origins()["faces.min_size"] == "file"
 
 
 def test_the_rule_says_seconds_too(here: Path) -> None:
     project_says(here, '[sampling]\nrule = "every:0.5"\n')
-    told = gather()
-    assert told.settings.sampling.seconds == Fraction(1, 2)
-    assert told.origins()["sampling.seconds"] == told.origins()["sampling.rule"] == "file"
+    preferences = gather()
+    assert preferences.settings.sampling.seconds == Fraction(1, 2)
+    assert (
+        preferences.origins()["sampling.seconds"]
+        == preferences.origins()["sampling.rule"]
+        == "file"
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,8 +83,8 @@ def test_variables_are_read_as_their_keys_type(
     here: Path, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: object
 ) -> None:
     monkeypatch.setenv(variable, text)
-    (told,) = (one for one in gather().keys.values() if one.origin == "environment")
-    assert (told.value, told.place) == (value, variable)
+    (preferences,) = (one for one in gather().keys.values() if one.origin == "environment")
+    assert (preferences.value, preferences.place) == (value, variable)
 
 
 def test_a_checkpoint_beside_the_file_is_found_from_anywhere(
@@ -102,7 +106,7 @@ def test_a_checkpoint_beside_the_file_is_found_from_anywhere(
         ("[sampling]\nframes = '8'\n", r"\[sampling\] frames: '8' is no int"),
         ("[scoring]\noffline = 1\n", "offline: 1 is no bool"),
         ("[sampling]\nframes = true\n", "frames: True is no int"),
-        ("[scoring]\ndevice = 'tpu'\n", r"none of auto, cpu, .* \(told by .*deepscan\.toml\)"),
+        ("[scoring]\ndevice = 'tpu'\n", r"none of auto, cpu, .* \(set by .*deepscan\.toml\)"),
     ],
 )
 def test_files_are_strict(here: Path, text: str, says: str) -> None:
@@ -190,11 +194,11 @@ def test_detect_does_as_told_and_reports_by_whom(
     project_says(here, "[sampling]\nframes = 3\n[scoring]\noffline = true\n")
     monkeypatch.setenv("DEEPSCAN_SCORING_PRECISION", "float32")
     assert run(["detect", str(sample), "--frames", "2", "--json", "--quiet"]) == 0
-    told = json.loads(capsys.readouterr().out)["run"]
-    assert told["settings"]["sampling"]["frames"] == 2
-    assert told["settings"]["scoring"]["offline"] is True
-    assert told["settings"]["scoring"]["precision"] == "float32"
-    by = {key: origin for key, origin in told["origins"].items() if origin != "default"}
+    preferences = json.loads(capsys.readouterr().out)["run"]
+    assert preferences["settings"]["sampling"]["frames"] == 2
+    assert preferences["settings"]["scoring"]["offline"] is True
+    assert preferences["settings"]["scoring"]["precision"] == "float32"
+    by = {key: origin for key, origin in preferences["origins"].items() if origin != "default"}
     assert by == {
         "sampling.frames": "flag",
         "scoring.offline": "file",

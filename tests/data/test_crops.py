@@ -258,11 +258,11 @@ def test_a_set_is_found_under_the_data_root(tmp_path: Path, where: str) -> None:
 def test_an_unfound_set_is_told_how_to_be_had(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         locate(tmp_path, "FF-DF")
-    told = str(caught.value)
+    output = str(caught.value)
     for place in (tmp_path, tmp_path / "prepared", tmp_path / "FF-DF", tmp_path / "DeepfakeBench"):
-        assert str(place) in told
-    assert f"deepscan prepare {tmp_path}/FaceForensics++ --out {tmp_path}/prepared" in told
-    assert "github.com/ondyari/FaceForensics" in told
+        assert str(place) in output
+    assert f"deepscan prepare {tmp_path}/FaceForensics++ --out {tmp_path}/prepared" in output
+    assert "github.com/ondyari/FaceForensics" in output
 
 
 # --- flat folders ----------------------------------------------------------------------------------

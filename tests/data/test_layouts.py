@@ -32,7 +32,7 @@ def faceforensics(folder: Path) -> Path:
     return folder
 
 
-def told(rows: tuple[VideoRow, ...]) -> list[tuple[str, int, str, str]]:
+def output(rows: tuple[VideoRow, ...]) -> list[tuple[str, int, str, str]]:
     return [(row.path.name, row.label, row.name, row.split) for row in rows]
 
 
@@ -45,7 +45,7 @@ def test_faceforensics_is_listed_by_its_splits(tmp_path: Path) -> None:
     touch(root, "manipulated_sequences/Deepfakes/masks/videos/000_003.mp4")
     layout = read_layout(root)
     assert layout.sets == {"FaceForensics++": ("FF-real", "FF-DF"), "FF-DF": ("FF-real", "FF-DF")}
-    assert told(layout.rows)[:5] == [
+    assert output(layout.rows)[:5] == [
         ("000.mp4", 0, "FF-real", "train"),
         ("003.mp4", 0, "FF-real", "train"),
         ("000_003.mp4", 1, "FF-DF", "train"),
@@ -82,7 +82,7 @@ def test_faceshifter_and_deepfakedetection_are_sets_of_their_own(tmp_path: Path)
         "FaceShifter": ("FF-real", "FF-FH"),
         "DeepFakeDetection": ("DFD_real", "DFD_fake"),
     }
-    assert told(layout.rows)[-2:] == [
+    assert output(layout.rows)[-2:] == [
         ("01__hug_happy.mp4", 0, "DFD_real", "test"),
         ("01_02__hug_happy__YVGY8LOK.mp4", 1, "DFD_fake", "test"),
     ]
@@ -115,7 +115,7 @@ def test_celeb_df_calls_real_1_and_tests_on_a_list(tmp_path: Path) -> None:
     text = "1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id2_id3_0001.mp4\n"
     layout = read_layout(write(root, "List_of_testing_videos.txt", text))
     assert layout.sets == {"Celeb-DF-v2": ("CelebDFv2_real", "CelebDFv2_fake")}
-    assert told(layout.rows) == [
+    assert output(layout.rows) == [
         ("id0_0000.mp4", 0, "CelebDFv2_real", "train"),
         ("id0_id1_0000.mp4", 1, "CelebDFv2_fake", "train"),
         ("id2_id3_0001.mp4", 1, "CelebDFv2_fake", "test"),  # listed though it is not there
@@ -144,7 +144,7 @@ def test_dfdc_has_labels_for_test_and_originals_for_train(tmp_path: Path) -> Non
     parts = {"a.mp4": {"label": "REAL"}, "b.mp4": {"label": "FAKE", "original": "a.mp4"}}
     write(root, "train/dfdc_train_part_0/metadata.json", json.dumps(parts))
     rows = read_layout(root).rows
-    assert told(rows) == [
+    assert output(rows) == [
         ("x.mp4", 1, "DFDC_Fake", "test"),
         ("y.mp4", 0, "DFDC_Real", "test"),
         ("a.mp4", 0, "DFDC_Real", "train"),
@@ -189,7 +189,7 @@ def test_wilddeepfake_is_listed_by_archive(tmp_path: Path) -> None:
     touch(tmp_path, f"{inside}/real_train/1.tar.gz", f"{inside}/fake_test/2.tar.gz")
     layout = read_layout(tmp_path)
     assert layout.sets == {"test_WDF": ("WDF_Real", "WDF_Fake")}
-    assert told(layout.rows) == [
+    assert output(layout.rows) == [
         ("2.tar.gz", 1, "WDF_Fake", "test"),
         ("1.tar.gz", 0, "WDF_Real", "train"),
     ]
@@ -198,7 +198,7 @@ def test_wilddeepfake_is_listed_by_archive(tmp_path: Path) -> None:
 
 def test_uadfvs_forgeries_are_named_after_their_originals(tmp_path: Path) -> None:
     rows = read_layout(touch(tmp_path, "real/0000.mp4", "fake/0000_fake.mp4")).rows
-    assert told(rows) == [
+    assert output(rows) == [
         ("0000.mp4", 0, "UADFV_Real", "test"),
         ("0000_fake.mp4", 1, "UADFV_Fake", "test"),
     ]
@@ -209,10 +209,10 @@ def test_any_folders_real_and_fake_hold_what_they_say(tmp_path: Path) -> None:
     mine = touch(tmp_path / "mine", "real/a.mov", "fake/deep/a.mp4", "fake/notes.txt")
     layout = read_layout(mine)
     assert layout.sets == {"mine": ("mine_real", "mine_fake")}
-    assert told(layout.rows) == [("a.mov", 0, "mine_real", ""), ("a.mp4", 1, "mine_fake", "")]
+    assert output(layout.rows) == [("a.mov", 0, "mine_real", ""), ("a.mp4", 1, "mine_fake", "")]
     assert str(layout.rows[1].relative) == "mine/fake/deep/frames/a"
     uadfv = read_layout(touch(tmp_path / "UADFV", "real/0000.mp4", "fake/0000.mp4"))
-    assert told(uadfv.rows) == [
+    assert output(uadfv.rows) == [
         ("0000.mp4", 0, "UADFV_Real", "test"),
         ("0000.mp4", 1, "UADFV_Fake", "test"),
     ]

@@ -18,7 +18,7 @@ import footage
 from deepscan.cli import run
 from deepscan.data import prepare as module
 from deepscan.data.crops import CropRow, read_cropless, read_crops
-from deepscan.data.journal import Entry
+from deepscan.data.journal import PreparedVideo
 from deepscan.data.prepare import Count, PrepareSettings, prepare
 from deepscan.errors import OutputError, SettingsError
 
@@ -28,7 +28,7 @@ TWO = PrepareSettings(frames=2, jobs=1)
 CUT = module._cut  # before anything is patched
 
 
-def deadly_cut(job: Any, task: Any) -> list[Entry]:
+def deadly_cut(job: Any, task: Any) -> list[PreparedVideo]:
     """As a decoder's fault would: the process is gone in the middle of this one video."""
     if task[0].path.name == "bad.mp4":
         os._exit(9)
@@ -62,7 +62,7 @@ def footage_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that is prepared, but for the ledger, whose lines come in the order videos finish."""
+    """All that is prepared, but for the journal, whose lines come in the order videos finish."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -80,12 +80,12 @@ def listing(out: Path, name: str) -> dict[str, Any]:
 def test_every_video_is_counted_and_failures_stop_nothing(
     footage_folder: Path, tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int]] = []
+    output: list[tuple[int, int]] = []
     summary = prepare(
         footage_folder / "mine.csv",
         tmp_path,
         TWO,
-        lambda _, done, total: told.append((done, total)),
+        lambda _, done, total: output.append((done, total)),
     )
     assert summary.counts == (
         Count("mine_real", "train", videos=1, ready=1, faceless=0, failed=0, crops=2),
@@ -100,7 +100,7 @@ def test_every_video_is_counted_and_failures_stop_nothing(
     assert "broken.mp4: not a readable video" in how
     assert (summary.faceless_frames, summary.damaged_frames, summary.fresh) == (2, 0, 6)
     assert str(summary) == f"6 videos: 3 ready, 1 faceless, 2 failed; 5 crops in {tmp_path}"
-    assert told == [(i, 6) for i in range(1, 7)]
+    assert output == [(i, 6) for i in range(1, 7)]
 
 
 def test_crops_come_back_as_rows(footage_folder: Path, tmp_path: Path) -> None:
@@ -375,9 +375,9 @@ def test_the_command_shows_a_table_and_says_what_failed(
     again = ["prepare", source, "--out", str(tmp_path), "--frames", "2", "--json", "-q"]
     assert run([*again, "--jobs", "1"]) == 3
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert (told["videos"], told["ready"], told["crops"], err) == (6, 3, 5, "")
-    assert {failure["video"] for failure in told["failures"]} == {
+    output = json.loads(out)
+    assert (output["videos"], output["ready"], output["crops"], err) == (6, 3, 5, "")
+    assert {failure["video"] for failure in output["failures"]} == {
         "mine/frames/gone",
         "mine/frames/broken",
     }

@@ -113,13 +113,13 @@ def test_summary_counts_and_measures() -> None:
     videos = ["r1", "r1", "r2", "f1", "f2", "f2", "f2"]
     labels = np.array([0, 0, 0, 1, 1, 1, 1])
     logits = np.array([-1.0, 2.0, -3.0, 1.0, 0.0, 4.0, 5.0])
-    told = summary(videos, labels, logits, np.random.default_rng(0))
-    assert told["videos"] == {"real": 2, "manipulated": 2}
-    assert told["frames"] == {"real": 3, "manipulated": 4}
-    assert told["video_auc"]["value"] == 1  # means 0.5, -3 and 1, 3
-    assert told["frame_auc"]["value"] == 10 / 12
-    assert told["eer"]["value"] == 0
-    assert told["tpr_at_fpr_5"] == {"value": 1, "low": 1, "high": 1}
+    output = summary(videos, labels, logits, np.random.default_rng(0))
+    assert output["videos"] == {"real": 2, "manipulated": 2}
+    assert output["frames"] == {"real": 3, "manipulated": 4}
+    assert output["video_auc"]["value"] == 1  # means 0.5, -3 and 1, 3
+    assert output["frame_auc"]["value"] == 10 / 12
+    assert output["eer"]["value"] == 0
+    assert output["tpr_at_fpr_5"] == {"value": 1, "low": 1, "high": 1}
 
 
 # --- held against scikit-learn ---------------------------------------------------------------------

@@ -34,7 +34,7 @@ def face(logits: list[float | None]) -> list[FrameEvidence]:
     ]
 
 
-def told(logits: list[float | None], high: float = 1.0) -> list[tuple[float, float, int]]:
+def output(logits: list[float | None], high: float = 1.0) -> list[tuple[float, float, int]]:
     found = runs(face(logits), range(len(logits)), high)
     return [(float(run.start), float(run.end), run.frames) for run in found]
 
@@ -43,15 +43,15 @@ def told(logits: list[float | None], high: float = 1.0) -> list[tuple[float, flo
 
 
 def test_a_run_reaches_from_its_first_instant_to_its_last() -> None:
-    assert told([0, 2, 3, 1, 0, 0, 5]) == [(0.1, 0.3, 3), (0.6, 0.6, 1)]
+    assert output([0, 2, 3, 1, 0, 0, 5]) == [(0.1, 0.3, 3), (0.6, 0.6, 1)]
 
 
 def test_nothing_above_is_no_run() -> None:
-    assert told([0, 0.99]) == []
+    assert output([0, 0.99]) == []
 
 
 def test_an_instant_without_the_face_ends_a_run() -> None:
-    assert told([2, 2, None, 2]) == [(0, 0.1, 2), (0.3, 0.3, 1)]
+    assert output([2, 2, None, 2]) == [(0, 0.1, 2), (0.3, 0.3, 1)]
 
 
 def test_instants_are_those_sampled_whatever_lies_between_them() -> None:
@@ -63,7 +63,7 @@ def test_instants_are_those_sampled_whatever_lies_between_them() -> None:
 
 def test_of_very_many_runs_the_longest_are_told_in_order_of_time() -> None:
     logits: list[float | None] = [2, 0] * MOST_RUNS + [2, 2]
-    found = told(logits)
+    found = output(logits)
     assert len(found) == MOST_RUNS
     assert found[-1][2] == 2
     assert found == sorted(found)

@@ -35,7 +35,7 @@ def base(
     """A tower's name and its base: small and random, and (slow) CLIP ViT-B/16's own weights."""
     if request.param != "tiny-vit":
         return request.param, weights.base_file(
-            weights.manifest().bases["clip-vit-b16"], offline=True
+            weights.catalogue().bases["clip-vit-b16"], offline=True
         )
     path = tmp_path_factory.mktemp("base") / "tiny.safetensors"
     torch.manual_seed(0)

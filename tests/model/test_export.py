@@ -70,9 +70,9 @@ def test_onnxruntime_computes_what_torch_computes(
     path = tmp_path / "tiny.onnx"
     assert export.write(path, detector, header, "abc") < 1e-4
     same_in_both(detector, path, crops)
-    (told,) = onnx.load(path).metadata_props
-    assert told.key == "deepscan"
-    stated = json.loads(told.value)
+    (output,) = onnx.load(path).metadata_props
+    assert output.key == "deepscan"
+    stated = json.loads(output.value)
     assert (stated["checkpoint_sha256"], stated["licence"]) == ("abc", "MIT")
     assert stated["preprocessing"]["crop_side"] == 256
 
@@ -108,7 +108,7 @@ def test_the_shipped_detector_is_exported(
     same_in_both(load_detector(scoring)[0], path, crops)
     assert run(["export", "--offline", "--out", str(path)]) == 1
     assert "--force" in capsys.readouterr().err
-    known = weights.manifest()
-    (told,) = onnx.load(path).metadata_props
-    stated = json.loads(told.value)
+    known = weights.catalogue()
+    (output,) = onnx.load(path).metadata_props
+    stated = json.loads(output.value)
     assert stated["checkpoint_sha256"] == known.detectors[known.default].sha256

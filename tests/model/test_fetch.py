@@ -90,12 +90,12 @@ def target(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_fetched_whole(server: Server, target: Path) -> None:
-    told: list[tuple[int, int]] = []
-    fetch.download(f"{server.url}/f", target, DIGEST, None, lambda *counts: told.append(counts))
+    output: list[tuple[int, int]] = []
+    fetch.download(f"{server.url}/f", target, DIGEST, None, lambda *counts: output.append(counts))
     assert target.read_bytes() == CONTENT
     assert [p.name for p in target.parent.iterdir()] == [target.name]
-    assert told[-1] == (3_000_000, 3_000_000)
-    assert told == sorted(told)
+    assert output[-1] == (3_000_000, 3_000_000)
+    assert output == sorted(output)
 
 
 def test_a_broken_connection_goes_on_where_it_broke(server: Server, target: Path) -> None:
@@ -189,7 +189,7 @@ def test_the_environments_proxy_is_used(
     assert server.asked == [("http://weights.invalid/f", None)]
 
 
-# --- from the hub, by the manifest -----------------------------------------------------------------
+# --- from the hub, by the catalogue -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -203,9 +203,9 @@ def tower(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> we
         "tower", "ViT-B-16", "the hub", "MIT", "as published", "tower.safetensors", DIGEST,
         source=source, open_clip="ViT-B-16:made-up",
     )  # fmt: skip
-    known = weights.manifest()
-    changed = weights.Manifest(known.default, {**known.bases, "tower": entry}, known.detectors, {})
-    monkeypatch.setattr(weights, "manifest", lambda: changed)
+    known = weights.catalogue()
+    changed = weights.Catalogue(known.default, {**known.bases, "tower": entry}, known.detectors, {})
+    monkeypatch.setattr(weights, "catalogue", lambda: changed)
     return entry
 
 
@@ -262,11 +262,11 @@ def test_a_damaged_file_in_the_hubs_cache_is_passed_over(
     assert server.asked != []
 
 
-def test_the_manifest_says_enough_to_fetch_and_check_by() -> None:
+def test_the_catalogue_says_enough_to_fetch_and_check_by() -> None:
     """What can be fetched has a SHA-256; towers go by tags that open_clip knows; licences are stated."""
     import open_clip
 
-    known = weights.manifest()
+    known = weights.catalogue()
     for entry in (*known.bases.values(), *known.published.values()):
         assert entry.licence
         assert entry.trained_on

@@ -431,11 +431,11 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def base() -> weights.BaseEntry:
-    return weights.manifest().bases["clip-vit-b16"]
+    return weights.catalogue().bases["clip-vit-b16"]
 
 
 def test_the_shipped_detectors_are_small_whole_and_have_a_card() -> None:
-    known = weights.manifest()
+    known = weights.catalogue()
     assert known.default in known.detectors
     assert sum(p.stat().st_size for p in weights.shipped_folder().iterdir()) < 15e6
     for entry in known.detectors.values():
@@ -475,8 +475,8 @@ def test_a_base_carried_by_hand_is_imported(
     carried = tmp_path / "carried.safetensors"
     carried.write_bytes(b"stands for 90 MB")
     entry = replace(base(), sha256=sha256(carried))
-    known = replace(weights.manifest(), bases={entry.name: entry})
-    monkeypatch.setattr(weights, "manifest", lambda: known)
+    known = replace(weights.catalogue(), bases={entry.name: entry})
+    monkeypatch.setattr(weights, "catalogue", lambda: known)
     assert weights.import_file(carried) == entry.path
     assert weights.base_file(entry, offline=True).read_bytes() == b"stands for 90 MB"
 

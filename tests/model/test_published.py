@@ -173,9 +173,9 @@ def reader(path: Path) -> Callable[[str], Tensor]:
 
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_tower: str) -> Callable[[str], None]:
-    """Tells the manifest which tower the published detectors stand on here; no hash is stated for them."""
+    """Tells the catalogue which tower the published detectors stand on here; no hash is stated for them."""
     monkeypatch.setenv("DEEPSCAN_CACHE", str(tmp_path / "cache"))
-    real = weights.manifest()
+    real = weights.catalogue()
 
     def on(vit: str) -> None:
         published = {
@@ -183,7 +183,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_tower: str) -> Cal
             for name, entry in real.published.items()
         }
         known = replace(real, published=published)
-        monkeypatch.setattr(weights, "manifest", lambda: known)
+        monkeypatch.setattr(weights, "catalogue", lambda: known)
 
     on(tiny_tower)
     return on
@@ -205,7 +205,7 @@ def test_the_names_are_those_of_the_file_on_the_hub() -> None:
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     length = len(json.dumps(header, separators=(",", ":")))
     padded = length + -length % 8
-    assert 8 + padded + end == weights.manifest().published[GEND].source.bytes
+    assert 8 + padded + end == weights.catalogue().published[GEND].source.bytes
 
 
 @pytest.mark.parametrize("form", [GEND, EFFORT])
@@ -353,11 +353,11 @@ def test_the_published_hash_decides_where_there_is_one(
     zoo: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(GEND, tiny(), tmp_path / "model.safetensors")
-    known = weights.manifest()
+    known = weights.catalogue()
     stated = replace(known.published[GEND].source, sha256="0" * 64)
     entry = replace(known.published[GEND], source=stated)
     changed = replace(known, published={**known.published, GEND: entry})
-    monkeypatch.setattr(weights, "manifest", lambda: changed)
+    monkeypatch.setattr(weights, "catalogue", lambda: changed)
     with pytest.raises(WeightsMismatch, match=f"its SHA-256 is {sha256(path)}, not 0000"):
         weights.import_file(path)
 
@@ -393,11 +393,11 @@ def test_a_damaged_detector_is_made_anew_from_its_base_and_troubles_no_other(
     zoo: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(GEND, tiny(), tmp_path / "model.safetensors")
-    known = weights.manifest()
+    known = weights.catalogue()
     source = replace(known.published[GEND].source, sha256=sha256(path), url="http://127.0.0.1:9/f")
     entry = replace(known.published[GEND], source=source)
     changed = replace(known, published={GEND: entry})
-    monkeypatch.setattr(weights, "manifest", lambda: changed)
+    monkeypatch.setattr(weights, "catalogue", lambda: changed)
     weights.import_file(path)
     entry.path.write_bytes(entry.path.read_bytes()[:-1])
     assert weights.base_by_hash(known.bases["clip-vit-b16"].sha256).name == "clip-vit-b16"

@@ -57,15 +57,15 @@ def test_the_command_prints_the_papers_figures_beside(capsys: pytest.CaptureFixt
     for adapter, count in (("effort", "196,704"), ("lora", "1,769,472"), ("full", "303,966,208")):
         asked = ["model", f"--adapter={adapter}", "--no-query", "--tower=ViT-L-14-quickgelu"]
         assert run(asked) == 0
-        told = capsys.readouterr().out
-        assert count in told
-        assert "155.66  paper 155." in told
-        assert ("The paper's count differs" in told) == (adapter == "full")
+        output = capsys.readouterr().out
+        assert count in output
+        assert "155.66  paper 155." in output
+        assert ("The paper's count differs" in output) == (adapter == "full")
     assert run(["model", "--adapter=lora", "--tower=ViT-L-14-quickgelu", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["queries"] == 4_198_400 + 4 * 1024
-    assert told["trained"] == 1_769_472 + 4_202_496 + 1025
-    assert told["published"] == {"trained_millions": 5.97, "gflops": 155.7}
+    output = json.loads(capsys.readouterr().out)
+    assert output["queries"] == 4_198_400 + 4 * 1024
+    assert output["trained"] == 1_769_472 + 4_202_496 + 1025
+    assert output["published"] == {"trained_millions": 5.97, "gflops": 155.7}
 
 
 @pytest.mark.parametrize("tower", ["ViT-B-32", "ViT-B-16", "ViT-L-14-336", "ViT-H-14"])

@@ -33,9 +33,9 @@ from deepscan.records import Case
 from deepscan.report import json as report_json
 from deepscan.report import page
 from deepscan.serve.app import Limits, build
-from deepscan.serve.jobs import Busy, Desk, State
+from deepscan.serve.jobs import Busy, JobQueue, JobState
 from deepscan.serve.uploads import is_media, safe_name
-from deepscan.serve.worker import Finding, Tell
+from deepscan.serve.worker import Analysis, Tell
 
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(
     2000
@@ -56,7 +56,7 @@ class Stand:
         self.stopped.set()
         self.go.set()
 
-    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Finding:
+    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Analysis:
         tell("faces", 8, 32)
         assert self.go.wait(30)
         if not clip.exists():
@@ -71,7 +71,7 @@ class Stand:
         page.write(report_json.to_dict(report), out, kept)
         (out / "report.json").write_text(report_json.text(report))
         (out / "manifest.json").write_text("{}")
-        return Finding("inconclusive", "The mean is between the thresholds.", 2)
+        return Analysis("inconclusive", "The mean is between the thresholds.", 2)
 
 
 @pytest.fixture
@@ -81,12 +81,12 @@ def stand() -> Stand:
 
 @contextmanager
 def served(
-    stand: Stand, folder: Path, limits: Limits | None = None, key: str | None = None, **desk: Any
+    stand: Stand, folder: Path, limits: Limits | None = None, key: str | None = None, **queue: Any
 ) -> Iterator[Ask]:
     """A server on a free port of this machine."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
-        Desk(stand, folder, **desk) as opened,
+        JobQueue(stand, folder, **queue) as opened,
     ):
         config = uvicorn.Config(
             build(opened, limits or Limits(), key), log_config=None, timeout_graceful_shutdown=1
@@ -210,7 +210,7 @@ def test_removing_deletes_at_once_whatever_the_state(
         assert ask("DELETE", f"/jobs/{job['id']}")[0] == 404
     assert stand.stopped.is_set()
     assert json.loads(ask("GET", "/jobs")[1]) == []
-    wait_for(lambda: not list(tmp_path.glob("desk-*/*/*")))
+    wait_for(lambda: not list(tmp_path.glob("deepscan-serve-*/*/*")))
     done = ask.ended(ask.send("next.mp4")["id"])  # the line goes on
     assert done["state"] == "finished"
 
@@ -246,7 +246,7 @@ def test_other_files_are_refused_by_their_content(
     assert status == 415
     assert words.startswith("This is no video or picture that deepscan knows")
     assert json.loads(ask("GET", "/jobs")[1]) == []
-    assert not list(tmp_path.glob("desk-*/*/*"))
+    assert not list(tmp_path.glob("deepscan-serve-*/*/*"))
 
 
 def test_forms_and_empty_files_are_refused(ask: Ask) -> None:
@@ -280,7 +280,7 @@ def test_a_clip_that_states_no_size_is_counted_as_it_comes(stand: Stand, tmp_pat
             line.send(b"7d0\r\n" + MP4[:2000] + b"\r\n")
         assert line.getresponse().status == 413
         line.close()
-        assert not list(tmp_path.glob("desk-*/*/*"))
+        assert not list(tmp_path.glob("deepscan-serve-*/*/*"))
 
 
 def begin(ask: Ask, name: str, size: int = 5000) -> socket.socket:
@@ -324,8 +324,8 @@ def test_a_full_disk_is_said_so(
 
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("deepscan.serve.jobs.shutil.disk_usage", lambda path: usage(1000))
-    with Desk(stand, tmp_path) as desk, pytest.raises(Busy, match="no room"):
-        desk.receive("a.mp4", 10)
+    with JobQueue(stand, tmp_path) as queue, pytest.raises(Busy, match="no room"):
+        queue.receive("a.mp4", 10)
 
 
 def test_a_sender_that_goes_quiet_or_away_leaves_nothing(stand: Stand, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_a_sender_that_goes_quiet_or_away_leaves_nothing(stand: Stand, tmp_path:
             assert line.recv(100).startswith(b"HTTP/1.1 408")
         begin(ask, "away.mp4").close()
         wait_for(lambda: json.loads(ask("GET", "/jobs")[1]) == [])
-        assert not list(tmp_path.glob("desk-*/*/*"))
+        assert not list(tmp_path.glob("deepscan-serve-*/*/*"))
 
 
 # --- who may ask -----------------------------------------------------------------------------------
@@ -494,35 +494,35 @@ def test_results_go_when_their_time_is_up(stand: Stand, tmp_path: Path) -> None:
         job = ask.send("a.mp4")
         wait_for(lambda: ask.job(job["id"]) is None)
         assert ask("GET", f"/jobs/{job['id']}/report.html")[0] == 404
-        wait_for(lambda: not list(tmp_path.glob("desk-*/*/*")))
+        wait_for(lambda: not list(tmp_path.glob("deepscan-serve-*/*/*")))
 
 
 def test_a_closed_desk_leaves_nothing(stand: Stand, tmp_path: Path) -> None:
     with served(stand, tmp_path) as ask:
         ask.ended(ask.send("a.mp4")["id"])
-        assert list(tmp_path.glob("desk-*/*/results"))
-        (desk,) = tmp_path.glob("desk-*")
-        assert os.name == "nt" or desk.stat().st_mode & 0o077 == 0  # nobody else may look in
+        assert list(tmp_path.glob("deepscan-serve-*/*/results"))
+        (queue,) = tmp_path.glob("deepscan-serve-*")
+        assert os.name == "nt" or queue.stat().st_mode & 0o077 == 0  # nobody else may look in
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_server_left_goes_and_what_another_has_stays(
     stand: Stand, tmp_path: Path
 ) -> None:
-    left = tmp_path / "desk-killed" / "id" / "clip"
+    left = tmp_path / "deepscan-serve-killed" / "id" / "clip"
     left.mkdir(parents=True)
     (left / "secret.mp4").write_bytes(MP4)
-    (tmp_path / "desk-killed" / ".in-use").touch()
-    with Desk(stand, tmp_path) as one:
+    (tmp_path / "deepscan-serve-killed" / ".in-use").touch()
+    with JobQueue(stand, tmp_path) as one:
         assert not left.exists()
         job = one.receive("a.mp4", 10)
-        with Desk(Stand(), tmp_path):
+        with JobQueue(Stand(), tmp_path):
             assert one.clip(job).parent.is_dir()
 
 
 def test_states_are_the_ones_the_page_knows() -> None:
     script = (Path(page.__file__).parent / "front.js").read_text("utf-8")
-    assert all(f'"{state}"' in script for state in State)
+    assert all(f'"{state}"' in script for state in JobState)
 
 
 # --- the command -----------------------------------------------------------------------------------
@@ -530,7 +530,7 @@ def test_states_are_the_ones_the_page_knows() -> None:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], Ask]]]:
-    """Starts `deepscan serve` as a process, with a desk of its own beside the real weights."""
+    """Starts `deepscan serve` as a process, with a queue of its own beside the real weights."""
     from deepscan.model import weights
 
     cache = tmp_path / "cache"

@@ -12,7 +12,7 @@ from deepscan.files import sha256
 from deepscan.media.video import VideoSource
 from deepscan.model.header import DetectorSettings
 from tools import bench_gpu
-from tools.bench_log import Told, times, walls
+from tools.bench_log import Log, times, walls
 from tools.bench_networks import random_detector
 from tools.bench_videos import copies, steady
 
@@ -20,11 +20,11 @@ from tools.bench_videos import copies, steady
 def test_what_is_told_is_markdown_and_kept_as_it_comes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = Told(tmp_path / "found.json")
-    told.head("way", "crops/s")
-    told.row("plain", 2874.6)
-    told.row("joined", 0.61234)
-    told.keep("rates", [1.5])
+    output = Log(tmp_path / "found.json")
+    output.head("way", "crops/s")
+    output.row("plain", 2874.6)
+    output.row("joined", 0.61234)
+    output.keep("rates", [1.5])
     assert json.loads((tmp_path / "found.json").read_text("utf-8")) == {"rates": [1.5]}
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == [

@@ -65,7 +65,7 @@ def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     base.path.parent.mkdir()
     base.path.write_bytes(b"not it")
     check = by_name("weights")["weights clip-vit-b16"]
-    assert check.state is doctor.State.FAILED
+    assert check.state is doctor.Health.FAILED
     assert "delete it; deepscan weights fetch clip-vit-b16" in check.advice
 
 
@@ -77,7 +77,7 @@ def test_other_numbers_are_no_success(tmp_path: Path, monkeypatch: pytest.Monkey
     values.write_text(json.dumps(stored))
     monkeypatch.setattr(doctor, "VALUES", values)
     check = by_name("self-test")["self-test"]
-    assert check.state is doctor.State.FAILED
+    assert check.state is doctor.Health.FAILED
     assert "allowed 0.05" in check.found
 
 
@@ -92,7 +92,7 @@ def test_a_codec_that_is_not_there_is_a_warning(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(doctor, "DECODERS", ("h264", "no-such-codec"))
     monkeypatch.setattr(doctor, "ENCODER", "no-such-encoder")
     found = by_name("ffmpeg")
-    assert found["codecs"].state is found["film"].state is doctor.State.WARNING
+    assert found["codecs"].state is found["film"].state is doctor.Health.WARNING
     assert "no-such-codec" in found["codecs"].found
     assert av.__version__ in found["ffmpeg"].found
 
@@ -103,9 +103,9 @@ def test_a_package_that_cannot_be_imported_is_a_finding(
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.delitem(doctor.CHECKS, "self-test")
     found = {check.name: check for check in doctor.examine()}
-    assert found["ffmpeg"].state is doctor.State.FAILED
+    assert found["ffmpeg"].state is doctor.Health.FAILED
     assert "av" in found["ffmpeg"].found
-    assert found["torch"].state is doctor.State.OK
+    assert found["torch"].state is doctor.Health.OK
 
 
 def test_a_gpu_that_does_not_compute_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_a_gpu_that_does_not_compute_is_found(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     check = by_name("torch")["cuda"]
-    assert check.state is doctor.State.FAILED
+    assert check.state is doctor.Health.FAILED
     assert "does not compute" in check.found
     assert "--device cpu" in check.advice
 
@@ -123,5 +123,5 @@ def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     found = by_name("places")
-    assert found["cache"].state is doctor.State.WARNING
+    assert found["cache"].state is doctor.Health.WARNING
     assert "make room" in found["working folder"].advice

@@ -18,7 +18,7 @@ from deepscan.files import sha256
 from deepscan.model import weights
 from deepscan.pipeline import scan
 from deepscan.report.provenance import NAME, write_manifest
-from deepscan.verification.verify import TOLERANCE, Finding, State, compare, verify
+from deepscan.verification.verify import TOLERANCE, Finding, Match, compare, verify
 
 SETTINGS = Settings(
     sampling=Sampling(frames=4), scoring=Scoring(offline=True), heatmaps=Heatmaps(draw=True)
@@ -49,12 +49,12 @@ def flip(path: Path, place: int) -> None:
 
 
 def differing(folder: Path, given: Path | None = None) -> list[str]:
-    return [f.what for f in verify(folder, given).findings if f.state is State.DIFFERS]
+    return [f.what for f in verify(folder, given).findings if f.state is Match.DIFFERS]
 
 
 def test_what_was_written_is_found_the_same(case: Path) -> None:
     found = verify(case / "results")
-    assert found.state is State.SAME
+    assert found.state is Match.SAME
     assert {"report.json", "heatmaps/overlay.mp4", "input", "detector", "base"} <= {
         finding.what for finding in found.findings
     }
@@ -75,9 +75,9 @@ def test_a_changed_field_of_the_report_is_found(results: Path) -> None:
     path = results / "report.json"
     path.write_text(path.read_text("utf-8").replace('"sampled": 4', '"sampled": 5'), "utf-8")
     found = verify(results)
-    assert [f.what for f in found.findings if f.state is State.DIFFERS] == ["report.json"]
+    assert [f.what for f in found.findings if f.state is Match.DIFFERS] == ["report.json"]
     # Nothing that a changed report says is believed.
-    unchecked = {f.what for f in found.findings if f.state is State.NOT_CHECKED}
+    unchecked = {f.what for f in found.findings if f.state is Match.NOT_CHECKED}
     assert unchecked == {"report.json and manifest.json", "input", "detector", "base"}
 
 
@@ -103,7 +103,7 @@ def test_a_changed_input_is_found(case: Path, results: Path, tmp_path: Path) -> 
 
 def test_an_input_that_is_elsewhere_now_is_asked_for(results: Path, tmp_path: Path) -> None:
     found = verify(results, tmp_path / "gone.mp4")
-    assert found.state is State.NOT_CHECKED
+    assert found.state is Match.NOT_CHECKED
     (finding,) = (f for f in found.findings if f.what == "input")
     assert "--input" in finding.detail
 
@@ -115,7 +115,7 @@ def test_other_weights_are_found(case: Path, results: Path) -> None:
         flip(mine, len(whole) - 1)
         assert differing(results) == ["detector"]
         mine.unlink()
-        assert verify(results).state is State.NOT_CHECKED
+        assert verify(results).state is Match.NOT_CHECKED
     finally:
         mine.write_bytes(whole)
 
@@ -128,7 +128,7 @@ def test_a_base_that_is_not_here_leaves_the_check_open(
     known = replace(known, bases={entry.name: replace(entry, file=f"{entry.name}.elsewhere")})
     monkeypatch.setattr(weights, "manifest", lambda: known)
     (finding,) = (f for f in verify(results).findings if f.what == "base")
-    assert finding.state is State.NOT_CHECKED
+    assert finding.state is Match.NOT_CHECKED
 
 
 def rewrite(folder: Path, source: object, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
@@ -156,13 +156,13 @@ def forged(case: Path, results: Path) -> Path:
 def test_a_forged_report_with_a_manifest_to_match_is_found_by_a_rerun_only(forged: Path) -> None:
     assert differing(forged) == []
     (finding,) = (f for f in verify(forged, rerun=True).findings if f.what == "rerun")
-    assert finding.state is State.DIFFERS
+    assert finding.state is Match.DIFFERS
     assert "logits differ by up to 2.0" in finding.detail
 
 
 def test_a_rerun_finds_the_same(case: Path) -> None:
     found = verify(case / "results", rerun=True)
-    assert found.state is State.SAME
+    assert found.state is Match.SAME
     assert "4 logits agree within 0.0000" in found.findings[-1].detail
 
 
@@ -170,7 +170,7 @@ def test_no_rerun_on_another_input(results: Path, sample: Path, tmp_path: Path) 
     other = tmp_path / "other.mp4"
     shutil.copy(sample, other)
     flip(other, 1000)
-    assert verify(results, other, rerun=True).findings[-1].state is State.NOT_CHECKED
+    assert verify(results, other, rerun=True).findings[-1].state is Match.NOT_CHECKED
 
 
 def test_a_report_and_a_manifest_of_two_inputs_are_told(case: Path, results: Path) -> None:
@@ -231,7 +231,7 @@ def test_settings_of_another_kind_are_refused() -> None:
 def test_a_verdict_that_differs_is_told(case: Path, sample: Path) -> None:
     report = json.loads((case / "results" / "report.json").read_text("utf-8"))
     again = scan(sample, replace(SETTINGS, heatmaps=Heatmaps()))
-    assert compare(report, again).state is State.SAME
+    assert compare(report, again).state is Match.SAME
     other = {**report, "verdict": {**report["verdict"], "name": "no_face"}}
     assert "the verdict is" in compare(other, again).detail
     fewer = scan(sample, replace(SETTINGS, sampling=Sampling(frames=2), heatmaps=Heatmaps()))
