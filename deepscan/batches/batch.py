@@ -141,8 +141,8 @@ class Batch:
         out: the folder. It is locked against other runs.
         settings: as for `scan`.
         jobs: processes that scan; each loads the networks.
-        pool: what makes them, of a function, their number and what each starts with: `Pool`, unless it is
-            or `RayPool`, for a cluster.
+        pool: what makes them, of a function, their number and what each starts with: `Pool`, or
+            `RayPool` for a cluster.
         threads: of each; by default this machine's cores are shared out.
         resume: go on with what an earlier run left. Finished inputs are not looked at again unless their
             file has changed; failed ones and those that were under way are.

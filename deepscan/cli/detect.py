@@ -243,7 +243,7 @@ def _all(
 
 
 def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
-    """Where a batch's processes live, as `Batch` is preferences."""
+    """Where a batch's processes live, as arguments of `Batch`."""
     name, _, address = engine.partition("=")
     if engine == "local":
         return {}

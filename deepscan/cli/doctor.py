@@ -37,7 +37,7 @@ def doctor(
     failed = sum(check.state is Health.FAILED for check in checks)
     if json:
         document = {
-            "schema": "deepscan.verification.doctor/1",
+            "schema": "deepscan.doctor/1",
             "state": "failed" if failed else "ok",
             "checks": [asdict(check) for check in checks],
         }

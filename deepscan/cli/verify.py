@@ -41,7 +41,7 @@ def verify(
         found = check(folder, given, rerun, bars.stages("rerun"))
     if json:
         document = {
-            "schema": "deepscan.verification.verify/1",
+            "schema": "deepscan.verify/1",
             "state": found.state,
             "folder": str(found.folder),
             "manifest_sha256": found.manifest_sha256,

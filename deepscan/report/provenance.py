@@ -24,7 +24,7 @@ from deepscan.files import check_readable, parse_json, sha256
 from deepscan.records import Source
 
 NAME = "manifest.json"
-SCHEMA = "deepscan.data.crops/1"
+SCHEMA = "deepscan.manifest/1"
 
 DISTRIBUTION = "deepscan-forensics"
 

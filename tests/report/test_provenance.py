@@ -35,6 +35,18 @@ def test_every_output_is_stated_with_hash_and_size(folder: Path) -> None:
     assert set(files(folder)) == set(stated["outputs"])
 
 
+def test_folders_of_earlier_versions_can_still_be_checked(tmp_path: Path) -> None:
+    # Written by version 0.1, byte for byte: its form and its own digest are what verify reads.
+    written = (
+        '{\n "input": {\n  "bytes": 100000,\n  "sha256": "' + "0" * 64 + '"\n },\n "outputs": {},\n'
+        ' "schema": "deepscan.manifest/1",\n "sha256": "DIGEST",\n "tool": "deepscan-forensics 0.1.0"\n}\n'
+    )
+    undated = written.replace(' "sha256": "DIGEST",\n', "")
+    digest = hashlib.sha256(undated.encode()).hexdigest()
+    (tmp_path / NAME).write_text(written.replace("DIGEST", digest), "utf-8")
+    assert read_manifest(tmp_path / NAME).tool == "deepscan-forensics 0.1.0"
+
+
 def test_the_same_results_make_the_same_manifest(folder: Path) -> None:
     before = (folder / NAME).read_bytes()
     write_manifest(folder, source())

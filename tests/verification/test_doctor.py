@@ -31,7 +31,7 @@ def test_values_are_of_the_shipped_detector_and_clip() -> None:
 def test_all_is_well_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["schema"] == "deepscan.verification.doctor/1"
+    assert document["schema"] == "deepscan.doctor/1"
     assert document["state"] == "ok"
     checks = {check["name"]: check for check in document["checks"]}
     assert {"python", "torch", "cuda", "ffmpeg", "codecs", "cache", "self-test"} <= checks.keys()
