@@ -1,40 +1,30 @@
-"""What trains in the tower: the adapters, as changes of weights and not of the forward pass.
+"""What trains in the tower: the adapters, as changes dW of its matrices W.
 
 `adapt` lays an adapter over a tower, `load_base` gives the tower its base weights, `start` puts the adapter
-to where it changes nothing, and `merge` bakes it in for inference. In between, each adapted matrix is a
-torch parametrization: the base's weight stays as it is, and what the layer multiplies with is computed
-from it. So there is one forward pass for all, and merging is exact.
+to where it changes nothing. While it trains a layer computes W x + dW x, with dW as two thin factors in
+float32 beside the frozen W (see tower.add_change). `merge` adds dW to W for inference, which is exact and
+leaves the plain tower.
 
-The base fuses q, k and v in one matrix; its three row blocks are adapted apart, as if they were three.
+The base fuses q, k and v in one matrix; its three row blocks are adapted separately, as if they were three.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from deepscan.model.header import DetectorSettings
-from deepscan.model.tower import Block, Tower
+from deepscan.model.tower import Attention, Block, Linear, Tower
 
 LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.")
 
 
-class Change(Protocol):
-    """A parametrization of a weight of (blocks * rows, columns) that can be put to its start."""
-
-    def start(self, weight: Tensor, generator: torch.Generator | None) -> None:
-        """Draw or compute the starting values, at which the change is zero."""
-        ...
-
-
 class LowRank(nn.Module):
-    """W + (alpha / r) B A for each row block, B zero at the start.
+    """dW = (alpha / r) B A for each row block, B zero at the start.
 
     Source: E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, section 4.1.
     """
@@ -52,17 +42,16 @@ class LowRank(nn.Module):
         nn.init.uniform_(self.a, -bound, bound, generator=generator)
         nn.init.zeros_(self.b)
 
-    def forward(self, weight: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-        # In full precision under autocast, too: bfloat16 would round a step's change away.
-        with torch.autocast(weight.device.type, enabled=False):
-            return weight + self.scale * (self.b @ self.a).flatten(0, 1)
+    def forward(self) -> tuple[Float[Tensor, "blocks m r"], Float[Tensor, "blocks r n"]]:
+        """dW's factors, left and right."""
+        return self.scale * self.b, self.a
 
 
 class SpectralResidual(nn.Module):
     """The last r components of each row block's singular value decomposition train, the others are frozen.
 
-    With W = U S V^T the weight is W - U0 S0 V0^T + Ur Sr Vr^T, where the residual starts as the last r
-    components (U0, S0, V0), which are kept: what is frozen never has to be recomputed.
+    With W = U S V^T, dW = Ur Sr Vr^T - U0 S0 V0^T, where the residual (Ur, Sr, Vr) starts as the last r
+    components (U0, S0, V0). These are kept: what is frozen, W - U0 S0 V0^T, is never recomputed.
     Source: Z. Yan et al., "Orthogonal Subspace Decomposition for Generalizable AI-Generated Image
     Detection" (Effort), ICML 2025.
     """
@@ -89,11 +78,17 @@ class SpectralResidual(nn.Module):
             getattr(self, name).copy_(last)
             getattr(self, f"{name}0").copy_(last)
 
-    def forward(self, weight: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-        with torch.autocast(weight.device.type, enabled=False):
-            residual = (self.u * self.s[:, None]) @ self.v
-            first = (self.u0 * self.s0[:, None]) @ self.v0
-            return weight + (residual - first).flatten(0, 1)
+    def forward(self) -> tuple[Float[Tensor, "blocks m r2"], Float[Tensor, "blocks r2 n"]]:
+        """dW's factors, left and right: dW = (Ur Sr - U0 S0) Vr^T + U0 S0 (Vr - V0)^T.
+
+        Every product is as small as the change. The difference of the two residuals would lose it where
+        products are rounded, as to TF32.
+        """
+        changed, first = self.u * self.s[:, None], self.u0 * self.s0[:, None]
+        return (
+            torch.cat([changed - first, first], 2),
+            torch.cat([self.v, self.v - self.v0], 1),
+        )
 
     def orthogonality(self) -> Float[Tensor, " blocks"]:
         """1/2 |Uh^T Uh - I|_F + 1/2 |Vh^T Vh - I|_F, Uh = [frozen U, Ur], of each (square) block.
@@ -106,10 +101,14 @@ class SpectralResidual(nn.Module):
             return torch.stack([_departure(x, start) for x, start in sides]).mean(0)
 
     def keeping(self, weight: Float[Tensor, "m n"]) -> Float[Tensor, " blocks"]:
-        """| |W|_F^2 - |W0|_F^2 | of each block."""
-        blocks = len(self.s)
-        changed, base = (w.view(blocks, -1).square().sum(1) for w in (self(weight), weight))
-        return (changed - base).abs()
+        """| |W + dW|_F^2 - |W|_F^2 | = | <2 W + dW, dW> | of each block, W the base's `weight`."""
+        with torch.autocast(weight.device.type, enabled=False):
+            left, right = self()
+            across = left.mT @ weight.view(len(left), -1, weight.shape[1]).to(left.dtype)
+            own = (
+                left.mT @ left
+            ) @ right  # <L R, W> is the trace of L^T W R^T, <L R, L R> of L^T L R R^T
+            return ((2 * across + own) * right).sum((1, 2)).abs()
 
 
 def _departure(x: Float[Tensor, "b d r"], start: Float[Tensor, "b d r"]) -> Float[Tensor, " b"]:
@@ -138,25 +137,37 @@ def adapt(tower: Tower, settings: DetectorSettings) -> None:
         ):
             module.requires_grad_(True)
     for block in layers:
-        for module, name, blocks in _matrices(block, settings.adapter):
-            weight = getattr(module, name)
-            change: nn.Module
+        for module in _matrices(block, settings.adapter):
+            weight, blocks = _weight(module)
             if settings.adapter == "lora":
-                change = LowRank(weight, blocks, settings.lora_rank, settings.lora_alpha)
+                module.change = LowRank(weight, blocks, settings.lora_rank, settings.lora_alpha)
             else:
-                change = SpectralResidual(weight, blocks, settings.effort_rank)
-            # unsafe: nothing is run to see whether shapes are kept; there are no values yet.
-            parametrize.register_parametrization(module, name, change, unsafe=True)
+                module.change = SpectralResidual(weight, blocks, settings.effort_rank)
 
 
-def _matrices(block: Block, adapter: str) -> Iterator[tuple[nn.Module, str, int]]:
-    """A layer's adapted matrices: module, parameter name, and of how many row blocks it is made."""
+def _matrices(block: Block, adapter: str) -> Iterator[Linear | Attention]:
+    """What holds a layer's adapted matrices: effort's q, k, v and out, lora's fc1 and fc2 too."""
+    parts: list[nn.Module] = []
     if adapter in ("lora", "effort"):
-        yield block.attn, "in_proj_weight", 3
-        yield block.attn.out_proj, "weight", 1
+        parts += [block.attn, block.attn.out_proj]
     if adapter == "lora":
-        yield block.mlp[0], "weight", 1  # c_fc
-        yield block.mlp[2], "weight", 1  # c_proj
+        parts += [block.mlp[0], block.mlp[2]]
+    for part in parts:
+        assert isinstance(part, (Linear, Attention))
+        yield part
+
+
+def _weight(module: Linear | Attention) -> tuple[Tensor, int]:
+    """A matrix, and of how many row blocks it is made."""
+    return (module.in_proj_weight, 3) if isinstance(module, Attention) else (module.weight, 1)
+
+
+def _changed(tower: Tower) -> Iterator[tuple[Linear | Attention, LowRank | SpectralResidual]]:
+    """Each module whose matrix is adapted, and the change."""
+    for module in tower.modules():
+        if isinstance(module, (Linear, Attention)) and module.change is not None:
+            assert isinstance(module.change, (LowRank, SpectralResidual))
+            yield module, module.change
 
 
 def load_base(tower: Tower, state: Mapping[str, Tensor]) -> None:
@@ -167,26 +178,33 @@ def load_base(tower: Tower, state: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: names or shapes differ; a base's hash vouches for both.
     """
-    own = tower.visual.state_dict().keys()
-    named = {}
-    for name, value in state.items():
-        if (layer := LAYER.match(name)) and int(layer[1]) >= tower.size.layers:
-            continue
-        module, _, leaf = name.rpartition(".")
-        adapted = f"{module}.parametrizations.{leaf}.original"
-        named[adapted if adapted in own else name] = value
-    changes = {
-        name for name in own if ".parametrizations." in name and not name.endswith("original")
+    kept = {
+        name: value
+        for name, value in state.items()
+        if not (layer := LAYER.match(name)) or int(layer[1]) < tower.size.layers
     }
-    if named.keys() != own - changes:
-        raise RuntimeError(f"not this tower's base: {sorted(named.keys() ^ (own - changes))[:3]}")
-    tower.visual.load_state_dict(named, strict=False, assign=True)
+    own = {name for name in tower.visual.state_dict() if ".change." not in name}
+    if kept.keys() != own:
+        raise RuntimeError(f"not this tower's base: {sorted(kept.keys() ^ own)[:3]}")
+    tower.visual.load_state_dict(kept, strict=False, assign=True)
 
 
 def start(tower: Tower, generator: torch.Generator | None = None) -> None:
     """Put a freshly laid adapter to its start, at which the tower computes what its base computes."""
-    for weight, change in _changes(tower):
-        cast(Change, change).start(weight, generator)
+    for module, change in _changed(tower):
+        change.start(_weight(module)[0], generator)
+
+
+def cast_frozen(tower: Tower, dtype: torch.dtype) -> None:
+    """Keep matrices and biases that do not train in autocast's type, which would cast them at each step.
+
+    An adapter must be at its start, or loaded: `start` needs the base's full precision.
+    """
+    for module in tower.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, Attention)):
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
 
 
 def penalties(tower: Tower) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -194,22 +212,20 @@ def penalties(tower: Tower) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
 
     Source: the paper named at `SpectralResidual`, section 3.3; its released code trains without them.
     """
-    found = [(w, c) for w, c in _changes(tower) if isinstance(c, SpectralResidual)]
+    found = [
+        (_weight(module)[0], change)
+        for module, change in _changed(tower)
+        if isinstance(change, SpectralResidual)
+    ]
     orthogonality = torch.cat([change.orthogonality() for _, change in found]).mean()
     return orthogonality, torch.cat([change.keeping(weight) for weight, change in found]).mean()
 
 
+@torch.no_grad()
 def merge(tower: Tower) -> None:
-    """Bake the adapter into the tower's plain weights, in their own precision."""
-    for module in list(tower.modules()):
-        if parametrize.is_parametrized(module):
-            for name in list(cast(nn.ModuleDict, module.parametrizations)):
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    """Add the adapter's dW to the tower's plain weights: summed in float32, kept in the weights' type."""
+    for module, change in list(_changed(tower)):
+        (weight, _), (left, right) = _weight(module), change()
+        weight.copy_(weight + (left @ right).flatten(0, 1))
+        module.change = None
     tower.requires_grad_(False)
-
-
-def _changes(tower: Tower) -> Iterator[tuple[Tensor, nn.Module]]:
-    """Each adapted matrix's base weight and the change laid over it."""
-    for module in tower.modules():
-        if isinstance(module, parametrize.ParametrizationList):
-            yield module.original, module[0]

@@ -8,6 +8,7 @@ chance.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from deepscan.model.detector import Detector
 from deepscan.model.header import FORMAT, MEAN, PREPROCESSING, STD, Header, opened, read_header
 
 PROTOTYPES = "prototypes"  # the one tensor that a checkpoint may do without
+FORMER = re.compile(r"parametrizations\.\w+\.0")  # in older names of an adapter's tensors
 
 
 def save(
@@ -120,6 +122,9 @@ def _match(path: Path, expected: dict[str, tuple[int, ...]], state: dict[str, Te
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file."""
+    """All tensors of a safetensors file, an adapter's by the names of today."""
     with opened(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        return {
+            FORMER.sub("change", name): file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118 (no dict)
+        }

@@ -227,9 +227,7 @@ class Detector(nn.Module):
         return {
             name: value
             for name, value in self.state_dict().items()
-            if not name.startswith("tower.")
-            or name in trains
-            or (".parametrizations." in name and not name.endswith(".original"))
+            if not name.startswith("tower.") or name in trains or ".change." in name
         }
 
 

@@ -181,8 +181,8 @@ def _effort(tensors: Mapping[str, Tensor], tower: str, rank: int) -> Converted:
         theirs = f"{EFFORT}encoder.layers.{layer}."
         ours = f"tower.visual.transformer.resblocks.{layer}.attn."
         for name, matrices in (
-            ("parametrizations.in_proj_weight.0.", _SEPARATE),
-            ("out_proj.parametrizations.weight.0.", ("self_attn.out_proj",)),
+            ("change.", _SEPARATE),
+            ("out_proj.change.", ("self_attn.out_proj",)),
         ):
             for part, residual in zip("usv", _RESIDUAL, strict=True):
                 value = torch.stack([tensors[f"{theirs}{m}.{residual}"] for m in matrices])

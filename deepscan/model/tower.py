@@ -181,9 +181,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(size.width)
         self.mlp = nn.Sequential(
             OrderedDict(
-                c_fc=nn.Linear(size.width, hidden),
+                c_fc=Linear(size.width, hidden),
                 gelu=QuickGELU() if size.quick_gelu else nn.GELU(),
-                c_proj=nn.Linear(hidden, size.width),
+                c_proj=Linear(hidden, size.width),
             )
         )
 
@@ -195,6 +195,36 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class Linear(nn.Linear):
+    """A linear layer, W x + b + dW x; `change` holds dW's factors until an adapter is merged."""
+
+    def __init__(self, columns: int, rows: int) -> None:
+        super().__init__(columns, rows)
+        self.change: nn.Module | None = None
+
+    def forward(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
+        """The product; float32 where there is a change."""
+        made = functional.linear(x, self.weight, self.bias)
+        return made if self.change is None else add_change(made, x, *self.change())
+
+
+def add_change(
+    made: Float[Tensor, "*b m"],
+    x: Float[Tensor, "*b n"],
+    left: Float[Tensor, "blocks rows r"],
+    right: Float[Tensor, "blocks r n"],
+) -> Float[Tensor, "*b m"]:
+    """made + dW x, where left @ right are dW's row blocks one below the other; m = blocks rows.
+
+    In float32, whatever autocast says: bfloat16 keeps 8 bits, and the sum would lose a change below 1/256 of
+    `made`. dW is never written out, and no gradient of its size is computed.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        inner = functional.linear(x.to(right.dtype), right.flatten(0, 1)).flatten(0, -2)
+        spread = torch.block_diag(*left)  # type: ignore[no-untyped-call]
+        return torch.addmm(made.flatten(0, -2).to(right.dtype), inner, spread.T).view(made.shape)
+
+
 class Attention(nn.Module):
     """Multi-head attention with fused projections, in nn.MultiheadAttention's parameter names."""
 
@@ -203,7 +233,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
+        self.change: nn.Module | None = None  # of q's, k's and v's rows, as in Linear
         self.project: nn.Module | None = None  # the projections in one, where they are packed
         if not self.in_proj_weight.is_meta:
             nn.init.xavier_uniform_(self.in_proj_weight)
@@ -212,13 +243,12 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b n d"], first: int | None = None
     ) -> Float[Tensor, "b m d"]:
         """Self-attention of the `first` m tokens to all n; None: of all."""
-        weight, bias, width = self.in_proj_weight, self.in_proj_bias, x.shape[-1]
         if first is None:
-            whole = functional.linear(x, weight, bias) if self.project is None else self.project(x)
+            whole = self._projected(x, 0, 3) if self.project is None else self.project(x)
             q, k, v = whole.chunk(3, -1)
         else:
-            q = functional.linear(x[:, :first], weight[:width], bias[:width])
-            k, v = functional.linear(x, weight[width:], bias[width:]).chunk(2, -1)
+            q = self._projected(x[:, :first], 0, 1)
+            k, v = self._projected(x, 1, 3).chunk(2, -1)
         q, k, v = self._split(q), self._split(k), self._split(v)
         answers = functional.scaled_dot_product_attention(q, k, v)
         return self.out_proj(answers.transpose(1, 2).flatten(2))
@@ -232,13 +262,25 @@ class Attention(nn.Module):
         than projecting every token, d / (h k) times at best; the last term, the same for all tokens, falls
         out of the softmax.
         """
-        w_q, w_k, _ = self.in_proj_weight.chunk(3)
-        b_q = self.in_proj_bias.chunk(3)[0]
-        q = self._split(functional.linear(queries, w_q, b_q))
+        w_k = self.in_proj_weight.chunk(3)[1]
+        q = self._split(self._projected(queries, 0, 1))
         folded = q @ w_k.view(self.heads, -1, w_k.shape[1])
+        if self.change is not None:
+            left, right = (factor[1] for factor in self.change())
+            folded = folded + (q @ left.view(self.heads, -1, left.shape[1])) @ right
         scores = folded.flatten(1, 2) @ tokens.mT
         scores = scores.float() / q.shape[-1] ** 0.5
         return scores.softmax(-1).unflatten(1, (self.heads, -1))
+
+    def _projected(
+        self, x: Float[Tensor, "b n d"], first: int, stop: int
+    ) -> Float[Tensor, "b n m"]:
+        """Of queries, keys and values (0, 1, 2) those from `first` to below `stop`, side by side."""
+        rows = slice(first * x.shape[-1], stop * x.shape[-1])
+        made = functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        if self.change is None:
+            return made
+        return add_change(made, x, *(factor[first:stop] for factor in self.change()))
 
     def _split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n c"]:
         b, n, d = x.shape

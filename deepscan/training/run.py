@@ -334,6 +334,8 @@ def build(settings: TrainSettings, tower: str, base: Path | None) -> Detector:
     if base is not None:
         adapters.load_base(detector.tower, checkpoint.read_base(base))
     detector.initialise(torch.Generator().manual_seed(settings.seed))
+    if settings.precision == "bfloat16":
+        adapters.cast_frozen(detector.tower, torch.bfloat16)
     detector.tower.recompute = settings.recompute
     return detector
 

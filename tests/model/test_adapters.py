@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import add_tiny_tower
 from deepscan.errors import WeightsMismatch
 from deepscan.files import sha256
-from deepscan.model import adapters, checkpoint, weights
+from deepscan.model import adapters, checkpoint, tower, weights
 from deepscan.model.adapters import LowRank, SpectralResidual
 from deepscan.model.detector import Detector
 from deepscan.model.header import ADAPTERS, TOKENS, DetectorSettings, Header
+from deepscan.model.tower import add_change
 
 # Each adapter alone ([CLS], the baseline) and with queries (+Ours).
 METHODS = [(adapter, token) for adapter in ADAPTERS for token in ("cls", "global")]
@@ -48,10 +52,10 @@ def base(
 @pytest.fixture
 def build(base: tuple[str, Path], tiny_tower: str) -> Build:
     """Makes a detector as training starts it."""
-    tower, path = base
+    name, path = base
 
     def make(adapter: str, token: str = "global", seed: int = 0) -> Detector:
-        detector = Detector(DetectorSettings(tower=tower, adapter=adapter, token=token, heads=8))
+        detector = Detector(DetectorSettings(tower=name, adapter=adapter, token=token, heads=8))
         adapters.load_base(detector.tower, checkpoint.read_base(path))
         detector.initialise(torch.Generator().manual_seed(seed))
         return detector
@@ -127,7 +131,7 @@ def test_merged_and_reloaded_it_scores_the_same(
         )
         checkpoint.save(tmp_path / "trained.safetensors", detector, header)
         adapters.merge(detector.tower)
-        assert not any("parametrizations" in name for name, _ in detector.named_parameters())
+        assert not any(".change." in name for name, _ in detector.named_parameters())
         torch.testing.assert_close(detector(crops).logit, unmerged.logit, atol=1e-4, rtol=0)
         again, _ = checkpoint.load(tmp_path / "trained.safetensors", base[1])
         torch.testing.assert_close(again(crops).logit, unmerged.logit, atol=1e-4, rtol=0)
@@ -154,29 +158,125 @@ def test_a_checkpoint_holds_all_that_trains_and_nothing_else_of_the_tower(
             checkpoint.restore(detector, tmp_path / "whole.safetensors", tensors)
 
 
+def layer_outputs(detector: Detector, x: Tensor) -> dict[str, Tensor]:
+    """What the matrices of a middle layer make of `x`; of the attention's first three, what it works on."""
+    block, found = detector.tower.visual.blocks()[1], {}
+
+    def heard(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        found.update(q=q, k=k, v=v)
+        return q
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functional, "scaled_dot_product_attention", heard)
+        block.attn(x)
+    found["out"], found["norm"] = block.attn.out_proj(x), block.ln_1(x)
+    if detector.settings.adapter == "lora":
+        found["fc1"] = block.mlp[0](x)
+        found["fc2"] = block.mlp[2](torch.cat([x] * 4, -1))
+    return {name: value.double() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("adapter", ["effort", "lora", "norm"])
+@pytest.mark.parametrize("steps", [1, 10, 100])
+def test_small_steps_show_in_what_a_bfloat16_layer_puts_out(
+    monkeypatch: pytest.MonkeyPatch, adapter: str, steps: int
+) -> None:
+    """Adam at 2e-4 moves a parameter by 2e-4 a step: what that changes is right to 5 % under autocast.
+
+    Against the same layer in float64, on a tower of ViT-B/16's width. ("full" is ordinary mixed precision,
+    whose products are rounded to bfloat16: after ten steps its change is right to 5 %, after one to 40 %.)
+    """
+    size = tower.TowerSize(32, 8, 768, 2, 16, quick_gelu=True)
+    monkeypatch.setattr(tower, "tower_size", {"wide": size}.__getitem__)
+    torch.manual_seed(0)
+    detector = Detector(DetectorSettings("wide", adapter=adapter, token="cls")).eval()
+    detector.initialise(torch.Generator().manual_seed(0))
+    exact = copy.deepcopy(detector).double()
+    adapters.cast_frozen(detector.tower, torch.bfloat16)
+    adapters.cast_frozen(exact.tower, torch.bfloat16)  # both stand on the same base
+    exact.double()
+    x = torch.randn(4, 17, 768)
+
+    def outputs() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            found = layer_outputs(detector, x)
+        with torch.no_grad():
+            return found, layer_outputs(exact, x.bfloat16().double())
+
+    before = outputs()
+    with torch.no_grad():
+        pairs = zip(detector.parameters(), exact.parameters(), strict=True)
+        for parameter, same in ((a, b) for a, b in pairs if a.requires_grad):
+            parameter += 2e-4 * steps * torch.randn_like(parameter).sign()
+            same.copy_(parameter)
+    after = outputs()
+    changed = ["norm"] if adapter == "norm" else sorted(before[0].keys() - {"norm"})
+    noise = {}
+    for name in changed:
+        found, signal = (after[i][name] - before[i][name] for i in (0, 1))
+        noise[name] = float((found - signal).norm() / signal.norm())
+    assert max(noise.values()) <= 0.05, noise
+
+
+@pytest.mark.parametrize(("adapter", "share"), [("lora", 0.71), ("effort", 0.88)])
+def test_a_step_computes_no_gradient_of_a_frozen_matrix(
+    monkeypatch: pytest.MonkeyPatch, adapter: str, share: float
+) -> None:
+    """Forward and backward take two products a frozen matrix; a gradient of its size would be a third.
+
+    With all three, as for W + dW written out, a tower of ViT-B/16's width would take 1 instead of `share`.
+    """
+    size = tower.TowerSize(224, 16, 768, 1, 16, quick_gelu=True)
+    monkeypatch.setattr(tower, "tower_size", {"wide": size}.__getitem__)
+    detector = Detector(DetectorSettings("wide", adapter=adapter, token="cls"))
+    detector.initialise(torch.Generator().manual_seed(0))
+    block, x = detector.tower.visual.blocks()[0], torch.randn(1, 197, 768, requires_grad=True)
+    with FlopCounterMode(display=False) as counted:
+        torch.autograd.backward(block(x).sum())
+    tokens, d = 197, 768
+    attention = 12 * tokens * tokens * d  # two products, each with two gradients
+    matrices = {"lora": 12 * 3, "effort": 4 * 3 + 8 * 2}[adapter] * 2 * tokens * d * d
+    written_out = matrices + 2 * attention
+    assert counted.get_total_flops() <= share * written_out
+
+
 # --- what each one is ------------------------------------------------------------------------------
 
 
 def test_lora_by_hand() -> None:
-    """alpha / r = 2: W + 2 B A, for each of two row blocks."""
+    """alpha / r = 2: dW = 2 B A, for each of two row blocks; each makes one number of x = (1, 1)."""
     change = LowRank(torch.zeros(2, 2), blocks=2, rank=1, alpha=2.0)
     with torch.no_grad():
         change.a.copy_(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]))
         change.b.copy_(torch.tensor([[[1.0]], [[10.0]]]))
-    expected = torch.tensor([[1.0 + 2, 4.0], [60.0, 1.0 + 80]])
-    torch.testing.assert_close(change(torch.eye(2)), expected)
+    left, right = change()
+    expected = torch.tensor([[2.0, 4.0], [60.0, 80.0]])
+    torch.testing.assert_close((left @ right).flatten(0, 1), expected)
+    made = add_change(torch.tensor([[0.5, 0.5]]), torch.ones(1, 2), left, right)
+    torch.testing.assert_close(made, torch.tensor([[6.5, 140.5]]))
 
 
 def test_effort_trains_the_last_component() -> None:
     """diag(3, 1): the residual is the 1, its singular vectors the second axis."""
-    weight = torch.diag(torch.tensor([3.0, 1.0]))
-    change = SpectralResidual(weight, blocks=1, rank=1)
-    change.start(weight, None)
+    change = SpectralResidual(torch.empty(2, 2), blocks=1, rank=1)
+    change.start(torch.diag(torch.tensor([3.0, 1.0])), None)
     torch.testing.assert_close(change.s, torch.tensor([[1.0]]))
     torch.testing.assert_close(change.u.abs(), torch.tensor([[[0.0], [1.0]]]))
     with torch.no_grad():
         change.s.mul_(2.5)
-    torch.testing.assert_close(change(weight), torch.diag(torch.tensor([3.0, 2.5])))
+    torch.testing.assert_close(torch.matmul(*change())[0], torch.diag(torch.tensor([0.0, 1.5])))
+
+
+def test_efforts_change_is_the_difference_of_the_residuals() -> None:
+    change = SpectralResidual(torch.empty(2 * 5, 5), blocks=2, rank=2)
+    change.start(torch.randn(10, 5, generator=torch.Generator().manual_seed(0)), None)
+    with torch.no_grad():
+        for parameter in change.parameters():
+            parameter += 0.1
+    trained = (change.u * change.s[:, None]) @ change.v
+    torch.testing.assert_close(
+        torch.matmul(*change()), trained - (change.u0 * change.s0[:, None]) @ change.v0
+    )
 
 
 def test_efforts_penalties_by_hand_and_against_all_columns() -> None:
@@ -198,19 +298,33 @@ def test_efforts_penalties_by_hand_and_against_all_columns() -> None:
         whole_v = torch.cat([v[:-1], change.v[i]], 0)
         parts = (m - torch.eye(5) for m in (whole_u.T @ whole_u, whole_v @ whole_v.T))
         expected.append(sum(torch.linalg.matrix_norm(part) for part in parts) / 2)
-        changed = change(weight).view(2, 5, 5)[i]
+        changed = block + torch.matmul(*change())[i]
         kept.append((changed.square().sum() - block.square().sum()).abs())
     torch.testing.assert_close(change.orthogonality(), torch.stack(expected))
     torch.testing.assert_close(change.keeping(weight), torch.stack(kept))
 
 
-def test_a_step_too_small_for_bfloat16_is_not_lost() -> None:
-    """The change is computed in float32 under autocast, where 1 + 1e-4 would round to 1."""
-    change = LowRank(torch.zeros(1, 1), blocks=1, rank=1, alpha=1.0)
-    nn.init.ones_(change.a)
-    nn.init.constant_(change.b, 1e-4)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert change(torch.ones(1, 1)).item() == pytest.approx(1.0001)
+def test_a_checkpoint_of_the_former_names_loads(
+    build: Build, base: tuple[str, Path], crops: Tensor, tmp_path: Path
+) -> None:
+    """Adapters' tensors were once named after the matrix: out_proj.parametrizations.weight.0.a."""
+    detector = build("lora")
+    step(detector, crops)
+    header = Header(
+        "old", detector.settings, {"name": "tiny", "sha256": sha256(base[1])}, {"data": "x"}, "none"
+    )
+    former = {
+        name.replace("attn.change", "attn.parametrizations.in_proj_weight.0").replace(
+            ".change.", ".parametrizations.weight.0."
+        ): value
+        for name, value in detector.trained_state().items()
+    }
+    checkpoint.write(tmp_path / "old.safetensors", former, header)
+    again, _ = checkpoint.load(tmp_path / "old.safetensors", base[1])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            again(crops).logit, detector.eval()(crops).logit, atol=1e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize(
