@@ -18,6 +18,34 @@ def test_no_room_reaches_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lint_imports() == 0
 
 
+# Who may import the networks' libraries, at the top of a file or inside a function.
+NETWORKS = {"torch", "torchvision", "open_clip", "facenet_pytorch"}
+MAY_USE_NETWORKS = {
+    "model",
+    "faces",
+    "training",
+    "benchmark/efficiency.py",  # times training steps
+    "benchmark/predict.py",  # runs detectors on prepared crops
+    "benchmark/runs.py",  # makes the crops on which training is timed
+    "verification/doctor.py",  # checks torch itself
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_networks_libraries_are_imported_where_networks_are(path: Path) -> None:
+    inner = path.relative_to(ROOT / "deepscan")
+    if {inner.parts[0], inner.as_posix()} & MAY_USE_NETWORKS:
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            imported = {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            imported = {str(node.module).split(".")[0]}
+        else:
+            continue
+        assert not imported & NETWORKS, f"line {node.lineno}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_names_say_what_things_are(path: Path) -> None:
     assert not re.match(r"utils|helpers|misc|base_|.*manager", path.stem)

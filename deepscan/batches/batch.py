@@ -37,7 +37,7 @@ from deepscan.errors import (
 from deepscan.files import check_free, check_inside, clear_parts, is_part, sha256
 from deepscan.flow import keep_memory_level
 from deepscan.model.header import read_header
-from deepscan.model.networks import sleep_for_gpu, weights_file
+from deepscan.model.networks import limit_threads, sleep_for_gpu, weights_file
 from deepscan.pipeline import scan
 from deepscan.records import Report, Request
 
@@ -343,11 +343,9 @@ def _quarantined(path: Path, death: Death) -> ProcessDied:
 
 
 def _start(threads: int) -> None:
-    import torch
-
     keep_memory_level()
     sleep_for_gpu()
-    torch.set_num_threads(min(torch.get_num_threads(), threads))
+    limit_threads(threads)
 
 
 def _scan(settings: Settings, request: Request | None, task: _Task) -> Outcome | DeepscanError:

@@ -43,6 +43,7 @@ from deepscan.benchmark.studies import Study, study
 from deepscan.benchmark.tables import plain_name
 from deepscan.data.distortions import Distortion, every
 from deepscan.errors import DataError
+from deepscan.model.networks import device_for
 from deepscan.training.settings import TrainSettings
 
 
@@ -321,11 +322,7 @@ def _timing(request: Request, say: Say) -> efficiency.Timing | None:
     path = request.out / "timing.json"
     timing = efficiency.read_timing(path)
     if timing is None and request.train:
-        device = request.scoring.device
-        if device == "auto":
-            import torch
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = device_for(request.scoring.device)
         settings = request.recipe or TrainSettings((Path(),), Path())
         timing = efficiency.measure(replace(settings, device=device), *request.timing, say)
         efficiency.write_timing(path, timing)

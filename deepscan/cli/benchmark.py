@@ -232,9 +232,8 @@ def _recipe(
         return None
     if not (training or data or config or steps):
         return None
-    import torch
-
     from deepscan.data.crops import locate
+    from deepscan.model.networks import device_for
     from deepscan.training.settings import from_plain, told
 
     values: dict[str, Any] = told(config)
@@ -249,9 +248,7 @@ def _recipe(
         values["data"] = (locate(root, values["dataset"]),)
     if steps is not None:
         values["steps"] = steps
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    values |= {"device": device, "out": Path("runs"), "offline": offline}
+    values |= {"device": device_for(device), "out": Path("runs"), "offline": offline}
     values.pop("test", None)
     return from_plain(values, "benchmark")
 

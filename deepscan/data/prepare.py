@@ -19,7 +19,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from deepscan.batches.pool import Death, Pool, cores
@@ -33,6 +32,7 @@ from deepscan.data.listings import SPLITS
 from deepscan.errors import InputError, OutputError, SettingsError, UnreadableInput
 from deepscan.faces.finder import FaceFinder
 from deepscan.files import alone, part_file
+from deepscan.model.networks import limit_threads, threads
 
 LEVELS = ("raw", "c23", "c40")
 
@@ -299,13 +299,9 @@ def _save_png(path: Path, pixels: Any) -> None:
 
 def _here(job: _Job, tasks: Sequence[Task], _: int) -> Iterator[list[PreparedVideo]]:
     """One task after the other in this process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the workers, so that the same crops come out
-    try:
+    with threads(1):  # as in the workers, so that the same crops come out
         for task in tasks:
             yield _cut(job, task)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[PreparedVideo]]:
@@ -314,7 +310,7 @@ def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Prepar
     pool: Pool[Task, list[PreparedVideo] | OutputError] = Pool(
         partial(_tried, _cut, job),
         min(jobs, len(tasks)),
-        partial(torch.set_num_threads, 1),
+        partial(limit_threads, 1),
         tries=2,
     )
     try:

@@ -68,7 +68,7 @@ def load_finder(faces: Faces, device: str) -> FaceFinder:
     """
     from deepscan.faces.finder import FaceFinder
 
-    return FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, _device(device))
+    return FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, device_for(device))
 
 
 @functools.lru_cache(maxsize=1)
@@ -119,7 +119,7 @@ def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Heade
     from deepscan.model.header import read_header
     from deepscan.model.recorded import Recorded
 
-    device = _device(scoring.device)
+    device = device_for(scoring.device)
     precision = _precision(scoring.precision, device)
     path = weights_file(scoring.weights)
     needed = read_header(path).base["sha256"]
@@ -148,7 +148,32 @@ def sleep_for_gpu() -> None:
             runtime.cudaSetDeviceFlags(SCHEDULE_BLOCKING_SYNC)
 
 
-def _device(wanted: str) -> str:
+def limit_threads(most: int) -> None:
+    """Let torch compute in at most `most` threads from now on, for processes that share the cores."""
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), most))
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute in `count` threads: it splits sums over them, so their number changes results."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def device_for(wanted: str) -> str:
+    """The device that a setting asks for; "auto" is the GPU where there is one.
+
+    Raises:
+        SettingsError: this machine has no such GPU.
+    """
     import torch
 
     if wanted == "auto":

@@ -8,7 +8,6 @@ frame's logit is compared.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +24,7 @@ from deepscan.errors import (
 )
 from deepscan.files import check_readable, parse_json, sha256
 from deepscan.model import weights
+from deepscan.model.networks import threads
 from deepscan.pipeline import Progress, scan
 from deepscan.records import Report
 from deepscan.report import provenance
@@ -218,26 +218,13 @@ def _rerun(
         settings.scoring, precision=report["tool"]["precision"], device="auto", offline=True
     )
     try:
-        with _threads(report["tool"]["threads"]):
+        with threads(report["tool"]["threads"]):
             again = scan(
                 path, replace(settings, scoring=scoring, heatmaps=Heatmaps()), progress=progress
             )
     except DeepscanError as error:
         return Finding("rerun", Match.DIFFERS, f"fails now: {error}")
     return compare(report, again)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch compute in `count` threads: it splits sums over them, so that their number tells."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def compare(report: dict[str, Any], again: Report) -> Finding:
