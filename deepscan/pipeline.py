@@ -21,16 +21,14 @@ import numpy as np
 
 from deepscan.config import Settings
 from deepscan.errors import UnreadableInput
-from deepscan.faces.alignment import align
-from deepscan.faces.tracks import Follower, look_of
+from deepscan.faces import Follower, align, look_of
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
-from deepscan.judgement import timeline
+from deepscan.judgement import Coverage, judge, thresholds_of, timeline
 from deepscan.judgement.explain import Score, Specimens
-from deepscan.judgement.verdict import Coverage, judge, thresholds_of
-from deepscan.media.isolation import Decoder, decoder
+from deepscan.media import Decoder, decoder
 from deepscan.media.video import DamagedFrame
-from deepscan.model.networks import Scorer, load_finder, loading
+from deepscan.model import Scorer, load_finder, loading
 from deepscan.records import (
     Credentials,
     Crop,

@@ -93,7 +93,7 @@ def test_every_verdict_is_explained() -> None:
 
 def test_the_readmes_figures_are_the_model_cards() -> None:
     """The detector's AUCs in the README are those its card states."""
-    known = weights.manifest()
+    known = weights.catalogue()
     card = (weights.shipped_folder() / known.detectors[known.default].card).read_text("utf-8")
     stated = re.findall(r"[01]\.\d+ \[[01]\.\d+, [01]\.\d+\]", README)
     assert len(stated) == 2

@@ -1,7 +1,8 @@
-"""The command line: parse, call one function, turn errors into exit codes.
+"""The command line: parses arguments, calls one function, turns errors into exit codes.
 
-Results go to stdout, everything else to stderr. Heavy imports stay inside the commands, so that
---help answers at once. One file per command (or family of commands).
+Arguments come in. Results go to stdout, everything else to stderr, and `run` returns the exit code. Only
+`deepscan.__main__`, the tools and the tests may import this package, which may import every other one. Each
+command has a file of its own and imports heavy modules inside its function, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from deepscan.cli.train import train
 from deepscan.cli.verify import verify
 from deepscan.cli.watch import watch
 from deepscan.errors import DeepscanError, SettingsError
+
+__all__ = ["app", "run"]
 
 app = typer.Typer(
     name="deepscan",

@@ -1,1 +1,10 @@
-"""."""
+"""Turns scores into a verdict with its reasons.
+
+Scored faces and a detector's calibration come in. `Evidence` goes out: tracks, scores, intervals,
+cautions and the verdict. Every package above may import this one; `metrics`, which training and the
+benchmark use, loads scipy and is imported by its own name.
+"""
+
+from deepscan.judgement.verdict import Coverage, judge, thresholds_of
+
+__all__ = ["Coverage", "judge", "thresholds_of"]

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = toy.install(tmp_path_factory.mktemp("base"))
     yield
-    tower.tower_size, weights.manifest = before  # type: ignore[assignment]
+    tower.tower_size, weights.catalogue = before  # type: ignore[assignment]
 
 
 def bench(folder: Path, *asked: str, out: str = "out", code: int = 0) -> int:

@@ -34,7 +34,7 @@ def trained(tmp_path: Path) -> Iterator[Path]:
     flags = [f"--data={data}", f"--out={tmp_path / 'run'}"]
     assert run(["train", f"--config={config}", *flags, "-q"]) == 0
     yield tmp_path / "run"
-    tower.tower_size, weights.manifest = before  # type: ignore[assignment]
+    tower.tower_size, weights.catalogue = before  # type: ignore[assignment]
 
 
 def test_it_is_measured_on_held_out_people_alone(

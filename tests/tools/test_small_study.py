@@ -21,7 +21,7 @@ from tools import small_study
 def base(tmp_path: Path) -> Iterator[None]:
     before = toy.install(tmp_path / "base")
     yield
-    tower.tower_size, weights.manifest = before  # type: ignore[assignment]
+    tower.tower_size, weights.catalogue = before  # type: ignore[assignment]
 
 
 def pairs(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from deepscan.verification import doctor
 def test_values_are_of_the_shipped_detector_and_clip() -> None:
     """After training it anew: make selftest."""
     stored = json.loads(doctor.VALUES.read_text("utf-8"))
-    known = weights.manifest()
+    known = weights.catalogue()
     assert stored["detector"] == known.detectors[known.default].sha256
     assert stored["clip"] == sha256(doctor.CLIP)
     real, fake = stored["logits"][:3], stored["logits"][3:]
@@ -36,7 +36,7 @@ def test_all_is_well_here(capsys: pytest.CaptureFixture[str]) -> None:
     checks = {check["name"]: check for check in document["checks"]}
     assert {"python", "torch", "cuda", "ffmpeg", "codecs", "cache", "self-test"} <= checks.keys()
     assert "6 faces scored" in checks["self-test"]["found"]
-    base = weights.manifest().bases["clip-vit-b16"]
+    base = weights.catalogue().bases["clip-vit-b16"]
     assert base.sha256 in checks["weights clip-vit-b16"]["found"]
 
 
@@ -61,7 +61,7 @@ def test_without_weights_it_says_how_to_get_them(
 
 def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPSCAN_CACHE", str(tmp_path))
-    base = weights.manifest().bases["clip-vit-b16"]
+    base = weights.catalogue().bases["clip-vit-b16"]
     base.path.parent.mkdir()
     base.path.write_bytes(b"not it")
     check = by_name("weights")["weights clip-vit-b16"]

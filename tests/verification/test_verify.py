@@ -123,10 +123,10 @@ def test_other_weights_are_found(case: Path, results: Path) -> None:
 def test_a_base_that_is_not_here_leaves_the_check_open(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = weights.manifest()
+    known = weights.catalogue()
     entry = known.bases[known.detectors[known.default].base]
     known = replace(known, bases={entry.name: replace(entry, file=f"{entry.name}.elsewhere")})
-    monkeypatch.setattr(weights, "manifest", lambda: known)
+    monkeypatch.setattr(weights, "catalogue", lambda: known)
     (finding,) = (f for f in verify(results).findings if f.what == "base")
     assert finding.state is Match.NOT_CHECKED
 
