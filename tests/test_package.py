@@ -80,6 +80,6 @@ def test_the_wheel_runs_from_an_empty_folder(built: tuple[Path, Path], tmp_path:
     output = run("-m", "deepscan", "doctor")
     assert "ok       self-test: 6 faces scored" in output
     assert str(site / "deepscan" / "weights") in output
-    clip = str(site / "deepscan" / "selftest" / "clip.mp4")
+    clip = str(site / "deepscan" / "verification" / "selftest" / "clip.mp4")
     run("-m", "deepscan", "detect", clip, "--frames", "2", "--offline", "--heatmap")
     assert (empty / "deepscan-out" / "clip.mp4" / "report.html").is_file()
