@@ -27,14 +27,6 @@ ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 88
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the small study's page to the navigation where it has been made."""
-    if (ROOT / "docs" / "small-study" / "README.md").is_file():
-        assert config.nav is not None
-        config.nav[-1]["The detector"].append({"Small study": "small-study/README.md"})
-    return config
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
     for name, text in pages():

@@ -109,3 +109,12 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     assert links
     for target, _ in links:
         assert (ROOT / target).exists(), target
+
+
+def test_the_map_names_files_that_exist_and_every_package() -> None:
+    text = (ROOT / "docs" / "development.md").read_text("utf-8")
+    named = set(re.findall(r"`([\w./-]+/[\w.-]*|[a-z]+\.py)`", text)) - {"build/docs"}
+    missing = {n for n in named if not any((ROOT / up / n).exists() for up in ("", "deepscan"))}
+    assert missing == set()
+    packages = {path.parent.name for path in (ROOT / "deepscan").glob("*/__init__.py")}
+    assert {f"{name}/" for name in packages} <= named
