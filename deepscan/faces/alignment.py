@@ -1,4 +1,4 @@
-"""Face -> Crop: one upright, centred, equally large picture per face, with the way back to the frame."""
+"""Cuts a face out of its frame: an upright, centred crop of fixed size, with the way back to the frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPLATE: Float[np.ndarray, "5 2"] = np.array(
 
 
 def align(frame: Frame, face: Face, track: int) -> Crop:
-    """Cut the face out of its frame so that its landmarks lie on the template's, as well as may be.
+    """Cut the face out of its frame so that its landmarks fit the template's as well as possible.
 
     What lies outside the frame is black, as in DeepfakeBench's crops.
     """
@@ -67,8 +67,8 @@ def invert(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
 def warp(pixels: Pixels, to_frame: Float[np.ndarray, "2 3"], side: int) -> Pixels:
     """Resample a square of `side` pixels whose point (u, v) shows the frame's point to_frame @ (u, v, 1).
 
-    Coordinates are continuous: the first pixel's centre is (0.5, 0.5). Where the frame is finer than
-    the crop it is first shrunk with an area filter, so that nothing aliases.
+    Coordinates are continuous: the first pixel's centre is (0.5, 0.5). If the frame has more detail than
+    the crop can hold, it is first shrunk with an area filter to avoid aliasing.
     """
     step = float(np.sqrt(abs(np.linalg.det(to_frame[:, :2]))))  # frame pixels per crop pixel
     corners = np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], float) @ to_frame.T
@@ -76,14 +76,13 @@ def warp(pixels: Pixels, to_frame: Float[np.ndarray, "2 3"], side: int) -> Pixel
     low, high = np.clip((corners.min(0) - margin, corners.max(0) + margin), 0, pixels.shape[1::-1])
     if (high - low < 1).any():  # the crop lies outside the frame altogether
         return np.zeros((side, side, 3), np.uint8)
-    # Pillow copies what it is given: so only a part of the frame, whose edges, unless they are the
-    # frame's own, no filter reaches.
+    # Pillow copies its input, so it gets only part of the frame, with a margin that no filter reaches beyond.
     left, top = first = np.maximum(np.floor(low - margin), 0).astype(int)
     right, bottom = np.ceil(high + margin).astype(int)
     image = Image.fromarray(pixels[top:bottom, left:right])
     if step > 1:
         size = np.maximum(np.ceil((high - low) / step), 1).astype(int)
-        # In Pillow's precision before the part's place is taken off: else pixels would depend on that.
+        # Rounded to Pillow's precision before the offset is subtracted, so that pixels do not depend on it.
         box = np.array((low, high), np.float32).astype(float) - first
         image = image.resize(
             (int(size[0]), int(size[1])), Image.Resampling.BILINEAR, box=tuple(box.ravel().tolist())

@@ -1,4 +1,4 @@
-"""FaceFinder: all faces of a batch of frames, with landmarks (at what size to look; mtcnn.py looks)."""
+"""Finds all faces in a batch of frames: FaceFinder decides at what size to search, `mtcnn` searches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.nn import functional
 from deepscan.faces.mtcnn import FIELD, Detections, Mtcnn
 from deepscan.records import Box, Face, Frame
 
-# Faces judged in one frame, the largest: the crops of ten thousand would take two gigabytes.
+# At most so many faces are judged in one frame, the largest: ten thousand crops would take two gigabytes.
 MOST = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The faces of one frame, largest first; how many more were too small to judge, or too many."""
+    """The faces of one frame, largest first, and how many were left out as too small or too many."""
 
     faces: tuple[Face, ...]
     too_small: int
@@ -65,11 +65,11 @@ class FaceFinder:
         height, width = frames[0].pixels.shape[:2]
         smallest = max(float(FIELD), self._min_size * scale)
         size = (round(width * scale), round(height * scale))
-        if min(size) < smallest:  # no room for a face, or even for one pixel once shrunk
+        if min(size) < smallest:  # too small to hold a face, or to be shrunk at all
             return [Found((), 0) for _ in frames]
         pixels = [f.pixels if scale == 1 else shrink(f.pixels, size) for f in frames]
         back = np.array((width / size[0], height / size[1]))
-        # One large frame is not copied.
+        # A single frame, which may be large, is not copied.
         images = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
         return [self._found(_faces(one, back)) for one in self._net.detect(images, smallest)]
 
@@ -82,7 +82,7 @@ class FaceFinder:
 
 
 def _faces(found: Detections, back: Float[np.ndarray, " 2"]) -> Iterable[Face]:
-    """MTCNN's answer for one frame as records, scaled `back` to frame pixels."""
+    """MTCNN's detections in one frame as records, scaled `back` to frame pixels."""
     boxes = found.boxes.astype(float) * np.tile(back, 2)
     landmarks = found.landmarks.astype(float) * back
     for box, confidence, points in zip(boxes, found.confidences, landmarks, strict=True):

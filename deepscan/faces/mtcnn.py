@@ -1,15 +1,16 @@
-"""MTCNN: every face of a batch of equal-sized images, with landmarks, from facenet-pytorch's weights.
+"""Runs MTCNN: finds every face in a batch of equal-sized images, with facenet-pytorch's weights.
 
 The cascade of Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded
 Convolutional Networks" (IEEE Signal Processing Letters 23, 2016): a small network slides over a
-pyramid of the images and proposes boxes, a second one refuses most of them, a third one settles the
-rest and places five landmarks; each also says how its boxes should move, and the weaker of two
-boxes on one face is struck out after every step.
+pyramid of the images and proposes boxes, a second one rejects most of them, a third one decides on the
+rest and places five landmarks. Each network also corrects its boxes, and after every step the weaker of two
+boxes on one face is dropped.
 
-Networks, thresholds and box arithmetic are those of facenet-pytorch 2.5.3, so that its weights mean
-what they meant there; they are read from its wheel without importing it (it would bring torchvision
-along, which doubles the start-up). What is done otherwise: all pictures for a network, levels of the pyramid
-and crops alike, are averaged from one summed-area table instead of being cut one by one.
+Networks, thresholds and box arithmetic are those of facenet-pytorch 2.5.3, so its weights work as they do
+there. They are read from its wheel without importing it, since it would import torchvision and double the
+start-up. One
+thing differs: all pictures for a network, pyramid levels and crops alike, are averaged from one summed-area
+table instead of being cut one by one.
 
 Boxes here are float32 (n, 4): left, top, right, bottom in image pixels. `owner` (n,) says which image
 of the batch each belongs to.
@@ -33,14 +34,15 @@ from torch.nn import functional
 
 from deepscan.errors import WeightsMismatch, WeightsMissing
 
-# What the first network sees at once, in pixels of its level of the pyramid: the smallest face there is.
+# The first network's field of view in pixels of its pyramid level, which is also the smallest face it can
+# find.
 FIELD = 12
 STRIDE = 2  # from one such field to the next: the first network pools once
 
 # From one level of the pyramid to the next: half the area, 0.709 = sqrt(1/2).
 FACTOR = 0.709
 
-# A box goes on from each step with at least this confidence ...
+# A box survives each step with at least this confidence ...
 PROPOSED, REFINED, SETTLED = 0.6, 0.7, 0.7
 # ... and where two overlap more than this, only the better one: within a level, then across levels
 # and in each later step.
@@ -49,15 +51,15 @@ WITHIN, ACROSS = 0.5, 0.7
 # Sides of the pictures that the second and third network take.
 SMALL, LARGE = 24, 48
 
-# Pixels of pictures that a network is given at a time. More of them are slower on a CPU, as its
-# caches overflow, and take more memory in a crowd; fewer leave a GPU waiting for the next ones.
+# Pixels given to a network at a time. More are slower on a CPU, whose caches overflow, and take more memory
+# in a crowd; fewer leave a GPU idle.
 AT_ONCE = 1 << 17
 AT_ONCE_ON_GPU = 1 << 22
 
-# A level of more pixels than this is seen in strips: the first network takes 200 bytes for each.
+# A level with more pixels than this is searched in strips: the first network takes 200 bytes for each pixel.
 STRIP = 1 << 19
 
-# Pixels of images summed up at a time, for twelve bytes each: eight of 1080p, but one of 8K.
+# Pixels in one summed-area table, at twelve bytes each: eight images of 1080p, but one of 8K.
 SUMMED = 1 << 24
 
 # Pairs of boxes compared at a time.
@@ -83,7 +85,7 @@ class Detections:
 
 
 class Mtcnn:
-    """The three networks in a row.
+    """The three networks, one after the other.
 
     Args:
         device: torch device the networks run on; boxes are sorted out on the CPU.
@@ -96,8 +98,9 @@ class Mtcnn:
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self._device = torch.device(device)
         if self._device.type == "cuda":
-            # A GPU's convolutions would round to ten bits, and find other faces than a CPU's. For the whole
-            # process and for good: switched on and off, it would be now so, now so for another thread's.
+            # By default a GPU rounds convolutions to ten bits and finds other faces than a CPU. This is set
+            # once
+            # for the whole process: switching it on and off would affect other threads at random.
             torch.backends.cudnn.allow_tf32 = False
         self._proposer = _load(_Proposer(), "pnet.pt", self._device)
         self._refiner = _load(_Refiner(), "rnet.pt", self._device)
@@ -109,7 +112,7 @@ class Mtcnn:
 
     @torch.inference_mode()
     def detect(self, images: UInt8[np.ndarray, "b h w 3"], smallest: float) -> list[Detections]:
-        """Faces of at least `smallest` pixels in each RGB image; none where an image is smaller yet."""
+        """Faces of at least `smallest` pixels in each RGB image; none if the image itself is smaller."""
         found: list[Detections] = []
         for part in _parts(len(images), images.shape[1:3], SUMMED):
             sums = SummedArea(images[part], self._device)
@@ -126,7 +129,7 @@ class Mtcnn:
         seen = [self._slide(sums, number, level) for number, level in enumerate(levels)]
         if not seen:
             return np.empty((0, 4), np.float32), np.empty(0, int)
-        # Brought here together: a GPU is waited for once.
+        # Copied in one go, to wait for the GPU only once.
         places, said = (torch.cat(part).cpu().numpy() for part in zip(*seen, strict=True))
         number, image, row, column = places.T
         corner = STRIDE * np.column_stack([column, row]).astype(np.float32)
@@ -141,7 +144,7 @@ class Mtcnn:
     def _slide(
         self, sums: SummedArea, number: int, level: float
     ) -> tuple[Int[Tensor, "_n 4"], Float[Tensor, "_n 5"]]:
-        """The first network over all of one level: place of what it proposes, confidence and moves.
+        """Slide the first network over one level: place, confidence and moves of each proposal.
 
         A place is the level's `number`, an image, a row and a column, in fields.
         """
@@ -160,7 +163,7 @@ class Mtcnn:
         return torch.cat(places), torch.cat(said)
 
     def _refine(self, sums: SummedArea, boxes: Boxes, owner: Owner) -> tuple[Boxes, Owner]:
-        """Second step: of the proposed boxes, those that hold a face, nearer to it."""
+        """Second step: keep the proposed boxes that hold a face and fit them more closely."""
         boxes, owner, said = self._judge(self._refiner, sums, boxes, owner, SMALL, REFINED)
         kept = suppress(boxes, said[:, 0], owner, ACROSS)
         return _square(_moved(boxes[kept], said[kept, 1:5], 1)), owner[kept]
@@ -186,7 +189,7 @@ class Mtcnn:
         side: int,
         threshold: float,
     ) -> tuple[Boxes, Owner, Float32[np.ndarray, "_n said"]]:
-        """Boxes that `net` is sure of, seen at `side` x `side` pixels, and all that it says of them."""
+        """The boxes that `net` accepts, seen at `side` x `side` pixels, and its whole output for them."""
         # Cut to whole pixels as facenet-pytorch does it: 1-based with both ends inside.
         crops = np.trunc(boxes).astype(int)
         crops[:, :2] = np.maximum(crops[:, :2], 1) - 1
@@ -204,9 +207,9 @@ class Mtcnn:
 class SummedArea:
     """Sums over all rectangles of a batch of images at once (Crow, SIGGRAPH 1984).
 
-    Entry [image, y, x] is the sum over all pixels above y and left of x, so that any rectangle's sum
-    takes four of them. The entries are int32 and may wrap around; differences do so too, hence are
-    exact wherever the rectangle's own sum fits, up to 8 million pixels.
+    Entry [image, y, x] is the sum of all pixels above y and left of x, so any rectangle's sum takes four
+    entries. The entries are int32 and may wrap around; differences wrap likewise, so they are exact as long
+    as the rectangle's own sum fits, up to 8 million pixels.
     """
 
     def __init__(self, images: UInt8[np.ndarray, "b h w 3"], device: torch.device) -> None:
@@ -215,11 +218,11 @@ class SummedArea:
         sums = torch.empty(shape, dtype=torch.int32, device=device)
         sums[:, 0], sums[:, :, 0] = 0, 0
         inner = sums[:, 1:, 1:]
-        # To the device first: copied from one to the other, they would be widened on the way.
+        # Move the bytes first and widen them on the device.
         there = torch.from_numpy(np.require(images, requirements="W")).to(device)
         inner.copy_(there).cumsum_(2)
         if device.type == "cpu":
-            # cumsum_(1) would go down one column after the other, past all caches.
+            # cumsum_(1) would walk down one column after the other and miss every cache.
             for y in range(2, self.height + 1):
                 sums[:, y] += sums[:, y - 1]
         else:
@@ -233,11 +236,11 @@ class SummedArea:
         size: tuple[int, int],
         rows: slice = slice(None),
     ) -> Float[Tensor, "n 3 rows columns"]:
-        """Each crop of the image that owns it, resampled to `size` (rows, columns); some `rows` of it.
+        """Each crop of its image resampled to `size` (rows, columns), or only some `rows` of it.
 
-        A pixel is the mean of all that it touches: PyTorch's adaptive average pooling, its "area"
-        interpolation. `crops` are left, top, right, bottom, in the image and not empty. The tensor's
-        memory is in channels-last order, which the networks are faster with.
+        A pixel is the mean of all pixels it touches, as in PyTorch's adaptive average pooling ("area"
+        interpolation). `crops` are left, top, right, bottom, inside the image and not empty. The result is in
+        channels-last order, which is faster for the networks.
         """
         device = self._entries.device
         left, top, right, bottom = torch.from_numpy(crops).to(device).T
@@ -274,15 +277,15 @@ def _bins(
 def suppress(
     boxes: Boxes, scores: Scores, owner: Owner, threshold: float, of_smaller: bool = False
 ) -> Int[np.ndarray, " kept"]:
-    """Non-maximum suppression within each image: places of the boxes that stay, best first.
+    """Non-maximum suppression within each image: indices of the boxes kept, best first.
 
-    From the best down, a box goes if it overlaps a better one that stays by more than `threshold`.
+    From the best down, a box is dropped if it overlaps a better box that was kept by more than `threshold`.
 
     Args:
         boxes: of any number of images.
-        scores: what makes one better; equals keep their order.
-        owner: boxes of different images never meet.
-        threshold: share of the overlap, see `overlap`.
+        scores: higher is better; ties keep their order.
+        owner: each box's image; boxes of different images are never compared.
+        threshold: share of overlap, see `overlap`.
         of_smaller: see `overlap`.
     """
     order = np.argsort(-scores, kind="stable")
@@ -296,11 +299,11 @@ def suppress(
 
 
 def _unbeaten(count: int, beats: Int[np.ndarray, "2 _pairs"]) -> Bool[np.ndarray, " count"]:
-    """Who stays, if in each pair the first beats the second only as long as it stays itself.
+    """Who is kept, if in each pair the first beats the second only while it is kept itself.
 
-    The first of a pair is the one of lower number. All are decided anew from the last round's answer
-    until it stands still. The lowest is right from the start and each round settles at least one more;
-    in practice there are four or five rounds.
+    The first of a pair has the lower number. Each round decides all anew from the round before, until nothing
+    changes. The lowest number is right from the start and each round settles at least one more; in practice
+    it takes four or five rounds.
     """
     stays = np.ones(count, bool)
     while True:
@@ -312,10 +315,10 @@ def _unbeaten(count: int, beats: Int[np.ndarray, "2 _pairs"]) -> Bool[np.ndarray
 
 
 def _meeting(boxes: Boxes, owner: Owner) -> Iterator[Int[np.ndarray, "2 _pairs"]]:
-    """Places of all pairs of boxes of one image that touch, some of them twice, and of some that do not.
+    """Indices of pairs of boxes in one image: all that touch (some twice), and some that do not.
 
-    Boxes are entered in every one of the image's bands that they reach into, and a band's boxes are
-    swept from left to right: in a crowd that many times larger, each meets as many as before.
+    Each box is entered into every horizontal band it reaches into, and each band is swept from left to right.
+    So in a larger crowd each box is still compared with its neighbours only.
     """
     if len(boxes) < 2:
         return
@@ -323,7 +326,7 @@ def _meeting(boxes: Boxes, owner: Owner) -> Iterator[Int[np.ndarray, "2 _pairs"]
     band = max(1.0, float(np.median(bottom - top)))
     low, high = np.floor(top / band).astype(int), np.floor((bottom + 1) / band).astype(int)
     who, step = _spread(np.maximum(high - low + 1, 0))
-    # One axis for all bands of all images, long enough for none to reach into the next.
+    # One axis for all bands of all images, long enough that none reaches into the next.
     bands = (owner - owner.min()) * (high.max() - low.min() + 1) + low - low.min()
     length = right.max() - left.min() + 2
     start = (bands[who] + step) * length + left[who] - left.min()
@@ -352,7 +355,7 @@ def overlap(
 ) -> Float32[np.ndarray, ...]:
     """Intersection over union of pairs; `of_smaller`: over the smaller box, right and bottom inside.
 
-    The latter is what the authors' last step goes by: a box inside another goes, however small.
+    The latter is the rule of the authors' last step: a box inside another is dropped, however small.
     """
     edge = int(of_smaller)
     low = np.maximum(a[..., :2], b[..., :2])
@@ -365,7 +368,7 @@ def overlap(
 
 
 def _sides(boxes: Float32[np.ndarray, "*n 4"], edge: float) -> Float32[np.ndarray, "*n 2"]:
-    """Width and height; `edge` 1 counts the right and bottom pixels in, as MTCNN was trained."""
+    """Width and height; `edge` 1 includes the right and bottom pixels, as in MTCNN's training."""
     return boxes[..., 2:] - boxes[..., :2] + edge
 
 
@@ -383,8 +386,9 @@ def _square(boxes: Boxes) -> Boxes:
 
 
 def _levels(height: int, width: int, scale: float) -> Iterator[float]:
-    """Scales of the pyramid, as long as one field fits in."""
-    # The shorter side is shrunk along: the same products, rounded alike, end where facenet's end.
+    """Scales of the pyramid, down to the smallest that still holds one field."""
+    # The shorter side is multiplied along, with the same rounding, so that it ends where facenet-pytorch
+    # ends.
     side = min(height, width) * scale
     while side >= FIELD:
         yield scale
@@ -393,15 +397,15 @@ def _levels(height: int, width: int, scale: float) -> Iterator[float]:
 
 
 def _parts(count: int, size: tuple[int, ...], most: int) -> Iterator[slice]:
-    """Cuts `count` pictures of `size` into runs of `most` pixels, one picture at least."""
+    """Split `count` pictures of `size` into runs of at most `most` pixels, but at least one picture."""
     step = max(1, most // (size[0] * size[1]))
     return (slice(i, i + step) for i in range(0, count, step))
 
 
 def _strips(size: tuple[int, int]) -> Iterator[slice]:
-    """Cuts a level into runs of rows of about STRIP pixels, so that each field lies in exactly one.
+    """Split a level into strips of about STRIP pixels so that each field lies in exactly one.
 
-    Neighbours share the rows of FIELD - STRIDE: the last fields of one begin before the next one's first.
+    Neighbouring strips share FIELD - STRIDE rows, because a field reaches that far beyond its first rows.
     """
     shared = FIELD - STRIDE
     fields = -(-(size[0] - shared) // STRIDE)
@@ -432,10 +436,10 @@ class _Proposer(nn.Module):
         return self.conv4_1(x).softmax(1)[:, 1], self.conv4_2(x)
 
     def _pooled(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 10 rows columns"]:
-        """First layer, PReLU, and of each 2 x 2 of its values the largest; at an odd end, of what is there.
+        """First layer, PReLU and 2 x 2 maximum pooling; at an odd edge, the maximum of what is there.
 
-        The four of a pool come from one convolution of stride 2, as kernels a pixel apart, and are compared
-        ten channels at a time. Layer and pool one after the other are as exact and take twice as long.
+        The four values of a pool come from one convolution of stride 2 with kernels one pixel apart, and are
+        compared ten channels at a time. Layer and pooling in sequence give the same and take twice as long.
         """
         odd = x.shape[2] % 2, x.shape[3] % 2
         if any(odd):
@@ -443,7 +447,7 @@ class _Proposer(nn.Module):
         kernels, bias, slopes = self._apart
         x = functional.prelu(functional.conv2d(x, kernels, bias, stride=2), slopes)
         upper, lower = x.chunk(2, 1)
-        if odd[0]:  # below the last row is nothing but what was padded
+        if odd[0]:  # below the last row there is only padding
             lower[:, :, -1] = upper[:, :, -1]
         left, right = torch.maximum(upper, lower).chunk(2, 1)
         if odd[1]:
@@ -452,7 +456,7 @@ class _Proposer(nn.Module):
 
     @cached_property
     def _apart(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The first layer's kernels at a pool's four places, 4 x 4 each, their bias and PReLU's slopes."""
+        """The first layer's kernels at the four places of a pool, 4 x 4 each, with bias and PReLU slopes."""
         weight, bias = self.conv1.weight, self.conv1.bias
         assert bias is not None
         places = [functional.pad(weight, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1)]
@@ -511,7 +515,7 @@ class _Settler(nn.Module):
 
 
 def _centred(pixels: Tensor) -> Tensor:
-    """Pixels 0 to 255 as the networks were trained on them: -1 to 1."""
+    """Pixels scaled from 0..255 to -1..1, as in the networks' training."""
     return (pixels - 127.5).mul_(1 / 128)
 
 

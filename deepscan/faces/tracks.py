@@ -1,4 +1,4 @@
-"""Who is who: faces of successive sampled instants joined into tracks."""
+"""Joins the faces of successive sampled instants into tracks, one for each person."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from jaxtyping import Float
 
 from deepscan.records import Face, Pixels
 
-# A face may be lost for this many sampled instants (a turn, a hand, a blink of the finder) and still
-# be taken up again where it was; longer, and someone else may stand there.
+# A face may be missing for this many sampled instants (turned away, covered, overlooked) and still continue
+# its track in the same place; after that someone else may stand there.
 MAX_GAP = 4
 
-# Where instants lie seconds apart, people move out of reach between them: then the look of the aligned
-# face decides. Two faces of one person mostly correlate more than this, faces of two persons seldom
-# (tests/test_tracks.py measures both on real clips).
+# If instants lie seconds apart, people move too far between them, and the look of the aligned face decides.
+# Two faces of one person mostly correlate more than this, faces of two people seldom
+# (tests/faces/test_tracks.py measures both on real clips).
 SAME_LOOK = 0.85
 LOOK_SIDE = 16
 
-# Tracks that may be taken up by their look; without a bound, a crowd would slow down every frame.
+# Tracks that may be continued by their look; without a bound, a crowd would slow down every frame.
 REMEMBERED = 64
 
 # Two faces further apart than this, in face sizes, or this different in size, are two people.
@@ -52,9 +52,9 @@ class Follower:
     def follow(self, faces: Sequence[Face], looks: Sequence[Look] | None = None) -> list[int]:
         """Track ids of one frame's faces, in their order. Call once per sampled instant, faces or not.
 
-        The Hungarian method picks the pairing of tracks and faces of the highest total `likeness` (of
-        place, while the track is fresh) and `resemblance` (of look, where `looks` are given); pairs
-        that have neither are never made.
+        The Hungarian method pairs tracks and faces for the highest total of `likeness` (in place, while the
+        track is fresh) and `resemblance` (in look, if `looks` are given); a pair without either is never
+        made.
         """
         self._step += 1
         self._open = sorted(self._open, key=lambda t: t.step)[-REMEMBERED:]
@@ -89,7 +89,7 @@ class Follower:
 
 def _pairing(scores: Float[np.ndarray, "tracks faces"]) -> list[tuple[int, int]]:
     """Rows and columns of the pairing with the highest total score, as many pairs as fit."""
-    if min(scores.shape) == 1:  # one face or one track, as most videos have: no need to load scipy
+    if min(scores.shape) == 1:  # one face or one track, the usual case: no need to load scipy
         row, column = np.unravel_index(scores.argmax(), scores.shape)
         return [(int(row), int(column))]
     from scipy.optimize import linear_sum_assignment
@@ -99,7 +99,7 @@ def _pairing(scores: Float[np.ndarray, "tracks faces"]) -> list[tuple[int, int]]
 
 
 def look_of(pixels: Pixels) -> Look:
-    """A face's grey pattern in its aligned crop, coarse, without its mean, of length 1."""
+    """A face's look: its aligned crop in coarse grey, minus the mean, scaled to length 1."""
     side = pixels.shape[0]
     cell = side * 5 // 8 // LOOK_SIDE  # the middle five eighths: the face without its surroundings
     start = (side - cell * LOOK_SIDE) // 2
@@ -111,12 +111,12 @@ def look_of(pixels: Pixels) -> Look:
 
 
 def resemblance(a: Look, b: Look) -> float:
-    """How far two looks correlate beyond what two persons' do: 0 to 1 - SAME_LOOK."""
+    """By how much two looks correlate more than those of different people: 0 to 1 - SAME_LOOK."""
     return max(0.0, float(a @ b) - SAME_LOOK)
 
 
 def likeness(a: Face, b: Face) -> float:
-    """How well two faces could be one person a moment apart: 0 (out of reach) to 2.
+    """How likely two faces are one person a moment apart: 0 (too far away) to 2.
 
     The sum of the boxes' intersection over union and of the landmarks' nearness, 1 where they
     coincide and 0 at a mean distance of MAX_SHIFT face sizes.

@@ -1,8 +1,9 @@
-"""Sentences about whatever weakens the evidence: the input's, the faces', the scores'.
+"""Writes the warnings: sentences about what weakens the evidence in the input, the faces or the scores.
 
-A warning that is always on is not read, so each threshold's comment gives its rate on 40 clips of our
-own: 12 of various makers, and 28 halves of 14 face-swap demos, camera and swap. They are mostly good
-footage; the thresholds lie where those end, not where errors were measured to begin.
+Nobody reads a warning that always appears. So each threshold's comment says how often it is met on 40 clips
+of our
+own: 12 from various sources and both halves, original and swapped, of 14 face-swap demos. They are mostly
+good footage; the thresholds lie where good footage ends, not where errors were measured to begin.
 """
 
 from __future__ import annotations
@@ -14,22 +15,21 @@ import numpy as np
 from deepscan.judgement.timeline import FEWEST_FRAMES, time_code
 from deepscan.records import CropQuality, DecodeCount, Scores, Source, Thresholds, TrackEvidence
 
-# Faces smaller than this are enlarged more than twice for the detector's 224 pixels, of which the
-# face itself takes about half.
+# Smaller faces are enlarged more than twice for the detector's 224 pixels, about half of which are the face.
 SMALL_FACE = 64.0
 
-# Medians over the deciding track, see CropQuality. On the 40 clips sharpness is 20 to 450, 1 below 25 (faces
-# in a crowded street); brightness 83 to 153, none below 60; turn 0.03 to 0.42, 2 above 0.35 (a man looking
-# aside, once as filmed and once swapped); the share inside the frame 0.85 to 1, 1 below 0.9.
+# Medians over the deciding track, see CropQuality. On the 40 clips: sharpness 20 to 450, one below 25
+# (faces in a crowded street); brightness 83 to 153, none below 60; turn 0.03 to 0.42, two above 0.35 (a man
+# looking aside, original and swapped); share inside the frame 0.85 to 1, one below 0.9.
 BLURRED = 25.0
 DARK = 60.0
 PROFILE = 0.35
 OUTSIDE = 0.9
 
-# Bits per pixel and frame of H.264 at a constant rate factor (libx264, veryfast) of 32 and above: three clips
-# came to 0.008 to 0.017 at 32, to 0.027 to 0.046 at the customary 23. None of the 40 lies below.
+# Bits per pixel and frame: about what H.264 (libx264, veryfast) uses at a constant rate factor of 32. Three
+# clips had 0.008 to 0.017 at 32 and 0.027 to 0.046 at the usual 23. None of the 40 is below.
 HEAVY = 0.015
-THRIFTY = ("hevc", "av1", "vp9", "vvc")  # need about half as many for the same picture
+THRIFTY = ("hevc", "av1", "vp9", "vvc")  # these need about half as many for the same picture
 
 # Times and tracks listed in one sentence.
 MOST_NAMED = 5
@@ -38,7 +38,7 @@ MOST_NAMED = 5
 def about_input(
     source: Source, decoding: DecodeCount, declared: float | None, interlaced: bool
 ) -> Iterator[str]:
-    """What weakens any judgement of this file. `declared`: seconds its header promises."""
+    """Warnings about the file itself. `declared`: seconds its header promises."""
     found = float(source.duration)
     if decoding.damaged:
         yield f"{decoding.damaged} of {decoding.sampled} sampled frames are damaged and were not judged."
@@ -60,7 +60,7 @@ def about_input(
 
 
 def weaknesses(source: Source, track: TrackEvidence, sampled: int) -> Iterator[str]:
-    """What makes the deciding face's score less certain than those a calibration was fitted on."""
+    """Why the deciding face's score is less certain than the scores the calibration was fitted on."""
     if len(track.frames) < FEWEST_FRAMES <= sampled:
         yield f"few instants ({len(track.frames)})"
     if (size := float(np.median([f.quality.face_size for f in track.frames]))) < SMALL_FACE:
@@ -70,12 +70,12 @@ def weaknesses(source: Source, track: TrackEvidence, sampled: int) -> Iterator[s
 
 
 def bits_per_pixel(source: Source) -> float:
-    """Bits of the file per pixel and frame; sound counts too, so it is an upper bound for the picture."""
+    """The file's bits per pixel and frame; sound is included, so the picture has fewer."""
     return 8 * source.bytes / (source.frames * source.width * source.height)
 
 
 def heavy(codec: str) -> float:
-    """Bits per pixel and frame below which `codec` must have dropped detail; newer ones need half."""
+    """Bits per pixel and frame below which `codec` has dropped detail; newer codecs need half."""
     return HEAVY / 2 if codec in THRIFTY else HEAVY
 
 
@@ -86,7 +86,7 @@ def about_faces(
     too_small: int,
     too_many: int = 0,
 ) -> Iterator[str]:
-    """What weakens the judgement of the faces, above all of the one that decides."""
+    """Warnings about the faces, above all the deciding one."""
     if too_small:
         yield f"{too_small} faces too small to judge were passed over."
     if too_many:
@@ -121,7 +121,7 @@ def about_faces(
 def about_scores(
     tracks: Sequence[TrackEvidence], scores: Scores | None, thresholds: Thresholds
 ) -> Iterator[str]:
-    """Where the scores beside the video's own say something else than it does."""
+    """Warnings where other scores disagree with the video's."""
     if scores is None:
         return
     video, high = scores.video, thresholds.high

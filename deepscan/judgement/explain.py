@@ -1,15 +1,16 @@
-"""Is the heatmap evidence about the model? Cover what it marks, and see whether the logit gives way.
+"""Tests whether a heatmap explains the score: covers what it marks and measures how far the logit falls.
 
-Two curves for each crop. Deletion covers more and more patches, the most attended first; a faithful map
-makes |logit| fall at once. Insertion starts from the wholly covered crop and shows the most attended
-patches first; a faithful map brings |logit| back at once. Both are compared with patches drawn by lot,
-which a map that means nothing would equal. Source: V. Petsiuk, A. Das and K. Saenko, "RISE: Randomized
-Input Sampling for Explanation of Black-box Models", BMVC 2018, section 4.2; the lot as reference, W. Samek
-et al., "Evaluating the visualization of what a deep neural network has learned", TNNLS 2017.
+Each crop has two curves. Deletion covers more and more patches, the most attended first; with a faithful map
+|logit| falls at once. Insertion starts from the covered crop and uncovers the most attended patches first;
+with a faithful map |logit| comes back at once. Both are compared with random orders, which a meaningless
+map would equal.
+Source: V. Petsiuk, A. Das and K. Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
+Models", BMVC 2018, section 4.2; for the random reference, W. Samek et al., "Evaluating the visualization of
+what a deep neural network has learned", TNNLS 2017.
 
-A covered patch shows the crop strongly blurred. Grey or black squares would bring edges and tones of
-their own, which the detector has never seen and may take for a forgery; the blurred picture keeps the
-tone of the skin and loses the fine structure in which traces of manipulation lie.
+A covered patch shows the crop strongly blurred. Grey or black squares would add edges and tones that the
+detector has never seen and may take for a forgery. Blurring keeps the skin's tone and removes the fine
+structure in which traces of manipulation lie.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from deepscan.records import Areas, Crop, Faithfulness, Frame, Output, Pixels
 CROPS = 8
 
 STEPS = 8  # shares of patches covered: 0, 1/8, ... 1
-LOTS = 3  # orders drawn by lot for each crop
+LOTS = 3  # random orders for each crop
 SEED = 0
 
 # Blur of a covered patch, as a share of the crop's side: about a patch and a half of a 14 x 14 grid.
@@ -39,13 +40,13 @@ Score = Callable[[Crops], Float[np.ndarray, " b"]]
 def faithfulness(
     crops: Crops, attention: Float[np.ndarray, "b p"], score: Score, seed: int = SEED
 ) -> Faithfulness:
-    """Deletion and insertion of patches by `attention` against patches drawn by lot.
+    """Deletion and insertion of patches by `attention`, compared with random orders.
 
     Args:
         crops: aligned faces.
         attention: over each crop's patches, row by row on a square grid.
         score: the detector: logits of crops.
-        seed: of the lot.
+        seed: of the random orders.
     """
     rng = np.random.default_rng(seed)
     found = [_areas(*one, score, rng) for one in zip(crops, attention, strict=True)]
@@ -67,10 +68,10 @@ def _areas(
     score: Score,
     rng: np.random.Generator,
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(deletion, insertion) areas of one crop, by attention and by lot.
+    """(deletion, insertion) areas of one crop, by attention and in random orders.
 
-    Showing the most attended share of a covered crop is covering the least attended rest of it, so both
-    curves come from covering alone; and a lot read backwards is a lot.
+    Uncovering the most attended patches is the same as covering the others, so both curves come from covering
+    alone; and a random order reversed is a random order.
     """
     descending = np.argsort(-attention, kind="stable")
     orders = [
@@ -85,7 +86,7 @@ def _areas(
         for step in range(1, STEPS)
     ]
     logits = score(np.stack([crop, blurred, *covered]))
-    # Counted in the direction of the crop's own logit: one that passes 0 has lost all its size, and more.
+    # Counted in the direction of the crop's own logit: one that crosses 0 has lost more than its size.
     own, empty = logits[:2] * (side := np.sign(logits[0]))
     curves = (logits[2:] * side).reshape(len(orders), STEPS - 1)
     means = curves.mean(1)
@@ -97,10 +98,10 @@ def _areas(
 
 
 class Specimens:
-    """Keeps up to CROPS crops with their attention out of all that pass, evenly spread over the video.
+    """Keeps up to CROPS crops with their attention, spread evenly over the video.
 
     Args:
-        instants: how many frames will come.
+        instants: the number of frames to expect.
     """
 
     def __init__(self, instants: int) -> None:
@@ -108,7 +109,7 @@ class Specimens:
         self._kept: list[tuple[Pixels, Float[np.ndarray, " p"]]] = []
 
     def add(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> None:
-        """See one sampled frame; of each stride's frames the first with a face gives its largest one."""
+        """Take one sampled frame; the first frame with a face in each stride gives its largest face."""
         if output is not None and self._frames >= self._free:
             self._free = (self._frames // self._stride + 1) * self._stride
             largest = max(range(len(crops)), key=lambda i: crops[i].quality.face_size)
@@ -116,7 +117,7 @@ class Specimens:
         self._frames += 1
 
     def measure(self, score: Score) -> Faithfulness | None:
-        """`faithfulness` of what was kept; None if no face passed."""
+        """`faithfulness` of the crops kept; None without any."""
         if not self._kept:
             return None
         crops, attention = zip(*self._kept, strict=True)
@@ -124,7 +125,7 @@ class Specimens:
 
 
 def blur(crop: UInt8[np.ndarray, "side side 3"]) -> UInt8[np.ndarray, "side side 3"]:
-    """What a covered patch shows."""
+    """The crop as covered patches show it."""
     return np.asarray(Image.fromarray(crop).filter(ImageFilter.GaussianBlur(BLUR * len(crop))))
 
 
@@ -134,7 +135,7 @@ def cover(
     patches: Int[np.ndarray, " n"],
     grid: int,
 ) -> UInt8[np.ndarray, "side side 3"]:
-    """The crop with these patches, of `grid` x `grid` row by row, taken from its blurred form."""
+    """The crop with these patches (of `grid` x `grid`, row by row) replaced by their blurred form."""
     hidden: Bool[np.ndarray, " p"] = np.zeros(grid * grid, bool)
     hidden[patches] = True
     cell = np.arange(len(crop)) * grid // len(crop)  # of each pixel, along one side

@@ -1,4 +1,4 @@
-"""How well scores tell manipulated (label 1) from real (label 0). Higher scores lean to label 1."""
+"""Measures how well scores separate manipulated (label 1) from real (label 0); higher leans to 1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Values = Float[np.ndarray, " n"]
 
 
 def auc(labels: Labels, scores: Values) -> float:
-    """Area under the ROC curve: P(score of a manipulated > score of a real), ties counting half.
+    """Area under the ROC curve: P(a manipulated scores higher than a real one), ties counting half.
 
     Source: the Mann-Whitney statistic; J. A. Hanley and B. J. McNeil, "The meaning and use of the area
     under a receiver operating characteristic (ROC) curve", Radiology 143, 1982:
@@ -61,7 +61,7 @@ def eer(labels: Labels, scores: Values) -> float:
 def tpr_at_fpr(labels: Labels, scores: Values, fpr: float) -> float:
     """The highest true positive rate of any threshold whose false positive rate is at most `fpr`.
 
-    No interpolation: it is what one of the scores, set as threshold, does on these data.
+    Without interpolation: the rate is that of a threshold set at one of the scores.
     """
     alarms, hits = roc(labels, scores)
     return float(hits[alarms <= fpr].max())
@@ -81,7 +81,7 @@ def average_precision(labels: Labels, scores: Values) -> float:
 
 
 def accuracies(labels: Labels, scores: Values, threshold: float) -> tuple[float, float, float]:
-    """Shares judged rightly by "score >= threshold is manipulated": of all, of real, of manipulated ones."""
+    """Shares classified correctly by "score >= threshold": of all, of real and of manipulated ones."""
     n0, n1 = _counts(labels, scores)
     right = (scores >= threshold) == (labels == 1)
     real, manipulated = right[labels == 0].sum(), right[labels == 1].sum()
@@ -102,13 +102,13 @@ def calibration_error(labels: Labels, logits: Values, bins: int = 15) -> float:
 
 
 def brier(labels: Labels, logits: Values) -> float:
-    """Mean squared distance of stated probability from label. Source: G. W. Brier, 1950."""
+    """Mean squared distance between probability and label. Source: G. W. Brier, 1950."""
     _counts(labels, logits)
     return float(((expit(logits) - labels) ** 2).mean())
 
 
 def cllr(labels: Labels, logits: Values) -> float:
-    """Cost of the log-likelihood ratios, bits: 0 knows all, 1 says nothing, more misleads.
+    """Cost of the log-likelihood ratios in bits: 0 is perfect, 1 says nothing, more misleads.
 
     A logit of a detector trained on as many real as manipulated crops is taken for a log-likelihood
     ratio. Source: N. Bruemmer and J. du Preez, "Application-independent evaluation of speaker
@@ -153,8 +153,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of `statistic` over videos, stratified by class.
 
-    Each round draws as many real and as many manipulated videos as there are, with replacement, each
-    with all its scores: frames of one video are no independent evidence.
+    Each round draws as many real and as many manipulated videos as there are, with replacement, each with
+    all its scores, because the frames of one video are not independent.
     Source: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
 
     Args:
@@ -181,7 +181,7 @@ def bootstrap_interval(
 def resample(
     labels: Labels, rng: np.random.Generator, rounds: int = 1000
 ) -> Int[np.ndarray, "rounds n"]:
-    """How often each video is drawn in each round of a bootstrap that is stratified by class."""
+    """How often each video is drawn in each round of a bootstrap stratified by class."""
     counts = np.zeros((rounds, len(labels)), int)
     for label in (0, 1):
         own = np.flatnonzero(labels == label)
@@ -197,15 +197,14 @@ def aucs(
 ) -> Float[np.ndarray, " rounds"]:
     """AUC of each round of `resample`, where score i stands in round r counts[r, video[i]] times.
 
-    Without `video` scores are videos' themselves.
-
-    Two detectors, or two rules, held against each other in the same rounds make a paired comparison.
+    Without `video` each score is a video's own. Two detectors, or two rules, compared in the same rounds
+    make a paired comparison.
     """
     _counts(labels, scores)
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))  # of ties
     found = np.empty(len(counts))
-    for r, drawn in enumerate(counts):  # by round: all at once would take gigabytes for frames
+    for r, drawn in enumerate(counts):  # round by round: all at once would take gigabytes
         weights = drawn[order if video is None else video[order]]
         is_fake = labels[order] == 1
         fake = np.add.reduceat(np.where(is_fake, weights, 0), starts)
@@ -221,8 +220,8 @@ def summary(
     """The measures of a detector on one data set, from its frame logits.
 
     Returns:
-        Counts, and for each measure {"value", "low", "high"}, the latter two bootstrapped. EER and TPR are
-        the video scores'.
+        Counts, and for each measure {"value", "low", "high"}, the interval by bootstrap. EER and TPR are
+        those of video scores.
     """
     names, of_video, scores = video_scores(videos, labels, logits)
 
@@ -245,7 +244,7 @@ def summary(
 
 
 def _counts(labels: Labels, scores: Values) -> tuple[int, int]:
-    """How many real and manipulated there are; raise unless both, and all scores are finite."""
+    """Count the real and the manipulated; raise unless there are both and all scores are finite."""
     n0, n1 = int((labels == 0).sum()), int((labels == 1).sum())
     if n0 + n1 != len(labels) or not n0 or not n1:
         raise DataError(

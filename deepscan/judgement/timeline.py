@@ -1,7 +1,7 @@
-"""What a face's logits say over time: runs, the stretch that stands out, intervals, scene cuts.
+"""Reads a face's logits over time: runs, the stretch that stands out, intervals, scene cuts.
 
-The sampled instants are all that is known of a video. A run or a stretch is told by its first and its
-last instant; what lies between its last instant and the next one sampled is not known to belong to it.
+Only the sampled instants are known. A run or a stretch is named by its first and last instant; whether it
+goes on after its last instant, before the next sampled one, is unknown.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0  # fixed, so that a report can be reproduced to the last digit
 
-# Below this many frames there are hardly two independent blocks in time to draw from, and an interval
-# would pretend to a knowledge of the spread that nobody has.
+# With fewer frames there are hardly two independent blocks to draw from, and an interval would pretend to
+# know the spread.
 FEWEST_FRAMES = 8
 
-# A manipulated tenth of a video holds three of the 32 instants looked at by default. Fewer are not pointed
-# at: single frames of real faces (a blink, motion blur) pass the threshold too often. With an
-# earlier detector on 43 demos it was mostly trained on, a swapped tenth was pointed at inside its bounds in
-# 39, and something in 1 of their 43 camera halves.
+# A tenth of a video holds three of the 32 instants sampled by default. Shorter stretches are not reported:
+# single frames of real faces (a blink, motion blur) cross the threshold too often. An earlier detector, on
+# 43 demos that it was mostly trained on, reported a swapped tenth within its bounds in 39, and something in
+# 1 of their 43 originals.
 FEWEST_IN_STRETCH = 3
 
-# A report stays readable and bounded however a noisy face crosses the threshold.
+# Keeps a report readable and bounded, however often a noisy face crosses the threshold.
 MOST_RUNS = 100
 
 
@@ -39,16 +39,16 @@ def interval(logits: Sequence[float]) -> Interval | None:
 
     Neighbouring frames resemble each other, so whole blocks of neighbours are drawn, not frames: the
     moving-block bootstrap with blocks of n^(1/3). Source: H. R. Kuensch, "The jackknife and the
-    bootstrap for general stationary observations", Annals of Statistics 17, 1989; the length's order,
-    P. Hall, J. Horowitz and B.-Y. Jing, Biometrika 82, 1995. It tells what another choice of instants
-    might have changed, and nothing about the detector's errors.
+    bootstrap for general stationary observations", Annals of Statistics 17, 1989; for the block length,
+    P. Hall, J. Horowitz and B.-Y. Jing, Biometrika 82, 1995. The interval covers the choice of instants
+    only, not the detector's errors.
     """
     n = len(logits)
     if n < FEWEST_FRAMES:
         return None
     length = math.ceil(n ** (1 / 3))
     whole, rest = divmod(n, length)
-    # A block's sum is a difference of running sums, so a resample costs its blocks, not its frames.
+    # A block's sum is a difference of running sums, so a resample costs one step a block, not one a frame.
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(logits, float))])
     starts = n - length + 1
     rng = np.random.default_rng(SEED)
@@ -63,7 +63,7 @@ def interval(logits: Sequence[float]) -> Interval | None:
 def unbroken(
     frames: Sequence[FrameEvidence], instants: Sequence[int]
 ) -> Iterator[list[FrameEvidence]]:
-    """A face's frames, split where it was not scored at a sampled instant in between.
+    """A face's frames, split wherever it was not scored at a sampled instant.
 
     `instants` are the display-order indices of all sampled frames, ascending.
     """
@@ -81,7 +81,7 @@ def unbroken(
 def runs(
     frames: Sequence[FrameEvidence], instants: Sequence[int], high: float
 ) -> tuple[Stretch, ...]:
-    """All unbroken runs of instants at or above `high`, in order of time; of many, the longest."""
+    """All unbroken runs of instants at or above `high`, in order of time; only the longest if many."""
     found: list[Stretch] = []
     for piece in unbroken(frames, instants):
         above: list[FrameEvidence] = []
@@ -130,9 +130,9 @@ Thumbnail = Float[np.ndarray, "18 32"]
 
 
 def thumbnail(pixels: Pixels) -> Thumbnail:
-    """The whole frame, tiny and grey: enough to see a change of scene, too little to see one of pose."""
-    # Of a large frame every third or tenth pixel: Pillow copies what it is given, and a cell of this is
-    # the mean of 256 pixels and more as it is.
+    """The whole frame, tiny and grey: enough to see a change of scene, but not of pose."""
+    # Only every third or tenth pixel of a large frame: Pillow copies its input, and a cell still averages 256
+    # pixels and more.
     step = max(1, min(pixels.shape[0] // 18, pixels.shape[1] // 32) // 16)
     some = Image.fromarray(pixels[::step, ::step])
     small = some.resize((32, 18), Image.Resampling.BOX, reducing_gap=2.0)
@@ -140,10 +140,10 @@ def thumbnail(pixels: Pixels) -> Thumbnail:
 
 
 def change(a: Thumbnail, b: Thumbnail) -> float:
-    """How much even the parts of a picture that changed least have changed, in standard deviations.
+    """How much the picture changed even where it changed least, in standard deviations.
 
-    Heads and hands move in front of a background that stays, so of the cells' differences the 35th percentile
-    is taken: over a cut nearly all of them differ. Brightness and contrast of the whole are taken out.
+    Heads and hands move before a background that stays, so this takes the 35th percentile of the cells'
+    differences: across a cut nearly all cells differ. Overall brightness and contrast are removed first.
     """
     return float(np.quantile(np.abs(_levelled(a) - _levelled(b)), UNMOVED))
 
@@ -155,15 +155,15 @@ def _levelled(picture: Thumbnail) -> Thumbnail:
 UNMOVED = 0.35
 FAINT = 4.0  # grey levels; below this a picture is plain, and its noise is no pattern
 
-# Chosen on 62 recordings of talking people (9 clips, the camera halves of 53 demos) at 32 instants each: none
-# of their 1,922 changes reaches both, and 97 % of nearly 800 made-up cuts between two of them do. Correlation
-# of whole thumbnails took leaning heads for cuts in three of them.
+# Chosen on 62 recordings of talking people (9 clips, the originals of 53 demos) at 32 instants each: none
+# of their 1,922 changes reaches both, and 97 % of nearly 800 artificial cuts between two of them do.
+# Correlating whole thumbnails mistook leaning heads for cuts in three of them.
 SUDDEN = 0.3
 TIMES_USUAL = 3.0
 
 
 class Scenes:
-    """Sees all sampled frames in order, and remembers how much the picture changed between them."""
+    """Takes all sampled frames in order and records how much the picture changes between them."""
 
     def __init__(self) -> None:
         self._times: list[Fraction] = []
@@ -171,7 +171,7 @@ class Scenes:
         self._last: Thumbnail | None = None
 
     def add(self, frame: Frame) -> None:
-        """See the next sampled frame."""
+        """Take the next sampled frame."""
         seen = thumbnail(frame.pixels)
         if self._last is not None:
             self._changes.append(change(self._last, seen))
@@ -181,8 +181,8 @@ class Scenes:
     def cuts(self) -> tuple[Fraction, ...]:
         """Times of the first sampled instants after a scene cut.
 
-        A cut is a change that is large, and large against the changes right before and after it: where a
-        camera pans, every change is large, and none is a cut.
+        A cut is a change that is large in itself and compared with the changes right before and after it:
+        while a camera pans, every change is large and none is a cut.
         """
         found = []
         for i, value in enumerate(self._changes):

@@ -1,4 +1,4 @@
-"""Frame logits -> tracks -> video scores -> a verdict with its reason. Numbers in, words out."""
+"""Judges a video: frame logits -> tracks -> video scores -> a verdict with its reason."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from deepscan.records import (
     VerdictName,
 )
 
-# Stand-ins for a checkpoint without a calibration: a logit of 1 is odds of e to 1 as trained, which is no
-# statement about the world. Every output says "uncalibrated, provisional" beside them.
+# Used for a checkpoint without a calibration: a logit of 1 means odds of e to 1 in training, which says
+# nothing about the world. Every output adds "uncalibrated, provisional".
 PROVISIONAL = Thresholds(low=-1.0, high=1.0)
 
-# The finder is this sure of a face at least once while it is followed; of hands and patterns it is not
-# (folded hands in one of our test clips reached 0.988): such a track carries no score.
+# The finder is this sure of a real face at least once in its track, but not of hands and patterns (folded
+# hands in one of our test clips reached 0.988); a track that never reaches this has no score.
 CLEARLY_A_FACE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What was looked at, beside the scored faces themselves."""
+    """What was examined, apart from the scored faces themselves."""
 
     decoding: DecodeCount
     frames_with_face: int
@@ -44,11 +44,11 @@ class Coverage:
     interlaced: bool
     instants: tuple[int, ...]  # display-order indices of the sampled frames, damaged ones included
     cuts: tuple[Fraction, ...] = ()  # times of the first sampled instants after a scene cut
-    faces_too_many: int = 0  # passed over, since larger ones were enough
+    faces_too_many: int = 0  # left out in favour of larger ones
 
 
 def thresholds_of(calibration: Calibration | None) -> Thresholds:
-    """A detector's thresholds, stand-ins where it was not calibrated."""
+    """A detector's thresholds; provisional ones if it was not calibrated."""
     if calibration is None:
         return PROVISIONAL
     return Thresholds(calibration.low, calibration.high, calibration)
@@ -61,11 +61,11 @@ def judge(
     thresholds: Thresholds = PROVISIONAL,
     declared_duration: float | None = None,
 ) -> Evidence:
-    """All evidence about one input.
+    """Judge one input from its scored faces.
 
-    The video's score is the highest track score (mean of frame logits) among tracks with enough
-    evidence; the mean over each frame's largest face, the paper's rule, stands beside it. Where the
-    evidence is weak, calibrated thresholds move apart by what such material was seen to move scores.
+    The video's score is the highest track score (mean of frame logits) among tracks with enough evidence; the
+    paper's rule, the mean over each frame's largest face, is reported too. If the evidence is weak,
+    calibrated thresholds move apart by as much as such material was measured to move scores.
     """
     tracks = build_tracks(frames, coverage.instants, thresholds, coverage.cuts)
     scores = score(tracks, coverage.instants, thresholds)
@@ -142,7 +142,7 @@ def _clear(frames: Sequence[FrameEvidence]) -> bool:
 
 
 def top10_mean(logits: Sequence[float]) -> float:
-    """Mean of the highest tenth, at least one value: what a short manipulation cannot dilute."""
+    """Mean of the highest tenth, of one value at least: a short manipulation still shows in it."""
     count = math.ceil(len(logits) / 10)
     return float(np.mean(sorted(logits, reverse=True)[:count]))
 
@@ -181,7 +181,7 @@ def score(
 def _outstanding(
     tracks: Sequence[TrackEvidence], instants: Sequence[int], high: float
 ) -> Stretch | None:
-    """The stretch of any of these tracks that exceeds the threshold by the most in total."""
+    """The stretch, in any of these tracks, that exceeds the threshold by the most in total."""
     found = [timeline.outstanding(track.frames, instants, high) for track in tracks]
     return max(
         (stretch for stretch in found if stretch),
@@ -197,10 +197,10 @@ def decide(
     thresholds: Thresholds,
     weak: Sequence[str] = (),
 ) -> Verdict:
-    """The verdict. Without scores it says why there are none; a missing score is never a number.
+    """The verdict. Without scores it says why; a missing score never becomes a number.
 
     Args:
-        weak: what made calibrated thresholds move apart.
+        weak: the reasons why calibrated thresholds moved apart.
     """
     decoding = coverage.decoding
     if scores is None:

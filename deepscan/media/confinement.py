@@ -1,9 +1,9 @@
-"""What a process that decodes hostile files may still do: compute, and read. Set once, never lifted.
+"""Confines the process that decodes hostile files, for good: it may compute and read, nothing else.
 
-Limits of memory and of what it writes hold wherever POSIX does. On Linux the kernel also refuses it sockets,
-programs, processes of its own, signals to others, and to write, make, move or remove any file (by a filter of
-system calls: Documentation/userspace-api/seccomp_filter.rst of the kernel); and it ends with its parent. So a
-file that takes its decoder over has gained a process that can lie about its frames.
+Limits on memory and on file size hold on every POSIX system. On Linux a filter of system calls (seccomp, see
+Documentation/userspace-api/seccomp_filter.rst of the kernel) also forbids sockets, programs, child processes,
+signals to others, and writing, creating, moving or removing files; and the process ends with its parent. A
+file that takes over its decoder has gained a process that can lie about the frames, no more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
-LONGEST_FILE = 2**20  # bytes that it may write to any file, which is its stderr
+LONGEST_FILE = 2**20  # bytes it may write to a file; the only one it writes is its stderr
 
 # Of linux/prctl.h, linux/seccomp.h and linux/filter.h.
 PARENT_DEATH_SIGNAL, SET_SECCOMP, NO_NEW_PRIVILEGES, FILTER = 1, 22, 38, 2
@@ -56,7 +56,7 @@ CALLS: dict[str, tuple[int, dict[str, int]]] = {
 
 
 def confine(memory: int, parent: int) -> None:
-    """Confine this process to `memory` MiB of address space and the above; `parent` is whom it ends with."""
+    """Confine this process as above, with `memory` MiB of address space; it ends when `parent` does."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
@@ -66,7 +66,7 @@ def confine(memory: int, parent: int) -> None:
         for limit, most in (
             (resource.RLIMIT_AS, memory * 2**20),
             (resource.RLIMIT_FSIZE, LONGEST_FILE),
-            (resource.RLIMIT_CORE, 0),  # a dump would be a copy of evidence lying about
+            (resource.RLIMIT_CORE, 0),  # a core dump would leave a copy of the evidence behind
         ):
             _, hard = resource.getrlimit(limit)
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -75,7 +75,7 @@ def confine(memory: int, parent: int) -> None:
         code = _filter(*CALLS[platform.machine()])
         program = ctypes.create_string_buffer(code, len(code))
         head = struct.pack("@HP", len(code) // 8, ctypes.addressof(program))  # struct sock_fprog
-        # A kernel without seccomp refuses: then the limits above are all there is.
+        # A kernel without seccomp refuses this; then only the limits above hold.
         libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         libc.prctl(SET_SECCOMP, FILTER, ctypes.create_string_buffer(head, len(head)), 0, 0)
 
@@ -107,7 +107,7 @@ def _filter(architecture: int, calls: dict[str, int]) -> bytes:
             add(ANY_BIT, THREAD, 1, 0)
             add(RETURN, refuse)
             add(RETURN, ALLOW)
-        else:  # of clone3 the filter cannot see the arguments: without it the C library takes clone
+        else:  # the filter cannot see clone3's arguments; without it the C library falls back to clone
             add(EQUAL, number, 0, 1)
             add(RETURN, FAIL | errno.ENOSYS if name == "clone3" else refuse)
     add(RETURN, ALLOW)

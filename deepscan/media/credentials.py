@@ -1,7 +1,7 @@
-"""C2PA Content Credentials of an input: what its maker signed, if anything. Offline, and optional.
+"""Reads an input's C2PA Content Credentials: what its maker signed, if anything. Offline and optional.
 
-An intact credential says who signed which claims about the file, not that they are true; most genuine
-videos have none. So its status stands beside the verdict and never enters it.
+A valid credential says who signed which claims about the file, not that the claims are true, and most genuine
+videos have none. So the status is reported beside the verdict and never changes it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 from deepscan.records import Credentials
 
-# A report must not depend on a network, and must not tell one which file is looked at. Nor is there a
-# list of trusted signers in deepscan: whom to trust is the reader's decision.
+# A report must not depend on a network, nor reveal to one which file is examined. deepscan has no list of
+# trusted signers either: whom to trust is the reader's decision.
 SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": False}}
 
 LONGEST_NAME = 100  # characters of a signer's name, which is whatever the signer wrote
 
 
 def check(path: Path) -> Credentials:
-    """The state of the credentials in `path`, as the optional package c2pa-python finds it."""
+    """The status of the credentials in `path`, checked with the optional package c2pa-python."""
     try:
         import c2pa
     except ImportError:
@@ -43,7 +43,7 @@ def check(path: Path) -> Credentials:
 
 
 def read(state: str | None, store: dict[str, Any]) -> Credentials:
-    """c2pa's validation state and manifest store in deepscan's words."""
+    """Translate c2pa's validation state and manifest store into `Credentials`."""
     manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
     signature = manifest.get("signature_info", {})
     signer = signature.get("common_name") or signature.get("issuer") or "an unnamed signer"

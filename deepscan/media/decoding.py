@@ -1,4 +1,4 @@
-"""Decoding with PyAV: packets in, frames and their soundness out, pixels as a player shows them."""
+"""Decodes with PyAV: packets in; frames out, marked sound or damaged, with pixels as players show them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from av.video.frame import PictureType
 from deepscan.errors import UnreadableInput
 from deepscan.records import Pixels
 
-# An 8K frame has 33 million pixels; twice that is no camera's, and three bytes a pixel must fit memory.
+# An 8K frame has 33 million pixels. No camera makes twice that, and three bytes a pixel must fit in memory.
 MAX_PIXELS = 2**26
 
-# More frames than any decoder keeps back for reordering: one this late is lost.
+# No decoder holds back more frames than this for reordering: a frame later than that is lost.
 DECODER_HOLDS = 48
 
 NEVER = 2**62
 
 UNSPECIFIED_COLOUR = 2  # AVCOL_SPC_UNSPECIFIED
 
-# In these a frame marked "not a reference" is one to all others. In HEVC it may still be one to higher
-# temporal layers, so nothing is skipped there.
+# In these codecs no frame depends on one marked "not a reference". In HEVC higher temporal layers may, so
+# nothing is skipped there.
 SKIPPABLE = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
 
 
 @dataclass(slots=True)
 class _Held:
-    """A decoded frame, its place in decoding order, and whether it is sound, as far as is known yet."""
+    """A decoded frame, its place in decoding order, and whether it looks sound so far."""
 
     frame: Any
     place: int
@@ -42,16 +42,16 @@ class _Held:
 
     @property
     def whole(self) -> bool:
-        """Whether it is built on no other frame (a gradual refresh also begins with a "keyframe")."""
+        """Whether it depends on no other frame (a "keyframe" may only begin a gradual refresh)."""
         return bool(self.frame.key_frame and self.frame.pict_type == PictureType.I)
 
 
 class Doubt(Exception):
-    """This way of decoding lost its way or met damage: a more careful one must say what is there."""
+    """Fast decoding got lost or met damage, so the run must be decoded again with more care."""
 
 
 def short_of_memory(error: av.error.FFmpegError) -> None:
-    """Raise MemoryError if that is what FFmpeg ran into: it is no fault of the file's."""
+    """Raise MemoryError if FFmpeg ran out of memory, which is not the file's fault."""
     if error.errno == errno.ENOMEM:
         raise MemoryError from error
 
@@ -78,30 +78,31 @@ def decoded(
     landing: int | None = None,
     matches_index: Callable[[Any], bool] = lambda packet: True,
 ) -> Iterator[tuple[Any, bool]]:
-    """Frames from here on in display order, each with whether it is sound.
+    """Frames from here on in display order, each with a flag: is it sound?
 
-    A frame is not sound if the decoder reports it as corrupt, nor if it was decoded after such a one
-    and before the next whole picture: what is predicted from a guess is a guess, though no decoder
-    says so.
+    A frame is unsound if the decoder reports it as corrupt, or if it comes after a corrupt frame and before
+    the next whole picture: it was then predicted from a guess, although no decoder says so.
 
-    With `wanted` (pts), frames that no other frame refers to are skipped unless they are wanted, and
-    decoding stops once every wanted packet was handed to the decoder: the decoder then gives out what
-    it still holds.
+    With `wanted` (pts), frames that nothing depends on are skipped unless wanted, and decoding stops once the
+    decoder has every wanted packet; it then flushes what it still holds.
 
-    With `landing`, the first packet's dts must not be later, and every packet must satisfy
-    `matches_index`: after a seek some containers infer times that are other frames'. Frames may then build
-    on what lies before: they are sound from the first whole picture on, or, where pictures are refreshed bit
-    by bit, from the second "keyframe" on, when the refresh that began with the first is over.
+    `landing` is given after a seek. The first packet's dts must not be later, and every packet must satisfy
+    `matches_index`, because some containers infer wrong times after a seek. The first frames may depend on
+    frames before the seek: they count as sound from the first whole picture on or, with gradual refresh, from
+    the second "keyframe" on, when the first refresh is complete.
     """
     context = stream.codec_context
     left = len(wanted) if wanted is not None else -1
     coming: dict[
         int | None, int
     ] = {}  # places in decoding order, by pts, of frames not yet given out
-    held: deque[_Held] = deque()  # frames given out, while damage that they build on may yet come
-    place, broken = 0, NEVER  # broken: where the damage began that later frames may build on
+    held: deque[_Held] = deque()  # decoded frames that may still prove to depend on damage
+    place, broken = 0, NEVER  # broken: where damage began that later frames may depend on
     sought = landing is not None
-    keys, founded = 0, NEVER if sought else 0  # founded: where that ends which builds on more
+    keys, founded = (
+        0,
+        NEVER if sought else 0,
+    )  # founded: where frames stop depending on what lies before the seek
 
     def judged(packet: Any) -> Iterator[tuple[Any, bool]]:
         nonlocal broken, founded
@@ -113,7 +114,7 @@ def decoded(
         for frame in frames:
             one = _Held(frame, coming.pop(frame.pts, place))
             if wanted is not None:
-                # Frames come in display order: one that was due before this was skipped, or is lost.
+                # Frames come in display order: any that was due before this one was skipped or lost.
                 for late in [t for t in coming if t is not None and t < (frame.pts or 0)]:
                     del coming[late]
             if frame.is_corrupt:
@@ -154,7 +155,7 @@ def decoded(
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Raise UnreadableInput for more pixels than are ever decoded."""
+    """Raise UnreadableInput if a picture has too many pixels to decode."""
     if width * height > MAX_PIXELS:
         raise UnreadableInput(
             f"{path}: claims {width} x {height} pixels; the limit is {MAX_PIXELS} in all"
@@ -177,7 +178,7 @@ def _matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 def rotation(frame: Any) -> int:
-    """Degrees counter-clockwise, a multiple of 90; a mirrored picture is turned, then flipped sideways."""
+    """Rotation for display in degrees counter-clockwise, a multiple of 90; mirroring is applied after it."""
     a, b, c, d = _matrix(frame)
     if a * d - b * c < 0:
         a = -a
@@ -187,7 +188,7 @@ def rotation(frame: Any) -> int:
 def display(frame: Any, pixel_aspect: Fraction, path: Path) -> Pixels:
     """The frame as a player shows it: RGB, one progressive picture, square pixels, upright.
 
-    `pixel_aspect` is a stored pixel's width over its height; beyond 4 it is taken for a mistake.
+    `pixel_aspect` is the width of a stored pixel over its height; above 4 it is treated as a mistake.
     """
     plausible = Fraction(1, 4) <= pixel_aspect <= 4
     width = max(round(frame.width * pixel_aspect), 1) if plausible else frame.width
@@ -196,8 +197,8 @@ def display(frame: Any, pixel_aspect: Fraction, path: Path) -> Pixels:
     if frame.colorspace == UNSPECIFIED_COLOUR and not frame.format.is_rgb:
         # As players do: untagged high definition is BT.709, anything smaller BT.601.
         colours["src_colorspace"] = "ITU709" if frame.height >= 720 else "ITU601"
-    # One thread: more of them would live as long as the frame's scaler, which only the garbage collector
-    # ends, until there was no room for others.
+    # One thread: more would live as long as the frame's scaler, which only the garbage collector frees, and
+    # pile up until no new ones could start.
     pixels = frame.reformat(
         width=width, height=frame.height, format="rgb24", threads=1, **colours
     ).to_ndarray()

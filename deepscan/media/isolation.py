@@ -1,12 +1,12 @@
-"""Decoding in a process of its own: what a file does to FFmpeg or Pillow, it does to that process alone.
+"""Decodes each input in a process of its own, so that a hostile file can harm that process only.
 
     scan() ──path, sampling──> python -c ... main()        a fresh process for each input, with limits
            <──source, frames, credentials──                JSON lines, each frame's pixels after its line
 
-A crash, a hang or a bomb costs one input, and one input's fault cannot reach the next one's evidence. The
-process may compute and read, and nothing else (see `confinement`). What comes back is read as numbers and
-pixels, and checked: nothing of it is ever unpickled or run. The decoder works ahead while the networks load;
-the pipe and its own queue keep it from running away.
+A crash, a hang or a decompression bomb costs one input and cannot affect the next one's evidence. The
+process may compute and read, nothing else (see `confinement`). What it sends is parsed as numbers and
+pixels and checked; it is never unpickled or executed. The decoder runs ahead while the networks load; the
+pipe and its own queue bound how far.
 """
 
 from __future__ import annotations
@@ -44,35 +44,35 @@ try:
 except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
-# A decoder that says nothing for so long hangs, even if no time limit was set; in this time a file
-# is read at so many bytes a second at least, which opening it takes.
+# A decoder that is silent for this long hangs, even without a time limit. Opening a file reads all of it, so
+# large files get more time, at this many bytes a second.
 SILENCE, SLOWEST = 600.0, 10 * 2**20
 
-# Decoders at work on one video: more would wait for the networks. Each may hold twenty pictures of two
-# bytes for each of one and a half samples a pixel, so that of large ones there are fewer.
+# Decoders for one video: more would only wait for the networks. Each may hold twenty pictures at three
+# bytes a pixel, so large videos get fewer.
 DECODERS = min(4, os.cpu_count() or 1)
 HELD, HELD_PIXEL = 2 * 2**30, 20 * 3
 
-# Bytes of decoded frames that may wait to be judged: at 1080p what 32 instants take, so that a short
-# clip is decoded while the models load.
+# Bytes of decoded frames that may wait to be scored: 32 instants at 1080p, so that a short clip is decoded
+# while the networks load.
 WAITING = 200 * 2**20
 
-LONGEST_LINE = 2**26  # bytes; the indices of ten hours of video, all of them, take a tenth of it
+LONGEST_LINE = 2**26  # bytes; all indices of ten hours of video take a tenth of this
 
 SAID = {"UnreadableInput": UnreadableInput, "NoVideoStream": NoVideoStream}
 
-# The parent's own import path, and nothing from the working folder, which may be full of hostile files.
+# The parent's import path, without the working folder, which may be full of hostile files.
 START = "import sys; sys.path[:] = {path!r}; from deepscan.media.isolation import main; main()"
 
 
 def open_source(path: Path) -> VideoSource | StillSource:
-    """The file behind the one interface: `source`, `choose`, `split` and `decode`. In this very process."""
+    """Open a file in this process: a source with `source`, `choose`, `split` and `decode`."""
     return StillSource(path) if is_still(path) else VideoSource(path)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the decoder found on opening the input."""
+    """What the decoder learnt on opening the input."""
 
     source: Source
     declared_duration: float | None  # seconds the header promises
@@ -80,11 +80,11 @@ class Opened:
 
 
 class Decoder:
-    """The parent's end of one input's decoder; made by `decoder`.
+    """The parent's side of one input's decoder; made by `decoder`.
 
-    Every method may raise, beside what it says itself:
-        UnreadableInput, NoVideoStream: as VideoSource and StillSource.
-        ProcessDied: the process crashed, or answered what no decoder of ours would.
+    Every method may raise:
+        UnreadableInput, NoVideoStream: as VideoSource and StillSource do.
+        ProcessDied: the process crashed, or sent what no decoder of ours would.
         LimitExceeded: it took more time or memory than allowed, or hung.
     """
 
@@ -120,7 +120,7 @@ class Decoder:
             self._process.stdin.flush()
 
     def opened(self) -> Opened:
-        """What the input is, once the decoder has found out."""
+        """What the decoder learnt on opening; waits until it has."""
         if self._opened is None:
             said = self._message()
             try:
@@ -144,7 +144,7 @@ class Decoder:
             if not given:
                 yield DamagedFrame(index, at)
                 continue
-            # Videos may change size on the way; pixels are bounded all the same.
+            # A video may change its size midway; the number of pixels is bounded all the same.
             if (
                 len(given) != 3
                 or given[2] != 3
@@ -158,7 +158,7 @@ class Decoder:
             yield Frame(index, at, pixels, said.get("interlaced") is True)
 
     def credentials(self, clock: Clock) -> Credentials:
-        """Content Credentials, after the last frame; the decoder's seconds and peak go to `clock`."""
+        """Content Credentials, after the last frame; adds the decoder's time and memory to `clock`."""
         said = self._message()
         try:
             found = Credentials(str(said["status"]), str(said["detail"]))
@@ -169,7 +169,7 @@ class Decoder:
         return found
 
     def close(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
         for end in (self._process.stdin, self._process.stdout, self._said):
@@ -216,7 +216,7 @@ class Decoder:
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
-        """Kill the decoder if the block takes longer than there is time for."""
+        """Kill the decoder if the block takes longer than the time left."""
         left = self._silence
         if self._limits.seconds is not None:
             left = min(left, self._began + self._limits.seconds - time.monotonic())
@@ -235,7 +235,7 @@ class Decoder:
         self._process.kill()
 
     def _ended(self) -> InputError:
-        """Why nothing more comes."""
+        """The error that says why the decoder stopped."""
         if self._late:
             return self._too_late()
         self._process.kill()
@@ -271,10 +271,10 @@ class Decoder:
 
 @contextmanager
 def decoder(path: Path, sampling: Sampling, limits: Limits) -> Iterator[Decoder]:
-    """A decoder for `path`, at work from here on and gone when the block ends.
+    """Start a decoder for `path`; it is gone when the block ends.
 
     Raises:
-        UnreadableInput: `path` is no file that may be read.
+        UnreadableInput: `path` is not a readable file.
     """
     one = Decoder(path, sampling, limits)
     try:
@@ -315,10 +315,10 @@ def _opened(path: Path, said: dict[str, Any]) -> Opened:
 
 
 def main() -> None:
-    """Decode one input, asked for on stdin, to stdout; then wait to be ended."""
+    """Read one request from stdin, decode it to stdout, then wait to be ended."""
     request = json.loads(sys.stdin.buffer.readline())
     out = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what libraries print must not mix with the answer
     confine(int(request["memory"]), int(request["parent"]))
     keep_memory_level()
     try:
@@ -328,8 +328,8 @@ def main() -> None:
     except MemoryError:
         _say(out, {"error": "memory"})
     except BrokenPipeError:
-        pass  # nobody is interested any more
-    os._exit(0)  # no destructor gets a chance to hang
+        pass  # the parent is gone or has had enough
+    os._exit(0)  # so that no destructor can hang
 
 
 def _sampling(request: dict[str, Any]) -> Sampling:

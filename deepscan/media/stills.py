@@ -1,4 +1,4 @@
-"""StillSource: one picture, read with Pillow, behind the same three calls as a video."""
+"""Reads a still picture with Pillow: StillSource, with the same methods as VideoSource."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepscan.records import Frame, Source
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2")
-# Of these FFmpeg plays the animated ones; of all others only a single picture is taken.
+# Animations in these formats are left to FFmpeg; of the other formats only the first picture is used.
 ANIMATED = ("GIF", "PNG")
 
 # Brands of HEIC pictures, which Pillow does not read.
@@ -39,12 +39,12 @@ BROKEN = (
     zlib.error,
 )
 
-# The same bound as for video frames (see video.MAX_PIXELS): three bytes a pixel must fit memory.
+# The same bound as for video frames (decoding.MAX_PIXELS): three bytes a pixel must fit in memory.
 MAX_PIXELS = 2**26
 
 
 def is_still(path: Path) -> bool:
-    """Whether the content, not the name, is a single picture. Animations are left to FFmpeg."""
+    """Whether the content, whatever the name, is a single picture; animations are left to FFmpeg."""
     check_readable(path)
     if _is_heic(path):  # FFmpeg would take one of its tiles for the picture
         raise UnreadableInput(
@@ -55,13 +55,13 @@ def is_still(path: Path) -> bool:
         with _opened(path) as image:
             return image.format not in ANIMATED or getattr(image, "n_frames", 1) == 1
     except Image.DecompressionBombError:
-        return True  # a picture all right: StillSource says why it is refused
+        return True  # it is a picture; StillSource says why it is refused
     except BROKEN:
         return False
 
 
 def _is_heic(path: Path) -> bool:
-    """By the brands that its first box lists: the major one, or any of those that it is compatible with."""
+    """Judged by the brands in the file's first box: its major one and the compatible ones."""
     with path.open("rb") as file:
         head = file.read(64)
     size = int.from_bytes(head[:4], "big")
@@ -71,7 +71,7 @@ def _is_heic(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The picture, read by its content, without Pillow's warnings: what matters is refused or kept."""
+    """Open the picture by its content; Pillow's warnings are silenced, real trouble raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
@@ -79,7 +79,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 class StillSource:
-    """One picture file, opened read-only; turned upright by its EXIF orientation.
+    """One picture file, opened read-only and turned upright by its EXIF orientation.
 
     Raises:
         UnreadableInput: damaged, cut short, or too large to decode.
@@ -144,13 +144,13 @@ class StillSource:
         )
 
     def choose(self, sampling: Sampling) -> tuple[int, ...]:
-        """The one frame there is, whatever the sampling."""
+        """The only frame's index, whatever the sampling."""
         return (0,)
 
     def split(self, indices: Sequence[int], ways: int) -> list[list[int]]:
-        """All in one: there is nothing to be done side by side."""
+        """One list: there is nothing to decode in parallel."""
         return [list(indices)]
 
     def decode(self, indices: Sequence[int]) -> Iterator[Frame]:
-        """The one frame there is."""
+        """The only frame."""
         yield from (Frame(i, Fraction(0), self._pixels) for i in indices)

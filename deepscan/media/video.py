@@ -1,9 +1,9 @@
-"""VideoSource: probe a video, choose instants by exact pts, decode just those.
+"""Reads a video: VideoSource probes it, chooses instants by exact pts and decodes only those.
 
-A first walk over the container's packets, without decoding, lists every frame's pts and every
-keyframe. From that list the instants are chosen and the decoder is sent straight to the keyframes
-they need, so time and memory do not grow with the length of the video, and variable frame rates,
-B-frames, edit lists and start offsets come out right by construction.
+A first pass over the container's packets, without decoding, lists every frame's pts and every keyframe. The
+instants are chosen from that list and the decoder seeks straight to the keyframes they need. So time and
+memory do not grow with the video's length, and variable frame rates, B-frames, edit lists and start offsets
+come out right by construction.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from deepscan.media.decoding import (
 )
 from deepscan.records import Frame, Pixels, Source
 
-# Demuxers that read one file and nothing else: a playlist or a pattern must not open further files.
+# Demuxers that read one file only: a playlist or a file-name pattern must not open others.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,ogg,asf,mxf,gif,ivf,nut,"
     "h264,hevc,av1,obu,m4v,h263,mjpeg,dv,wtv,rm,y4m,yuv4mpegpipe,apng,swf,vob,mp3,wav,flac,aac,aiff,w64,caf,amr"
 )
 
-# Decoding on to the next instant is cheaper than seeking when only this many frames lie between:
-# a seek empties the decoder and the container's buffers and fills them again.
+# Decoding on to the next instant is cheaper than seeking if at most this many frames lie between, since a
+# seek empties the buffers of decoder and container, which must fill again.
 SEEK_WORTH = 12
 
 NO_TIME = -(2**63)  # AV_NOPTS_VALUE
@@ -52,7 +52,7 @@ NO_TIME = -(2**63)  # AV_NOPTS_VALUE
 
 @dataclass(frozen=True, slots=True)
 class DamagedFrame:
-    """A sampled frame that the decoder could not restore, or only by guessing it or what it is built on."""
+    """A sampled frame that could not be decoded, or only by guessing it or a frame it depends on."""
 
     index: int
     time: Fraction
@@ -79,11 +79,11 @@ class VideoSource:
     """One video file, opened read-only.
 
     Attributes:
-        source: what is known of it.
-        declared_duration: seconds the header promises, or None; more than is there means a cut file.
+        source: the facts about it.
+        declared_duration: seconds the header promises, or None; if fewer are there, the file is cut.
 
     Raises:
-        UnreadableInput: missing, empty, no known container, damaged beyond decoding, too large.
+        UnreadableInput: missing, empty, an unknown container, damaged beyond decoding, or too large.
         NoVideoStream: media without a video stream.
     """
 
@@ -166,18 +166,18 @@ class VideoSource:
         return tuple(np.unique(on_display).tolist())
 
     def split(self, indices: Sequence[int], ways: int) -> list[list[int]]:
-        """Deal ascending indices out to at most `ways` lists that can be decoded side by side.
+        """Split ascending indices into at most `ways` lists that can be decoded in parallel.
 
-        What is decoded from one keyframe on stays together, so that nothing is decoded twice.
+        Frames that share a keyframe stay together, so nothing is decoded twice.
         """
         runs = [run for _, run in self._runs(indices)] if self._index.exact else [list(indices)]
         return [[i for run in runs[n::ways] for i in run] for n in range(min(ways, len(runs)))]
 
     def decode(self, indices: Sequence[int]) -> Iterator[Frame | DamagedFrame]:
-        """Decode the frames with these ascending display-order indices, each yielded once, in order.
+        """Decode the frames with these ascending display-order indices; yield each once, in order.
 
-        Fast at first; at the first sign of trouble carefully; where the container cannot seek exactly,
-        from the start.
+        Decoding is fast until the first sign of trouble, then careful; where the container cannot seek
+        exactly, it starts over from the first frame.
         """
         exact, done = self._index.exact, 0
         for seek, careful in ((exact, False), (exact, True), (False, True)):
@@ -206,7 +206,7 @@ class VideoSource:
                     yield DamagedFrame(i, self._time(i)) if frame is None else self._frame(i, frame)
 
     def _runs(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
-        """Group indices into (keyframe row, indices) that are decoded in one go without seeking."""
+        """Group indices into (keyframe row, indices), each group decoded without another seek."""
         index = self._index
         runs: list[tuple[int, list[int]]] = []
         for i in indices:
@@ -225,8 +225,8 @@ class VideoSource:
     ) -> Iterator[tuple[int, Any]]:
         """Decode on from here, or from the keyframe whose dts is `landing`.
 
-        Gives each frame of `run` with its index, None if it is damaged. One that is not even found
-        after seeking may have been found under another pts, which some containers only infer.
+        Yields each frame of `run` with its index, None if it is damaged. Some containers only infer times, so
+        a frame that is missing after a seek may be there under another pts.
         """
         if landing is not None:
             try:
@@ -254,7 +254,7 @@ class VideoSource:
             yield i, None
 
     def _matches_index(self, packet: Any) -> bool:
-        """Whether this packet is the one that had its pts when all were walked."""
+        """Whether this packet is the one that had this pts in the first pass."""
         if packet.is_discard:
             return True
         if packet.pts is None:
@@ -283,8 +283,8 @@ class VideoSource:
     def _open(self, careful: bool = False) -> Iterator[tuple[Any, Any]]:
         """The container and its video stream, with FFmpeg's errors turned into deepscan's.
 
-        The decoder has one thread. With more, FFmpeg may give a frame out before it notes there that the
-        frame was patched up from the one before: a picture of another instant would pass for sound.
+        The decoder has one thread. With more, FFmpeg may return a frame before marking it as patched up from
+        the previous one, and a picture of another instant would pass as sound.
         """
         opened = False
         try:
@@ -321,14 +321,16 @@ class VideoSource:
                     )
                 stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-                if careful:  # damage is at hand: no benefit of the doubt for slices that end badly
+                if careful:  # there is damage: do not excuse slices that end badly
                     stream.codec_context.options |= {"err_detect": "+aggressive"}
                 yield container, stream
         except av.error.FFmpegError as error:
             if opened:
                 short_of_memory(error)
             why = error.strerror
-            if error.errno == errno.ENOMEM:  # FFmpeg believes a header until it has no room for it
+            if (
+                error.errno == errno.ENOMEM
+            ):  # FFmpeg believed a header that asks for too much memory
                 why = "its header claims more than memory holds"
             raise UnreadableInput(
                 f"{self._path}: not a readable video ({why}): {diagnose(self._path)}"
@@ -344,7 +346,7 @@ def _read_index(container: Any, stream: Any, rate: Fraction | None) -> _Index:
         walked.append(packet.size)
     pts, dts, durations, is_key, discarded, size = np.array(walked, np.int64).reshape(-1, 6).T
     place = np.arange(len(pts))
-    # Outside an edit list a frame is decoded for others' sake and never shown.
+    # A frame outside the edit list is decoded only because others need it, and never shown.
     shown = place[discarded == 0]
     timed = bool((pts[shown] != NO_TIME).all())
     if "avi" in container.format.name.split(","):
