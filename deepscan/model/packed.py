@@ -52,17 +52,19 @@ class Scaled(nn.Module):
 
 
 def packable(tower: Tower) -> bool:
-    """Whether this torch packs, and the tower is one that gains: on a CPU, in bfloat16."""
+    """Whether torch packs here, and the tower is one that gains: on a CPU, in bfloat16."""
     weight = tower.visual.conv1.weight
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.bfloat16
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and all(
-            hasattr(torch.ops.mkldnn, name)
-            for name in ("_reorder_linear_weight", "_linear_pointwise")
-        )
-    )
+    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packs()
+
+
+def _packs() -> bool:
+    """Whether oneDNN takes a bfloat16 matrix here: it refuses where the processor has no AVX-512."""
+    one = torch.ones(16, 16, dtype=torch.bfloat16)
+    try:
+        Packed(one, one[0])(one)
+    except (AttributeError, RuntimeError):  # a torch without the operators; a processor too plain
+        return False
+    return True
 
 
 def pack(tower: Tower) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
 from deepscan.files import sha256
-from deepscan.model import adapters, checkpoint, packed, weights
+from deepscan.model import adapters, checkpoint, packed, processor, weights
 from deepscan.model.detector import Detector, QueryAggregation, without_detail
 from deepscan.model.header import FORMAT, PREPROCESSING, DetectorSettings, Header, read_header
 from deepscan.model.tower import QuickGELU as OwnQuickGELU
@@ -111,7 +112,7 @@ def test_without_patches_the_last_layer_answers_for_cls_alone(
 def test_packed_matrices_give_the_same_bits(tiny_tower: str, images: torch.Tensor) -> None:
     tower = Tower(tiny_tower).to(torch.bfloat16).eval()
     if not packed.packable(tower):
-        pytest.skip("this torch has no oneDNN")
+        pytest.skip("torch does not pack bfloat16 on this processor")
     with torch.inference_mode():
         images = images.to(torch.bfloat16)
         plain = [tower(images, patches=wanted) for wanted in (True, False)]
@@ -138,6 +139,39 @@ def test_only_bfloat16_on_a_cpu_is_packed(tiny_tower: str, images: torch.Tensor)
     tower = Tower(tiny_tower).eval()
     packed.pack(tower)
     assert not any(isinstance(module, packed.Packed) for module in tower.modules())
+
+
+def test_where_the_processor_cannot_pack_bfloat16_stays_as_it_was(
+    tiny_tower: str, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with AVX2 alone, where oneDNN refuses the matrix."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("bf16 path needs the cpu support avx512bw")
+
+    monkeypatch.setattr(packed.Packed, "__init__", refuse)
+    tower = Tower(tiny_tower).to(torch.bfloat16).eval()
+    packed.pack(tower)
+    assert not any(isinstance(module, packed.Packed) for module in tower.modules())
+    assert tower(images.to(torch.bfloat16)).cls.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("able", "allowed", "native"),
+    [
+        ({"avx2": True}, True, False),
+        ({"avx512_bf16": True}, True, True),
+        ({"amx_bf16": True}, True, True),
+        ({"avx512_bf16": True}, False, False),  # ONEDNN_MAX_CPU_ISA=AVX2
+    ],
+)
+def test_bfloat16_needs_the_processor_and_onednn(
+    able: dict[str, bool], allowed: bool, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onednn = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: allowed)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    monkeypatch.setattr(torch.ops, "mkldnn", onednn)
+    assert processor.computes_bfloat16() is native
 
 
 def test_patches_that_are_not_kept_are_not_looked_at(tiny_tower: str, images: torch.Tensor) -> None:
