@@ -105,7 +105,11 @@ def same(shown: str, came: str) -> bool:
 
 
 def words(text: str) -> str:
-    """Words alone, a space after each: no numbers, no digests, no rules of tables."""
+    """Words alone, a space after each: no numbers, no digests, no rules of tables.
+
+    bfloat16 is the same word as float32: which of them is computed in depends on the processor.
+    """
+    text = re.sub(r"\bbfloat16\b", "float32", text)
     text = re.sub(r"\b[0-9a-f]{16,}\b", " ", text)
     return "".join(f"{word} " for word in re.findall(r"[^\W\d]+", text))
 

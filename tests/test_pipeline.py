@@ -17,9 +17,12 @@ from PIL import Image
 import clips
 import deepscan
 from deepscan import Faces, Heatmaps, Sampling, Scoring, Settings
+from deepscan.cli import run
 from deepscan.errors import OutputError, SettingsError, UnreadableInput
 from deepscan.files import sha256
 from deepscan.judgement.timeline import time_code
+from deepscan.model import packed, processor
+from deepscan.model.networks import load_scorer
 from deepscan.pipeline import scan
 from deepscan.records import Case, Request, VerdictName
 from deepscan.report import json as report_json
@@ -119,6 +122,26 @@ def test_another_batch_size_agrees_to_the_stated_tolerance(sample: Path, precisi
         report = scan(sample, replace(QUICK, sampling=few, scoring=scoring))
         logits.append([f.logit for f in report.evidence.crops()])
     assert np.ptp(np.array(logits), axis=0).max() < TOLERANCE[precision]
+
+
+@pytest.mark.parametrize(("flag", "computed"), [("auto", "float32"), ("bfloat16", "bfloat16")])
+def test_a_processor_without_bfloat16_emulates_it_only_where_asked_to(
+    flag: str,
+    computed: str,
+    sample: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    load_scorer.cache_clear()  # loaded for this processor as it is
+    monkeypatch.setattr(processor, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr(packed, "packable", lambda tower: False)
+    asked = ["detect", str(sample), f"--out={tmp_path}", "--frames=2", f"--precision={flag}"]
+    assert run([*asked, "--device=cpu", "--json", "--offline"]) == 0
+    load_scorer.cache_clear()
+    said = capsys.readouterr()
+    assert json.loads(said.out)["tool"]["precision"] == computed
+    assert said.err.count("emulated") == (flag == "bfloat16")
 
 
 @pytest.mark.slow

@@ -117,6 +117,7 @@ def celeb_df(root: Path) -> None:
     [
         ("mean +0.13\n", "mean -1.2\n", True),
         ("mean\n", "means\n", False),
+        ("on cpu in bfloat16\n", "on cpu in float32\n", True),
         ("a\n...\nd\n", "a\nb\nc\nd\n", True),
         ("a\n...\nd\n", "a\nb\nc\n", False),
         ("", "error: no such file\n", False),

@@ -257,10 +257,12 @@ def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
 
 def _fetch(settings: Settings, quiet: bool) -> None:
     """Have the weights here before any scan."""
-    from deepscan.model.networks import prepare_weights
+    from deepscan.model.networks import caution, prepare_weights
 
     with progress_bars(quiet) as bars:
         prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
+    if not quiet and (note := caution(settings.scoring)):
+        say(note)
 
 
 def _listed(path: Path) -> list[Path]:

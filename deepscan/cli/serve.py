@@ -58,7 +58,7 @@ def serve(
             f"deepscan serve needs {error.name}: pip install 'deepscan-forensics[serve]'"
         ) from error
     from deepscan.cli.preferences import gather
-    from deepscan.model.networks import prepare_weights
+    from deepscan.model.networks import caution, prepare_weights
 
     if max_size < 1:
         raise SettingsError(f"max-size: {max_size} MB would take no clip")
@@ -75,6 +75,8 @@ def serve(
     )
     with progress_bars(quiet=False) as bars:
         prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
+    if note := caution(settings.scoring):
+        say(note)
 
     def ready(address: str) -> None:
         say(f"Open {address} in a browser; Ctrl-C ends deepscan and deletes what it was given.")

@@ -58,7 +58,7 @@ def watch(
     from deepscan.batches.watch import Arrivals
     from deepscan.cli.preferences import gather
     from deepscan.flow import keep_memory_level, until_stopped
-    from deepscan.model.networks import prepare_weights
+    from deepscan.model.networks import caution, prepare_weights
     from deepscan.records import Request
 
     if not folder.is_dir():
@@ -72,6 +72,8 @@ def watch(
         prepare_weights(
             preferences.settings.scoring, bars.callback("fetching the CLIP base", "bytes")
         )
+    if not quiet and (note := caution(preferences.settings.scoring)):
+        say(note)
     inputs: dict[Path, Input] = {}  # what is there, and where its results belong
 
     def media() -> Iterator[Path]:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 SCHEDULE_BLOCKING_SYNC = 4  # of CUDA's driver_types.h
 
+EMULATED = (
+    "note: this processor does not multiply in bfloat16; emulated, it is several times slower than"
+    " --precision float32"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
@@ -46,6 +51,17 @@ def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | Non
 
     needed = header.read_header(weights.detector_file(scoring.weights)).base["sha256"]
     weights.base_file(weights.base_by_hash(needed), scoring.offline, progress)
+
+
+def caution(scoring: Scoring) -> str:
+    """What to tell who asked for bfloat16 on a processor that only emulates it, in a line; else ""."""
+    # A GPU that is named need not be this machine's: a cluster's workers have their own.
+    named = scoring.device.startswith("cuda")
+    if scoring.precision != "bfloat16" or named or _device(scoring.device) != "cpu":
+        return ""
+    from deepscan.model.processor import computes_bfloat16
+
+    return "" if computes_bfloat16() else EMULATED
 
 
 def load_models(faces: Faces, scoring: Scoring) -> None:
@@ -191,11 +207,10 @@ def _precision(wanted: str, device: str) -> str:
     """bfloat16 where the hardware multiplies in it, float32 elsewhere: emulation would be slower."""
     import torch
 
+    from deepscan.model.processor import computes_bfloat16
+
     if wanted != "auto":
         return wanted
-    if device == "cpu":
-        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        native = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-    else:
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    on_cpu = device == "cpu"
+    native = computes_bfloat16() if on_cpu else torch.cuda.get_device_capability(device) >= (8, 0)
     return "bfloat16" if native else "float32"

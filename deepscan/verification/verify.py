@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from deepscan.config import Heatmaps, Settings
+from deepscan.config import Heatmaps, Scoring, Settings
 from deepscan.errors import (
     DataError,
     DeepscanError,
@@ -24,7 +24,7 @@ from deepscan.errors import (
 )
 from deepscan.files import check_readable, parse_json, sha256
 from deepscan.model import weights
-from deepscan.model.networks import threads
+from deepscan.model.networks import caution, threads
 from deepscan.pipeline import Progress, scan
 from deepscan.records import Report
 from deepscan.report import provenance
@@ -236,7 +236,10 @@ def compare(report: dict[str, Any], again: Report) -> Finding:
     }
     after = {(f.track, f.frame_index): f.logit for f in again.evidence.crops()}
     tolerance = TOLERANCE[report["tool"]["precision"]]
-    where = f"on {again.provenance.device} in {again.provenance.precision}"
+    origin = again.provenance
+    where = f"on {origin.device} in {origin.precision}"
+    if caution(Scoring(device=origin.device, precision=origin.precision)):
+        where += ", emulated"
     if before.keys() != after.keys():
         only = len(before.keys() ^ after.keys())
         return Finding("rerun", Match.DIFFERS, f"{only} faces were found in one run only, {where}")
