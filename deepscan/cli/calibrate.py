@@ -22,7 +22,7 @@ def calibrate(
     out: Annotated[Path, Option(help="The calibrated checkpoint to write.")],
     name: Annotated[str | None, Option(help="What the copy goes by. [--out's]")] = None,
     device: Annotated[str, Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    precision: Annotated[str, Option(help="bfloat16 or float32, of the tower.")] = "bfloat16",
+    precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
     force: Annotated[bool, Option("--force", help="Write over an earlier file.")] = False,
     offline: Annotated[bool, Option("--offline", help="Never fetch the CLIP base.")] = False,
     json: Annotated[bool, Option("--json", help="The calibration as JSON to stdout.")] = False,

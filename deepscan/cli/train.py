@@ -114,7 +114,7 @@ def train(
     seed: Annotated[int | None, Option(help="Seed of all chance. [0]")] = None,
     device: Annotated[str | None, Option(help="cpu, cuda or cuda:N. [cpu]")] = None,
     precision: Annotated[
-        str | None, Option(help="bfloat16 (autocast) or float32. [bfloat16]")
+        str | None, Option(help="auto, bfloat16 (autocast) or float32. [auto]")
     ] = None,
     recompute: Annotated[
         bool | None, Option("--recompute", help="Less memory, a third more time.")

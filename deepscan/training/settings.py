@@ -12,6 +12,7 @@ from typing import Any
 
 from deepscan.config import check_known, files, load_toml
 from deepscan.errors import SettingsError
+from deepscan.model import processor
 from deepscan.model.header import DetectorSettings
 from deepscan.training.augment import AugmentSettings
 from deepscan.training.losses import LossSettings
@@ -101,7 +102,8 @@ class TrainSettings:
     seed: int = 0
     # how it runs
     device: str = "cpu"
-    precision: str = "bfloat16"  # autocast's; float32 casts nothing
+    # autocast's; float32 casts nothing; auto: bfloat16, unless a processor trains that only emulates it
+    precision: str = "auto"
     recompute: bool = False  # layers anew in the backward pass: less memory, a third more time
     compile: bool = False  # torch.compile
     # Processes that read and augment; one keeps up with a CPU, a GPU wants several.
@@ -116,10 +118,15 @@ class TrainSettings:
             raise SettingsError(f"mirror: {self.mirror!r} is no address, such as s3://bucket/run")
         if self.schedule not in SCHEDULES:
             raise SettingsError(f"schedule: {self.schedule!r} is none of {', '.join(SCHEDULES)}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise SettingsError(f"precision: {self.precision!r} is none of float32, bfloat16")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise SettingsError(f"precision: {self.precision!r} is none of auto, float32, bfloat16")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise SettingsError(f"device: {self.device!r} is none of cpu, cuda, cuda:N")
+        if self.precision == "auto":  # settled here, so that a run's recipe says what it learnt in
+            settled = (
+                "bfloat16" if self.device != "cpu" or processor.computes_bfloat16() else "float32"
+            )
+            object.__setattr__(self, "precision", settled)
         for count in ("frames", "epochs", "accumulate", "save_every"):
             if getattr(self, count) < 1:
                 raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")

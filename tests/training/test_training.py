@@ -27,7 +27,7 @@ from deepscan.data.crops import CropRow, read_crops
 from deepscan.errors import DataError, OutputError, SettingsError
 from deepscan.files import sha256
 from deepscan.judgement import metrics
-from deepscan.model import checkpoint, tower, weights
+from deepscan.model import checkpoint, processor, tower, weights
 from deepscan.training import loop
 from deepscan.training.augment import AugmentSettings
 from deepscan.training.data import Order, Twins, batches, blended, picture, split, thin
@@ -728,6 +728,17 @@ def test_missing_data_is_named_before_anything_runs(base: Path, tmp_path: Path) 
 def test_senseless_settings_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=next(iter(change))):
         settings(tmp_path, **change)
+
+
+def test_the_precision_is_what_the_processor_computes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "computes_bfloat16", lambda: False)
+    assert settings(tmp_path, precision="auto").precision == "float32"
+    assert settings(tmp_path, precision="auto", device="cuda").precision == "bfloat16"
+    assert settings(tmp_path, precision="bfloat16").recipe()["precision"] == "bfloat16"
+    monkeypatch.setattr(processor, "computes_bfloat16", lambda: True)
+    assert settings(tmp_path, precision="auto").recipe()["precision"] == "bfloat16"
 
 
 def test_flags_overrule_a_config_file_and_that_the_projects(
