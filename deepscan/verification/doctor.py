@@ -88,7 +88,13 @@ def _packages() -> Iterator[Check]:
 def _torch() -> Iterator[Check]:
     import torch
 
+    from deepscan.model.processor import computes_bfloat16
+
     yield Check("torch", Health.OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
+    native = computes_bfloat16()
+    offers = "bfloat16" if native else "no bfloat16"
+    chosen = "bfloat16" if native else "float32"
+    yield Check("processor", Health.OK, f"offers {offers}: --precision auto means {chosen} on it")
     if torch.cuda.is_available():
         advice = "update the GPU's driver, or use --device cpu"
         try:

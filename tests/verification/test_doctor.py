@@ -13,7 +13,7 @@ import torch
 
 from deepscan.cli import run
 from deepscan.files import sha256
-from deepscan.model import weights
+from deepscan.model import processor, weights
 from deepscan.model.networks import load_scorer
 from deepscan.verification import doctor
 
@@ -117,6 +117,16 @@ def test_a_gpu_that_does_not_compute_is_found(monkeypatch: pytest.MonkeyPatch) -
     assert check.state is doctor.Health.FAILED
     assert "does not compute" in check.found
     assert "--device cpu" in check.advice
+
+
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_it_says_what_the_processor_computes_in(
+    native: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "computes_bfloat16", lambda: native)
+    check = by_name("torch")["processor"]
+    assert check.state is doctor.State.OK
+    assert f"auto means {chosen}" in check.found
 
 
 def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
