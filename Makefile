@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates
+.PHONY: demo test test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates
 
 demo: base
 	$(BIN)/python -m deepscan.verification.sample demo/sample.mp4
@@ -15,6 +15,11 @@ demo: base
 
 test: base
 	$(BIN)/python -m pytest
+
+# What depends on the processor, on one without AVX-512 and bfloat16: oneDNN is held to AVX2.
+test-plain: base
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "not slow" tests/test_model.py tests/test_pipeline.py \
+	  tests/test_doctor.py
 
 # Mutants of clips through detect, as many of what else is read through its readers, and as many of hypothesis's own
 # making through each of these: 2,000 take hours of two cores.
