@@ -18,8 +18,8 @@ test: base
 
 # What depends on the processor, on one without AVX-512 and bfloat16: oneDNN is held to AVX2.
 test-plain: base
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "not slow" tests/test_model.py tests/test_pipeline.py \
-	  tests/test_doctor.py
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n 2 -m "not slow" tests/model/test_model.py tests/test_pipeline.py \
+	  tests/verification/test_doctor.py
 
 # Mutants of clips through detect, as many of what else is read through its readers, and as many of hypothesis's own
 # making through each of these: 2,000 take hours of two cores.
