@@ -57,7 +57,7 @@ def caution(scoring: Scoring) -> str:
     """What to tell who asked for bfloat16 on a processor that only emulates it, in a line; else ""."""
     # A GPU that is named need not be this machine's: a cluster's workers have their own.
     named = scoring.device.startswith("cuda")
-    if scoring.precision != "bfloat16" or named or _device(scoring.device) != "cpu":
+    if scoring.precision != "bfloat16" or named or device_for(scoring.device) != "cpu":
         return ""
     from deepscan.model.processor import computes_bfloat16
 

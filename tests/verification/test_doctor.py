@@ -125,7 +125,7 @@ def test_it_says_what_the_processor_computes_in(
 ) -> None:
     monkeypatch.setattr(processor, "computes_bfloat16", lambda: native)
     check = by_name("torch")["processor"]
-    assert check.state is doctor.State.OK
+    assert check.state is doctor.Health.OK
     assert f"auto means {chosen}" in check.found
 
 
