@@ -1,8 +1,8 @@
-"""Attention carried back through the alignment onto the picture, on one fixed scale.
+"""Draws attention as a heatmap over the picture, on one fixed scale.
 
-A map's unit is "times uniform": a patch's attention times the number of patches, 1 where the
-detector looked no more than anywhere else. The scale never changes, so maps of different frames and
-videos can be laid side by side.
+The unit is "times uniform": a patch's attention times the number of patches, so 1 means that the detector
+looked there no more than anywhere else. The scale never changes, so maps of different frames and videos can
+be compared.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from PIL import Image, ImageDraw, ImageFont
 from deepscan.faces.alignment import invert
 from deepscan.records import Crop, Pixels
 
-SCALE_TOP = 6.0  # times uniform; what lies above is drawn as this
-OPACITY = 0.75  # at the top of the scale; up to 1, no preference, the picture stays clear
+SCALE_TOP = 6.0  # times uniform; higher values are drawn like this one
+OPACITY = 0.75  # at the top of the scale; up to 1, which is no preference, the picture stays clear
 COLOUR_MAP = "inferno"
 
 CAVEAT = (
     "Attention shows where the model looked; it is not evidence that the region is manipulated."
 )
 
-# The logits drawn beside faces stand under it.
+# Stands above the logits drawn beside faces.
 NOTE = "Logits above 0 lean to manipulated; the report says what they are worth."
 
 LEGEND_HEIGHT = 62
@@ -55,7 +55,7 @@ def _table() -> UInt8[np.ndarray, "256 3"]:
 
 
 def paint(pixels: Pixels, faces: Sequence[tuple[Crop, Float[np.ndarray, "side side"]]]) -> Pixels:
-    """The frame with each face's map laid over the area its crop was cut from."""
+    """The frame with each face's map drawn over the area its crop was cut from."""
     out = pixels.copy()
     for crop, values in faces:
         corners = crop.corners()
@@ -89,7 +89,7 @@ def blend(
     heat: Float[np.ndarray, "height width"],
     cover: Float[np.ndarray, "height width"] | float = 1.0,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Lay heat (times uniform) over pixels; `cover` is 0 outside the map and 1 inside."""
+    """Draw heat (times uniform) over pixels; `cover` is 0 outside the map and 1 inside."""
     alpha = (OPACITY * np.clip((heat - 1) / (SCALE_TOP - 1), 0, 1) * cover)[..., None]
     return (pixels * (1 - alpha) + colours(heat) * alpha).round().astype(np.uint8)
 
@@ -107,7 +107,7 @@ def outline(pixels: Pixels, crops: Sequence[Crop], labels: Sequence[str]) -> Pix
 
 
 def write(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int) -> None:
-    """White text on a dark tag, readable on any picture; kept inside it."""
+    """Write white text on a dark tag, readable on any picture and kept inside it."""
     corner = max(place[0], 2.0), max(place[1], 2.0)
     left, top, right, bottom = draw.textbbox(corner, text, font=_font(size))
     draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=PAPER)
@@ -121,14 +121,14 @@ def resize(pixels: Pixels, side: int) -> Pixels:
     if scale == 1:
         return pixels
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    # By whole pixels as far as that goes, which is quick, and smoothly from there.
+    # First by whole pixels, which is quick, then smoothly.
     return np.asarray(
         Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
     )
 
 
 def legend(width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """The strip under every picture: colour bar, its unit, and the caveat."""
+    """The strip under every picture: colour bar, unit and caveat."""
     image = Image.new("RGB", (width, LEGEND_HEIGHT), PAPER)
     draw = ImageDraw.Draw(image)
     bar = min(256, max(64, width // 4))
@@ -145,7 +145,7 @@ def legend(width: int) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def with_legend(pixels: Pixels) -> Pixels:
-    """A picture standing on its legend; narrow pictures are padded so that the caveat can be read."""
+    """The picture with the legend under it; narrow pictures are padded so that the caveat is readable."""
     height, width = pixels.shape[:2]
     wide = max(width, 360)
     out = np.full((height + LEGEND_HEIGHT, wide, 3), PAPER, np.uint8)
@@ -157,7 +157,7 @@ def with_legend(pixels: Pixels) -> Pixels:
 def face_panel(
     pixels: Pixels, crop: Crop, values: Float[np.ndarray, "side side"], label: str
 ) -> Pixels:
-    """One face for the eye: its surroundings in the frame, plain and with heat, and the legend."""
+    """One face with its surroundings, plain beside heat, over the legend."""
     height, width = pixels.shape[:2]
     corners = crop.corners()
     room = 0.15 * (corners.max(0) - corners.min(0))
@@ -200,7 +200,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _fitting(text: str, width: int, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The largest font up to `size` in which `text` is no wider than `width`; 7 at the least."""
+    """The largest font up to `size`, but at least 7, in which `text` is no wider than `width`."""
     while size > 7 and _font(size).getlength(text) > width:
         size -= 1
     return _font(size)

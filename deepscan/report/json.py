@@ -1,4 +1,4 @@
-"""report.json: the machine's form of a Report, described by report.schema.json beside this file."""
+"""Writes report.json: a Report for programs, as report.schema.json beside this file describes it."""
 
 from __future__ import annotations
 
@@ -145,17 +145,17 @@ def text(report: Report) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of both forms."""
+    """The JSON Schema of a report and of an error."""
     return json.loads(
         resources.files(__package__).joinpath("report.schema.json").read_text("utf-8")
     )
 
 
 def performance(training: dict[str, Any]) -> dict[str, Any] | None:
-    """How the detector fared on videos that it did not learn from, as its checkpoint states; or None.
+    """The detector's results on videos that it did not learn from, as its checkpoint states them; or None.
 
-    On test videos, where there were any; else on the people who were held out, who it was selected by.
-    Checkpoints are made in many places: one that states no such results, or in another form, has none.
+    They come from the test videos if there were any, else from the held-out people that chose its best epoch.
+    Checkpoints come from many places, so one may state no results, or in a form that is not understood.
     """
     tested = training.get("test") is not None
     try:
@@ -184,7 +184,7 @@ def performance(training: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _interval(interval: Interval | None) -> dict[str, Any] | None:
-    """None: too few frames (see timeline.FEWEST_FRAMES)."""
+    """None if there were too few frames (see timeline.FEWEST_FRAMES)."""
     if interval is None:
         return None
     return {
@@ -215,7 +215,7 @@ def _faithfulness(found: Faithfulness | None) -> dict[str, Any] | None:
 
 
 def faithfulness_sentence(found: Faithfulness) -> str:
-    """What the measurement says of these heatmaps."""
+    """A sentence on whether these heatmaps explain the score."""
     more = found.attention.deletion > found.random.deletion
     return (
         f"Covering the most attended patches first takes {found.attention.deletion:.2f} off the logit's size"

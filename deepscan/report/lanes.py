@@ -1,7 +1,7 @@
-"""The timeline's geometry: one lane a face, all on one scale of logits and one of time.
+"""Lays out the timeline: one lane for each face, all on the same scales of logits and time.
 
-Positions are percentages of a lane's width and height, so that the page draws it at any size and
-its text stays text. Curves live on a sheet of 1000 x 100 that the page stretches.
+Positions are percentages of a lane's width and height, so the page can draw it at any size and keep text as
+text. Curves use a sheet of 1000 x 100 that the page stretches.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-MOST_LANES = 24  # faces drawn; of more, the ones judged and seen longest
-MOST_POINTS = 600  # instants drawn of one face; of more, the lowest and highest of each stretch
-MOST_DOTS = 80  # with more instants than these the curve alone is clearer
-MOST_LABELS = 3  # runs of one face that get their time codes beside them
+MOST_LANES = 24  # faces drawn; if there are more, those judged and seen longest
+MOST_POINTS = (
+    600  # instants drawn of one face; if there are more, the lowest and highest of each stretch
+)
+MOST_DOTS = 80  # with more instants the curve alone is clearer
+MOST_LABELS = 3  # runs of one face labelled with their time codes
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One scored instant: its place in percent, and what is there."""
+    """One scored instant: its place in percent, and its values."""
 
     x: float
     y: float
@@ -32,7 +34,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An unbroken run above the threshold; `label` is empty where there is no room for one."""
+    """An unbroken run above the threshold; `label` is empty if there is no room for one."""
 
     x1: float
     x2: float
@@ -41,7 +43,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One face over time. `curves` are SVG point lists, one for each stretch without a gap."""
+    """One face over time; `curves` are SVG point lists, one for each stretch without a gap."""
 
     track: int
     points: tuple[Point, ...]
@@ -69,7 +71,7 @@ class Timeline:
 
 
 def draw(document: dict[str, Any]) -> Timeline | None:
-    """The timeline of a report; None where there is no time, or nobody in it."""
+    """The timeline of a report; None for a picture, or if no face was scored."""
     source, tracks = document["input"], document["tracks"]
     if source["kind"] != "video" or not tracks:
         return None
@@ -133,7 +135,7 @@ def timecode(seconds: float, digits: int = 2) -> str:
 
 
 def thin(points: Sequence[Point], most: int) -> list[Point]:
-    """At most `most` points: of each of most / 2 successive stretches, the lowest and the highest logit."""
+    """At most `most` points: the lowest and the highest logit of each of most / 2 successive stretches."""
     if len(points) <= most:
         return list(points)
     stretches = most // 2
@@ -148,7 +150,7 @@ def thin(points: Sequence[Point], most: int) -> list[Point]:
 def _unbroken(
     frames: Sequence[dict[str, Any]], instants: Sequence[tuple[int, float]]
 ) -> list[list[dict[str, Any]]]:
-    """A face's frames, split where an instant with other faces lacks it, or where time jumps."""
+    """A face's frames, split at instants that show other faces only, and where time jumps."""
     place = {index: n for n, (index, _) in enumerate(instants)}
     usual = median([b - a for (_, a), (_, b) in itertools.pairwise(instants)] or [0.0])
     pieces: list[list[dict[str, Any]]] = []
@@ -165,13 +167,13 @@ def _unbroken(
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """An SVG point list; a lone point is written twice, which round line ends make a dot."""
+    """An SVG point list; a lone point is written twice, so that round line ends draw a dot."""
     twice = points if len(points) > 1 else [*points, *points]
     return " ".join(f"{10 * p.x:.1f},{p.y:.1f}" for p in twice)
 
 
 def _runs(runs: Sequence[dict[str, Any]], across: Callable[[float], float]) -> list[Run]:
-    """Marks for all runs, and time codes for the longest that don't run into one another."""
+    """Marks for all runs, with time codes for the longest ones whose labels do not collide."""
     labelled: list[dict[str, Any]] = []
     for run in sorted(runs, key=lambda r: -r["frames"]):
         middle = (run["start"] + run["end"]) / 2
@@ -191,7 +193,7 @@ def span(run: dict[str, Any]) -> str:
     return start if start == end else f"{start}\u2013{end}"
 
 
-# Seconds between ticks: what a clock or a ruler would show.
+# Seconds between ticks: steps that a clock or a ruler would have.
 STEPS = (
     0.01,
     0.02,

@@ -1,4 +1,4 @@
-"""Heatmaps on disk: a PNG per sampled face, a contact sheet, an overlay MP4, and the raw arrays."""
+"""Writes heatmap files: a PNG for each sampled face, a contact sheet, an overlay MP4 and the raw arrays."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CLOCK = Fraction(1, 90_000)  # the film's time base, MPEG's own
 
 
 class Overlays:
-    """Takes frames as they are scored and draws them at once, so that memory stays bounded.
+    """Takes frames as they are scored and draws them at once, to keep memory bounded.
 
     Args:
-        folder: where to write; made here.
-        source: what is drawn; a still gets no film.
-        cls: also draw [CLS]'s attention, as files ending in `_cls.png`.
-        instants: how many frames will come; the contact sheet spreads its cells over them.
+        folder: where to write; created here.
+        source: the input; a still gets no film.
+        cls: also draw [CLS]'s attention, in files ending in `_cls.png`.
+        instants: the number of frames to expect; the contact sheet spreads its cells over them.
     """
 
     def __init__(self, folder: Path, source: Source, cls: bool, instants: int) -> None:
@@ -41,7 +41,7 @@ class Overlays:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> None:
-        """Draw one sampled frame and its scored faces; `output` goes with `crops`, None with none."""
+        """Draw one sampled frame and its scored faces; `output` belongs to `crops`, None without any."""
         maps: list[Float[np.ndarray, "side side"]] = []
         labels: list[str] = []
         if output is not None:
@@ -89,7 +89,7 @@ class Overlays:
             np.savez_compressed(self._folder / "attention.npz", allow_pickle=False, **columns)
 
     def abandon(self) -> None:
-        """Let go of open files after a failure; what was drawn is thrown away by the caller."""
+        """Close open files after a failure; the caller deletes what was drawn."""
         if self._film is not None:
             self._film.close(None)
 
@@ -126,7 +126,7 @@ class _Film:
         if self._container is None:
             return
         if duration is not None and self._last is not None:
-            # Repeated just before the end, since a player ends with the last frame's time stamp.
+            # Repeated just before the end, because players stop at the last frame's time stamp.
             self._encode(self._last, int(max(duration, Fraction(1, 2)) / CLOCK) - 3000)
             self._container.mux(self._stream.encode(None))
         self._container.close()

@@ -1,7 +1,7 @@
-"""report.html: one file for people, made from report.json's document and the pictures kept beside it.
+"""Makes report.html, one file for people, from the document in report.json and the pictures kept for it.
 
-Everything is inside: style, script, pictures. The page's own policy lets nothing be loaded and nothing
-run that is not named in it by hash, and whatever comes from the input is text, whatever it holds.
+Style, script and pictures are all inside. The page's own policy lets it load nothing and run only what it
+names by hash, and everything that comes from the input is shown as text.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from deepscan.report.rendering import HEADLINES, picture_uri, render
 
 NAME = "report.html"
 
-# What a page can weigh with as many pictures as pictures.py keeps, each as heavy as it lets them be; the
-# pages of our test clips weigh 1 to 3 MB.
+# The largest page possible, with as many pictures as pictures.py keeps, each as large as it allows. The
+# pages of our test clips have 1 to 3 MB.
 MOST_BYTES = 16 * 2**20
 
 MOST_TAGS = 100  # shown; report.json keeps them all
@@ -31,7 +31,7 @@ MOST_TAGS = 100  # shown; report.json keeps them all
 
 @dataclass(frozen=True, slots=True)
 class FaceView:
-    """One face of one frame as the page shows it; pictures are data URIs, None where not kept."""
+    """One face of one frame as the page shows it; pictures are data URIs, or None if not kept."""
 
     track: int
     index: int
@@ -46,7 +46,7 @@ class FaceView:
 
 @dataclass(frozen=True, slots=True)
 class FrameView:
-    """One kept frame; `faces` are all scored in it, pictured or not."""
+    """One kept frame; `faces` are all faces scored in it, with or without a picture."""
 
     index: int
     time: float
@@ -71,7 +71,7 @@ def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str
     """The page.
 
     Args:
-        document: as report.json holds it; fields of later versions may be absent.
+        document: the content of report.json; fields added by later versions may be missing.
         pictures: frames with their faces, in order of time.
     """
     document = _whole(document)
@@ -113,7 +113,7 @@ def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str
 
 
 def _whole(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with None for every field that reports of earlier versions lack."""
+    """The document with None for every field that earlier versions did not write."""
     later = dict.fromkeys(("performance", "faithfulness", "c2pa", "heatmaps"))
     score = dict.fromkeys(("interval", "share_above", "longest_run", "stretch"))
     track = dict.fromkeys(("interval", "share_above", "longest_run", "runs", "cuts"))
@@ -130,7 +130,7 @@ def _whole(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Iterator[FrameView]:
-    """The kept frames with what report.json says of the faces in them."""
+    """The kept frames, with the faces that report.json has in them."""
     found: dict[int, list[tuple[int, dict[str, Any]]]] = {}
     for track in document["tracks"]:
         for frame in track["frames"]:
@@ -164,7 +164,7 @@ def _frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Itera
 
 
 def _strongest(document: dict[str, Any], frames: Sequence[FrameView]) -> FrameView | None:
-    """The frame with attention in which the deciding face, or lacking one any face, has its highest logit."""
+    """Among frames with attention, the one where the deciding face (or any face) has its highest logit."""
     scores = document["scores"]
     heated = [(face, frame) for frame in frames for face in frame.faces if face.heat]
     own = [pair for pair in heated if scores is not None and pair[0].track == scores["track"]]
@@ -172,7 +172,7 @@ def _strongest(document: dict[str, Any], frames: Sequence[FrameView]) -> FrameVi
 
 
 def _start_at(frame: FrameView | None, deciding: int | None) -> int:
-    """Where the slider begins, in percent: half way through the face, so that both its sides are seen."""
+    """Where the slider starts, in percent: at the middle of the face, so that both halves are seen."""
     if frame is None:
         return 0
     face = max(frame.faces, key=lambda f: (f.track == deciding, f.heat is not None, f.logit))
@@ -180,7 +180,7 @@ def _start_at(frame: FrameView | None, deciding: int | None) -> int:
 
 
 def _posters(document: dict[str, Any], frames: Sequence[FrameView]) -> list[tuple[str, FrameView]]:
-    """Up to three frames with why they are shown: the deciding face's extremes and its middle."""
+    """Up to three frames and why they are shown: the deciding face's extremes and its middle."""
     if not frames:
         return []
     scores = document["scores"]
@@ -204,7 +204,7 @@ def _posters(document: dict[str, Any], frames: Sequence[FrameView]) -> list[tupl
 
 
 def _strips(frames: Sequence[FrameView]) -> dict[int, list[FaceView]]:
-    """The pictured faces of each track, in order of time."""
+    """The faces with a picture, by track, in order of time."""
     strips: dict[int, list[FaceView]] = {}
     for frame in frames:
         for face in frame.faces:
@@ -234,7 +234,7 @@ def _rule(document: dict[str, Any]) -> Rule | None:
     span = scores["interval"]
     ends = (span["low"], span["high"]) if span else ()
     others = [t["score"] for t in document["tracks"] if t["enough"] and t["id"] != scores["track"]]
-    # Symmetric about 0, and of one size for most reports, so that they can be laid side by side.
+    # Symmetric about 0 and equal for most reports, so that they can be compared.
     reach = max(10.0, *(float(math.ceil(1.1 * abs(v))) for v in (scores["video"], *ends, *others)))
 
     def place(value: float) -> float:
@@ -253,14 +253,14 @@ def _rule(document: dict[str, Any]) -> Rule | None:
 
 
 def _bar() -> list[str]:
-    """The colour bar from 0 to the scale's top as it looks over mid grey, in even steps."""
+    """The colour bar over mid grey, from 0 to the top of the scale in even steps."""
     values = np.linspace(0, heatmap.SCALE_TOP, 25)
     grey = np.full((1, len(values), 3), 128, np.uint8)
     return ["#" + bytes(colour).hex() for colour in heatmap.blend(grey, values[None])[0]]
 
 
 def _settings(run: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Every resolved setting with its value and where it came from."""
+    """Every setting with its value and where it came from."""
     origins = run["origins"] or {}
     for stage, values in run["settings"].items():
         for name, value in values.items() if isinstance(values, dict) else ():
@@ -269,14 +269,14 @@ def _settings(run: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _plain(value: object) -> str:
-    """A setting as its file or flag would say it."""
+    """A setting as one would write it in a file or as a flag."""
     if value is None:
         return "none"
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
 def _training(training: object) -> str:
-    """What the detector's file says it was trained on; all it says, when it names no data."""
+    """What the detector was trained on; if its file names no data, everything it says about training."""
     return (
         str(training.get("data", training) if isinstance(training, dict) else training)
         if training
@@ -285,7 +285,7 @@ def _training(training: object) -> str:
 
 
 def _outputs(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Output files, many of one kind as one line with their count."""
+    """Output files; many of a kind become one line with their count."""
     kinds = Counter(_kind(name) for name in names)
     return [
         *((name, 1) for name in names if kinds[_kind(name)] <= 4),
@@ -301,7 +301,7 @@ def _kind(name: str) -> str:
 def _data(
     document: dict[str, Any], timeline: lanes.Timeline | None, frames: dict[int, FrameView]
 ) -> dict[str, Any]:
-    """What the page's script needs: the points of the timeline, and which frames can be opened."""
+    """Data for the page's script: the points of the timeline and which frames can be opened."""
     return {
         "high": document["calibration"]["high"],
         "low": document["calibration"]["low"],

@@ -1,8 +1,8 @@
-"""The pictures a report page shows, taken while a video is judged: few, small, and bounded in bytes.
+"""Keeps the pictures for the report page while a video is scored: few, small and bounded in bytes.
 
-A frame is kept plain. Boxes are drawn over it by the page, from report.json's numbers, and attention
-is laid over it as a small layer of its own, placed by the crop's alignment: the same bytes serve as
-poster, as overlay, and as whatever lies between the two on the page's slider.
+Frames are kept plain. The page draws boxes over them from the numbers in report.json and places attention,
+a small layer of its own, by the crop's alignment. So the same bytes serve as the plain picture, as the
+overlay, and for everything between the two on the page's slider.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from PIL import Image
 from deepscan.records import Crop, Frame, Output, Pixels
 from deepscan.report import heatmap
 
-# Frames spread evenly over the sampled ones, which keep the default's 32 all; and, from anywhere else,
-# the ones with the highest logits: what a reader wants to see first must not fall between.
+# Frames spread evenly over the sampled ones (all 32 by default), and those with the highest logits from
+# anywhere else, since they are what a reader wants to see first.
 EVEN, PEAKS = 48, 16
 FACES = 10  # largest faces of one frame that get a thumbnail
 
@@ -32,7 +32,7 @@ HEAT_BYTES = 2560
 
 @dataclass(frozen=True, slots=True)
 class FacePicture:
-    """One face: its aligned crop, and where attention was drawn, the layer that goes over it.
+    """One face: its aligned crop and, if attention was drawn, the layer that goes over it.
 
     `to_frame` (2, 3) maps pixels of the crop, `side` wide, to the frame's.
     """
@@ -57,10 +57,10 @@ class FramePicture:
 
 
 class Pictures:
-    """Takes every sampled frame and keeps a bounded choice.
+    """Takes every sampled frame and keeps a bounded selection.
 
     Args:
-        instants: how many frames will come; the evenly spread ones are chosen by it.
+        instants: the number of frames to expect, for spreading the kept ones evenly.
         heat: also keep the attention over each face.
     """
 
@@ -71,7 +71,7 @@ class Pictures:
         self._seen = 0
 
     def add(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> None:
-        """Consider one frame and its scored faces; `output` goes with `crops`, None with none."""
+        """Consider one frame and its scored faces; `output` belongs to `crops`, None if there are none."""
         number, self._seen = self._seen, self._seen + 1
         if number % self._stride == 0:
             self._even.append(self._take(frame, crops, output))
@@ -83,7 +83,7 @@ class Pictures:
                 heapq.heapreplace(self._peaks, (highest, number, self._take(frame, crops, output)))
 
     def frames(self) -> list[FramePicture]:
-        """What was kept, in order of time."""
+        """The kept frames, in order of time."""
         peaks = [picture for _, _, picture in self._peaks]
         return sorted([*self._even, *peaks], key=lambda picture: picture.index)
 
@@ -109,7 +109,7 @@ class Pictures:
 
 
 def jpeg(pixels: Pixels, side: int, limit: int) -> bytes:
-    """A JPEG of at most `limit` bytes and `side` pixels: coarser, then smaller, if need be."""
+    """A JPEG of at most `limit` bytes and `side` pixels; if need be coarser, then smaller."""
     image = Image.fromarray(heatmap.resize(pixels, side))
     for quality in (80, 65, 45, 25):
         data = io.BytesIO()

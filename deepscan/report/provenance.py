@@ -1,9 +1,8 @@
-"""Where a result comes from, and that it is still what was written: versions, and manifest.json.
+"""Records where a result comes from: the versions used, and manifest.json with the hash of every file.
 
-manifest.json states the SHA-256 of every output and of itself, in one canonical form, so that any
-flipped byte is found, its own included. That guards against damage and careless edits. Somebody who
-can rewrite the folder can rewrite the manifest too: what then still tells is its SHA-256, noted
-elsewhere.
+manifest.json states the SHA-256 of every output and of itself, in one canonical form, so any changed byte is
+found, even in the manifest. That guards against damage and careless edits. Whoever can rewrite the folder can
+rewrite the manifest too; only its SHA-256, noted elsewhere, reveals that.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ DISTRIBUTION = "deepscan-forensics"
 
 
 def versions() -> dict[str, str]:
-    """What computed the result: Python, the platform, and the packages that touch pixels or numbers."""
+    """Versions of Python, the platform and all packages that touch pixels or numbers."""
     names = (
         DISTRIBUTION,
         "torch",
@@ -53,7 +52,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What manifest.json states.
+    """The content of manifest.json.
 
     `outputs`: SHA-256 and bytes of every other file, by its path within the folder.
     """
@@ -64,7 +63,7 @@ class Manifest:
     outputs: dict[str, tuple[str, int]]
 
     def text(self) -> str:
-        """The file's content, the same for the same facts: keys sorted, its own digest added."""
+        """The file's text, always the same for the same content: keys sorted, its own digest added."""
         plain: dict[str, Any] = {
             "schema": SCHEMA,
             "tool": self.tool,
@@ -83,13 +82,13 @@ def _canonical(plain: Mapping[str, Any]) -> str:
 
 
 def files(folder: Path) -> list[str]:
-    """Paths of all files under `folder`, manifest.json aside, sorted. Links are listed, not followed."""
+    """Sorted paths of all files under `folder` except manifest.json; links are listed, not followed."""
     found = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     return sorted(name for p in found if (name := p.relative_to(folder).as_posix()) != NAME)
 
 
 def write_manifest(folder: Path, source: Source) -> None:
-    """Write manifest.json of a finished folder."""
+    """Write manifest.json into a finished folder."""
     outputs = {
         name: (sha256(folder / name), (folder / name).stat().st_size) for name in files(folder)
     }
@@ -99,7 +98,7 @@ def write_manifest(folder: Path, source: Source) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """manifest.json, checked against its own digest and form.
+    """Read manifest.json and check it against its own digest and form.
 
     Raises:
         UnreadableInput: it cannot be read.

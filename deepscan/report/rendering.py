@@ -1,4 +1,4 @@
-"""What the report page and the index share: templates under a strict policy, words, and numbers."""
+"""Renders pages: templates under a strict policy, and how words and numbers look in them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEADLINES = {
 
 
 def render(template: str, script: str, connect: bool = False, **values: Any) -> str:
-    """A template of this package with the common style and its script, under a policy that names both."""
+    """Render a template of this package with the common style, its script, and a policy naming both."""
     style, code = Markup(_part("page.css")), Markup(_part(script))  # noqa: S704, files of this package
     return (
         _environment()
@@ -37,7 +37,7 @@ def render(template: str, script: str, connect: bool = False, **values: Any) -> 
 
 
 def policy(script: str, connect: bool = False) -> str:
-    """What a page with this script may load and run: its own text, and with `connect` its own server."""
+    """The policy of a page: it may run this script and load nothing; with `connect` it may call its server."""
     return (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         + ("connect-src 'self'; " if connect else "")
@@ -74,7 +74,7 @@ def _digest(text: str) -> str:
 
 
 def picture_uri(kind: str, data: bytes | None) -> str | None:
-    """A picture's bytes as the address of itself."""
+    """A picture as a data URI."""
     return None if data is None else f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -82,9 +82,9 @@ def picture_uri(kind: str, data: bytes | None) -> str | None:
 
 
 def shown(value: object) -> Markup:
-    """Text from outside, isolated from the direction of its surroundings, with nothing invisible in it.
+    """Text from outside, made safe to show: its writing direction is isolated and nothing in it is invisible.
 
-    Control, format and direction characters, and bytes that are no text, appear by their code.
+    Control, format and direction characters, and bytes that are not text, are shown as their codes.
     """
     text = str(value)
     rest = len(text) - MOST_TEXT
@@ -108,24 +108,24 @@ def shown(value: object) -> Markup:
 
 
 def logit(value: float | int | None, digits: int = 2) -> str:
-    """+2.31, with a minus sign that is one."""
+    """+2.31, or with a true minus sign."""
     return "\u2013" if value is None else f"{value:+.{digits}f}".replace("-", "\u2212")
 
 
 def percent(share: float | None) -> str:
-    """Whole per cent, and tenths where few of them are left."""
+    """Whole per cent, below 10 with tenths."""
     if share is None:
         return "\u2013"
     return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f}\u202f%"
 
 
 def number(value: float | int | None, digits: int = 0) -> str:
-    """Thousands apart by thin spaces."""
+    """A number with thin spaces between thousands."""
     return "\u2013" if value is None else f"{value:,.{digits}f}".replace(",", "\u2009")
 
 
 def size(count: int | None) -> str:
-    """Bytes, in the unit that reads best."""
+    """Bytes in a readable unit."""
     if count is None:
         return "\u2013"
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

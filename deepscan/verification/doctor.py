@@ -1,8 +1,8 @@
-"""Is this machine fit to run deepscan, and does it compute what it should?
+"""Checks that this machine can run deepscan and computes what it should.
 
-The self-test scans a small clip that lies in the package (the portrait of sample.py, manipulated in its
-second half) with the shipped detector and compares each logit with the stored one. `make selftest` makes clip
-and values anew, which a new shipped detector needs.
+The self-test scans a small clip from the package (the portrait of sample.py, manipulated in its second
+half) with the shipped detector and compares each logit with the stored one. `make selftest` makes the clip
+and the values again; a new shipped detector needs that.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FOLDER = Path(__file__).resolve().parent / "selftest"
 CLIP = FOLDER / "clip.mp4"
 VALUES = FOLDER / "values.json"
 
-# What processors and decoders may make of one clip in float32: far above rounding (0.0003 from run to run),
-# far below what other weights or other crops would do.
+# Logits may differ this much between processors and decoders in float32. Rounding stays far below it
+# (0.0003 from run to run), other weights or other crops go far above it.
 TOLERANCE = 0.05
 
-# What people's videos are encoded in; the overlay film is written with the last.
+# Codecs that people's videos use; the overlay film needs the encoder.
 DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores")
 ENCODER = "libx264"
 STILLS = ("jpg", "zlib", "webp", "avif", "jpg_2000")
@@ -40,16 +40,16 @@ LITTLE = 2e9  # free bytes
 
 
 class Health(StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
-    WARNING = "warning"  # deepscan runs, but not all of it, or not as well
-    FAILED = "failed"  # it does not run, or its results are not to be trusted
+    WARNING = "warning"  # deepscan runs, but not all of it, or not well
+    FAILED = "failed"  # it does not run, or its results cannot be trusted
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at: what was found and, unless all is well, what to do."""
+    """One check: what was found and, if something is wrong, what to do."""
 
     name: str
     state: Health
@@ -58,7 +58,7 @@ class Check:
 
 
 def examine(tell: Callable[[str], None] = lambda name: None) -> Iterator[Check]:
-    """All checks, as they are made; `tell` hears what comes next."""
+    """Run all checks one by one; `tell` is called with the name of the next one."""
     for name, look in CHECKS.items():
         tell(name)
         try:
@@ -211,7 +211,7 @@ def _place(name: str, folder: Path, more: str) -> Check:
 
 
 def _selftest() -> Iterator[Check]:
-    """What the shipped detector says of the clip in the package, held against what is stored."""
+    """Compare the shipped detector's logits of the packaged clip with the stored ones."""
     from deepscan.files import sha256
 
     name = "self-test"
@@ -262,7 +262,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
 
 
 def _measure() -> dict[str, Any]:
-    """The clip's logits by the shipped detector, on the processor, in float32."""
+    """The shipped detector's logits of the clip, on the processor in float32."""
     from deepscan.pipeline import scan
 
     scoring = Scoring(device="cpu", precision="float32", offline=True)
@@ -275,7 +275,7 @@ def _measure() -> dict[str, Any]:
 
 
 def store() -> None:
-    """Make the clip, where it is not there yet, and what the shipped detector says of it."""
+    """Make the clip, unless it exists, and store the shipped detector's logits of it."""
     from deepscan.verification import sample as demo
 
     FOLDER.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The sample clip: a public-domain portrait set in motion, manipulated for a stretch of its time.
+"""Makes the sample clip: a public-domain portrait set in motion and manipulated for part of the time.
 
 `deepscan demo` writes and scans it. The portrait (Rear Admiral Grace Hopper, a work of the United
 States Navy) ships with matplotlib. The manipulation is a self-blend: the face is recoloured,
@@ -29,7 +29,7 @@ FACE = (192, 132, 348, 322)
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """What the sample looks like. `fake_from` and `fake_to` are seconds, the latter excluded."""
+    """The sample's properties; it is manipulated from `fake_from` to before `fake_to`, in seconds."""
 
     width: int = 640
     height: int = 480
@@ -42,7 +42,8 @@ def write(path: Path, clip: Clip | None = None) -> None:
     """Encode the sample clip as H.264 in MP4."""
     clip = clip or Clip()
     with part_file(path) as part, av.open(str(part), "w", format="mp4") as container:
-        # One thread: how many there are decides what x264 writes, and the sample is to be one clip.
+        # One thread, because x264's output depends on their number and the sample must always be the same
+        # clip.
         options = {"crf": "18", "preset": "fast", "threads": "1"}
         stream = container.add_stream("libx264", rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, "yuv420p"
@@ -81,7 +82,7 @@ def portrait() -> Image.Image:
 
 
 def self_blend(image: Image.Image) -> Image.Image:
-    """A pseudo-fake made of one picture: its own face, changed and blended back over itself."""
+    """A pseudo-fake from one picture: its own face, changed and blended back over itself."""
     changed = ImageEnhance.Color(image).enhance(0.55)
     changed = ImageEnhance.Brightness(changed).enhance(1.12).filter(ImageFilter.GaussianBlur(1.5))
     centre = ((FACE[0] + FACE[2]) / 2, (FACE[1] + FACE[3]) / 2)

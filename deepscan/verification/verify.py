@@ -1,8 +1,7 @@
-"""Is a folder of results what deepscan wrote, and would it find the same again?
+"""Checks a folder of results: are the files as deepscan wrote them, and does a repeated scan agree?
 
-First the hashes: every output against manifest.json, then the input, the detector and its base against
-what the report names. With `rerun` the analysis is repeated with the report's own settings and each
-frame's logit is compared.
+It compares hashes first: every output with manifest.json, then the input, the detector and its base with the
+report. With `rerun` it repeats the scan with the report's own settings and compares each frame's logit.
 """
 
 from __future__ import annotations
@@ -29,11 +28,12 @@ from deepscan.pipeline import Progress, scan
 from deepscan.records import Report
 from deepscan.report import provenance
 
-# Logits of a repeated run may differ by this much, by the precision both runs computed in. One machine with
-# the same number of threads gives the same bits; another batch size differed by 8e-6 in either precision.
-# Another number of threads orders sums in another way, as another processor does: the face finder's points
-# move by a hair, the crop with them, and logits (of 63 crops, between -20 and +11) by up to 0.009 in float32
-# and 0.23 in bfloat16, whose mantissa has 8 bits. Between the two precisions it was 0.27.
+# Logits of a repeated run may differ by this much, depending on the precision of both runs. One machine
+# with the same number of threads gives the same bits; another batch size changed logits by 8e-6 in either
+# precision. With another number of threads, or on another processor, sums are ordered differently: the face
+# finder's points move slightly, the crop with them, and logits (of 63 crops, between -20 and +11) changed
+# by up to 0.009 in float32 and 0.23 in bfloat16, whose mantissa has 8 bits. Between the two precisions the
+# difference was 0.27.
 TOLERANCE = {"float32": 0.05, "bfloat16": 0.5}
 
 NOTE = (
@@ -42,7 +42,7 @@ NOTE = (
 
 
 class Match(StrEnum):
-    """What became of one check."""
+    """The result of one check."""
 
     SAME = "same"
     DIFFERS = "differs"
@@ -51,7 +51,7 @@ class Match(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: of a file's name, "input", "detector", "base" or "rerun"."""
+    """One check: of a file (by its name), or of "input", "detector", "base" or "rerun"."""
 
     what: str
     state: Match
@@ -68,7 +68,7 @@ class Verification:
 
     @property
     def state(self) -> Match:
-        """DIFFERS if anything does; NOT_CHECKED if anything was not; else SAME."""
+        """DIFFERS if anything differs, else NOT_CHECKED if anything was not checked, else SAME."""
         found = {finding.state for finding in self.findings}
         return next((s for s in (Match.DIFFERS, Match.NOT_CHECKED) if s in found), Match.SAME)
 
@@ -82,9 +82,9 @@ def verify(
     """Check a folder of results.
 
     Args:
-        folder: what `scan` wrote.
-        given: the input file; None: where the report says that it lay.
-        rerun: repeat the analysis, too. Nothing is written.
+        folder: the results that `scan` wrote.
+        given: the input file; None: where the report says it was.
+        rerun: also repeat the scan; nothing is written.
         progress: of the rerun, as for `scan`.
 
     Raises:
@@ -116,7 +116,7 @@ def verify(
 
 
 def _outputs(folder: Path, manifest: provenance.Manifest) -> Iterator[Finding]:
-    """Every file that should be there or is."""
+    """Check every file that is in the manifest or in the folder."""
     there = set(provenance.files(folder))
     for name, (digest, size) in sorted(manifest.outputs.items()):
         path = folder / name
@@ -137,7 +137,7 @@ def _outputs(folder: Path, manifest: provenance.Manifest) -> Iterator[Finding]:
 def _report(
     folder: Path, manifest: provenance.Manifest, outputs: list[Finding]
 ) -> tuple[dict[str, Any] | None, Finding]:
-    """report.json's content, if it is as written, and whether it agrees with the manifest."""
+    """Read report.json if it is unchanged, and check that it agrees with the manifest."""
     what = "report.json and manifest.json"
     if (
         Finding("report.json", Match.SAME, manifest.outputs.get("report.json", ("", 0))[0])
@@ -172,7 +172,7 @@ def _input(path: Path, digest: str) -> Finding:
 
 
 def _weights(report: dict[str, Any]) -> Iterator[Finding]:
-    """The detector and base that the same command would use here."""
+    """Check the detector and the base that the same command would use here."""
     stated = report["tool"]["detector"]
     try:
         path = weights.detector_file(report["run"]["settings"]["scoring"]["weights"])
@@ -193,7 +193,7 @@ def _compared(what: str, path: Path, digest: str) -> Finding:
 
 
 def _weightless(what: str, error: WeightsMissing | WeightsMismatch) -> Finding:
-    """Absent weights tell nothing; weights that are not what they claim to be do."""
+    """Missing weights leave the check open; weights with a wrong hash fail it."""
     state = Match.DIFFERS if isinstance(error, WeightsMismatch) else Match.NOT_CHECKED
     return Finding(what, state, str(error))
 
@@ -207,13 +207,13 @@ def _rerun(
     findings: list[Finding],
     progress: Progress | None,
 ) -> Finding:
-    """Repeat the run, once input and weights are known to be the report's."""
+    """Repeat the scan, after input and weights were found to be the report's."""
     ready = {f.what for f in findings if f.state is Match.SAME} >= {"input", "detector", "base"}
     if path is None or report is None or not ready:
         why = "needs the report, its input and its weights as they were"
         return Finding("rerun", Match.NOT_CHECKED, why)
     settings = Settings.from_dict(report["run"]["settings"])
-    # The report's precision, since that changes logits most; but whatever device there is here.
+    # In the report's precision, which changes logits most, but on whatever device is here.
     scoring = replace(
         settings.scoring, precision=report["tool"]["precision"], device="auto", offline=True
     )
@@ -228,7 +228,7 @@ def _rerun(
 
 
 def compare(report: dict[str, Any], again: Report) -> Finding:
-    """Each frame's logit in report.json against a repeated run's, and the verdict."""
+    """Compare each frame's logit and the verdict in report.json with a repeated run."""
     before = {
         (track["id"], frame["index"]): frame["logit"]
         for track in report["tracks"]
