@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders.machine import CHROMIUM, SHARED
 from deepscan.cli import preferences
 from deepscan.verification import sample as demo
-
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,26 +58,14 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def add_tiny_tower(patch: pytest.MonkeyPatch) -> str:
-    """Make a plain ViT of three small layers known by the name that is given back."""
-    from deepscan.model import tower
-
-    real, tiny = tower.tower_size, tower.TowerSize(32, 8, 32, 3, 16, head_width=8, quick_gelu=True)
-    patch.setattr(tower, "tower_size", lambda n: tiny if n == "tiny-vit" else real(n))
-    return "tiny-vit"
-
-
 @pytest.fixture
 def tiny_tower(monkeypatch: pytest.MonkeyPatch) -> str:
-    """`add_tiny_tower` for one test."""
-    return add_tiny_tower(monkeypatch)
+    """`toy.add_tiny_tower` for one test."""
+    from builders import toy  # imports torch, which most tests do without
+
+    return toy.add_tiny_tower(monkeypatch)
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-def hear_ctrl_c() -> None:
-    """For Popen's preexec_fn: what a shell runs in the background ignores Ctrl-C, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
 import deepscan
+from builders import clips
 from deepscan import Faces, Heatmaps, Sampling, Scoring, Settings
 from deepscan.cli import run
 from deepscan.errors import OutputError, SettingsError, UnreadableInput

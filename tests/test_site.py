@@ -17,9 +17,7 @@ from typing import Any
 import pytest
 
 import deepscan
-import footage
-import sessions
-import toy
+from builders import footage, sessions, toy
 from deepscan import config
 from deepscan.cli import run
 from deepscan.model import tower, weights

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-import clips
+from builders import clips
 from deepscan.config import load_toml
 from deepscan.data.crops import read_crops
 from deepscan.data.layouts import read_layout

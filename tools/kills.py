@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import clips
+from builders import clips
 from deepscan.batches.outcomes import NAME
 from deepscan.verification import sample as demo
 

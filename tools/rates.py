@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import reports
+from builders import reports
 from deepscan import Scoring, Settings
 from deepscan.batches.outcomes import NAME, Attempt, Outcome, Outcomes
 from deepscan.pipeline import scan

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import hear_ctrl_c
+from builders.machine import hear_ctrl_c
 from deepscan import Sampling, Scoring, Settings
 from deepscan.batches import batch
 from deepscan.batches.batch import Batch, Input, found, itself, listed

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import reports
+from builders import reports
 from deepscan.batches.outcomes import NAME, Attempt, Outcome, Outcomes
 from deepscan.errors import OutputError, UnreadableInput
 from deepscan.records import VerdictName

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-import reports
+from builders import reports
 from deepscan.batches import rows
 from deepscan.batches.outcomes import Outcome
 from deepscan.cli import run

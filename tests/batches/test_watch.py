@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import hear_ctrl_c
+from builders.machine import hear_ctrl_c
 from deepscan.batches.watch import Arrivals
 from deepscan.cli import run
 

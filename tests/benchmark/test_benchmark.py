@@ -14,8 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-import footage
-import toy
+from builders import footage, toy
 from deepscan.benchmark import predict, predictions, studies
 from deepscan.benchmark.predict import averaged_views
 from deepscan.benchmark.runs import Shelf

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
+from builders import clips
 from deepscan import __version__
 from deepscan.cli import run
 from deepscan.report import json as report_json

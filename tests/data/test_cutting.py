@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
-import footage
+from builders import clips, footage
 from deepscan.data.cutting import MIN_CHANGE, changed_region, cut_archive, cut_pair, cut_video
 from deepscan.errors import InputError, UnreadableInput
 from deepscan.faces.alignment import TEMPLATE

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
-import footage
+from builders import clips, footage
 from deepscan.data.crops import read_crops
 from deepscan.data.distortions import CROP_LEVELS, LEVELS, Distortion, every, parse, recompress
 from deepscan.data.prepare import PrepareSettings, prepare

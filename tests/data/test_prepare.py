@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import footage
+from builders import footage
 from deepscan.cli import run
 from deepscan.data import prepare as module
 from deepscan.data.crops import CropRow, read_cropless, read_crops

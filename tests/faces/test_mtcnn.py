@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_finder import scene
 
+from builders.people import scene
 from deepscan.config import Sampling
 from deepscan.errors import WeightsMismatch, WeightsMissing
 from deepscan.faces.finder import mtcnn, shrink
@@ -231,7 +231,7 @@ def test_a_large_frame_and_many_boxes_take_little_memory() -> None:
 import resource
 import numpy as np
 from deepscan.faces.mtcnn import Mtcnn, suppress
-from test_finder import scene
+from builders.people import scene
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

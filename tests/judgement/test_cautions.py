@@ -6,8 +6,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from test_verdict import coverage, seen, source
 
+from builders.evidence import coverage, seen, source
 from deepscan.judgement.cautions import HEAVY, bits_per_pixel, heavy
 from deepscan.judgement.verdict import judge
 from deepscan.records import FrameEvidence, VerdictName

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
+from builders import clips
 from deepscan.config import Limits, Sampling
 from deepscan.errors import LimitExceeded, NoVideoStream, ProcessDied, UnreadableInput
 from deepscan.flow import Clock

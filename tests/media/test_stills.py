@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
+from builders import clips
 from deepscan.config import Sampling
 from deepscan.errors import InputError, UnreadableInput
 from deepscan.media.stills import StillSource, is_still

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clips
-from conftest import SHARED
+from builders import clips
+from builders.machine import SHARED
 from deepscan.config import Sampling
 from deepscan.errors import InputError, NoVideoStream, UnreadableInput
 from deepscan.media.video import DamagedFrame, VideoSource

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import add_tiny_tower
+from builders.toy import add_tiny_tower
 from deepscan.errors import WeightsMismatch
 from deepscan.files import sha256
 from deepscan.model import adapters, checkpoint, tower, weights

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import reports
+from builders import reports
 from deepscan.batches import index
 from deepscan.batches.outcomes import Outcome
 from deepscan.errors import UnreadableInput

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import reports
+from builders import reports
 from deepscan.batches import index
 from deepscan.batches.outcomes import Outcome
 from deepscan.errors import OutputError, UnreadableInput

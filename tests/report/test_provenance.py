@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_verdict import source
 
+from builders.evidence import source
 from deepscan.errors import DataError, UnreadableInput
 from deepscan.report.provenance import NAME, files, read_manifest, write_manifest
 

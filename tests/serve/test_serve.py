@@ -26,7 +26,7 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 import uvicorn
 
-import reports
+from builders import reports
 from deepscan.cli import run
 from deepscan.errors import UnreadableInput
 from deepscan.records import Case
@@ -465,7 +465,7 @@ def test_what_deepscan_reads_is_taken(sample: Path, tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    import clips
+    from builders import clips
 
     kinds = {"avi": "mpeg4", "mkv": "libx264", "webm": "libvpx", "mov": "libx264", "ts": "libx264"}
     paths = [sample]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import SHARED
+from builders.machine import SHARED
 from deepscan.model import weights
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clips
+from builders import clips
 from deepscan.config import load_toml
 from deepscan.data.crops import read_crops
 from deepscan.data.layouts import read_layout

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import toy
+from builders import toy
 from deepscan.cli import run
 from deepscan.data import distortions
 from deepscan.errors import SettingsError

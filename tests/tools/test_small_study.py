@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import footage
-import toy
+from builders import footage, toy
 from deepscan.benchmark.tables import Cell, Table
 from deepscan.data.crops import read_crops
 from deepscan.errors import DataError

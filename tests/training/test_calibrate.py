@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import toy
+from builders import toy
+from builders.reports import CALIBRATED
 from deepscan.cli import run
 from deepscan.model import tower, weights
 from deepscan.model.header import read_header
 from deepscan.training.calibrate import bounds, fit, platt
-from reports import CALIBRATED
 
 
 def drawn(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import toy
+from builders import toy
 from deepscan.cli import run as cli
 from deepscan.data.crops import CropRow, read_crops
 from deepscan.errors import DataError, OutputError, SettingsError

@@ -1,7 +1,7 @@
 """A tiny base and tiny crops to train on, for this process or, run as a script, for one of its own.
 
-python tests/toy.py FOLDER train --data ...    deepscan's command line, knowing the toy base in FOLDER
-KILLED_AT=5 python tests/toy.py ...            the same, killed after the fifth step
+python tests/builders/toy.py FOLDER train --data ...    deepscan's commands, knowing the toy base in FOLDER
+KILLED_AT=5 python tests/builders/toy.py ...           the same, killed after the fifth step
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from deepscan.model import tower, weights
 from deepscan.model.detector import Detector
 from deepscan.model.header import DetectorSettings
 from deepscan.training.folder import Row, RunFolder
+
+if TYPE_CHECKING:
+    import pytest
 
 KILLED_AT = "KILLED_AT"
 
@@ -46,6 +50,13 @@ def install(folder: Path) -> tuple[object, object]:
     known = weights.Catalogue("toy", {"toy": entry}, {})
     weights.catalogue = lambda: known  # type: ignore[assignment]
     return before
+
+
+def add_tiny_tower(patch: pytest.MonkeyPatch) -> str:
+    """Make a plain ViT of three small layers known by the name that is given back."""
+    real, tiny = tower.tower_size, tower.TowerSize(32, 8, 32, 3, 16, head_width=8, quick_gelu=True)
+    patch.setattr(tower, "tower_size", lambda n: tiny if n == "tiny-vit" else real(n))
+    return "tiny-vit"
 
 
 def crops(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -> Path:

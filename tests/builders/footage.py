@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-import clips
+from builders import clips
 
 FACE = (slice(40, 170), slice(70, 190))  # where the portrait's face is
 

@@ -3,7 +3,7 @@
 A ```console block is a piece of a session: lines after "$ " are typed (a trailing backslash goes on), the
 rest is what comes out. All blocks of a page are one session, which begins in an empty folder.
 
-python tests/sessions.py docs/tutorial.md ...    plays pages and writes what came out into them
+python tests/builders/sessions.py docs/tutorial.md ...    plays pages and writes what came out into them
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from deepscan.cli import run
 from deepscan.verification import sample as demo
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 ANYTHING = "..."
 

@@ -1,0 +1,1 @@
+"""What tests are made of: clips, faces, evidence, reports, toy detectors; tools/ borrows from it."""
