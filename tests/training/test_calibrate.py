@@ -115,7 +115,7 @@ def trained(tmp_path: Path) -> Iterator[Path]:
     flags = [f"--{name}={value}" for name, value in asked.items()]
     assert run(["train", f"--config={config}", *flags, "-q"]) == 0
     yield tmp_path / "run" / "detector.safetensors"
-    tower.tower_size, weights.manifest = before  # type: ignore[assignment]
+    tower.tower_size, weights.catalogue = before  # type: ignore[assignment]
 
 
 def test_a_detector_is_calibrated_on_material_of_ones_own(

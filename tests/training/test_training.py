@@ -44,7 +44,7 @@ def base(tmp_path: Path) -> Iterator[Path]:
     """The toy base, known to this process for one test."""
     before = toy.install(tmp_path / "base")
     yield tmp_path / "base" / "toy.safetensors"
-    tower.tower_size, weights.manifest = before  # type: ignore[assignment]
+    tower.tower_size, weights.catalogue = before  # type: ignore[assignment]
 
 
 def settings(tmp_path: Path, **changes: Any) -> TrainSettings:
