@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from builders.people import in_portrait, scene
+from deepscan.faces import finder as faces
 from deepscan.faces.alignment import TEMPLATE, align
 from deepscan.faces.finder import FaceFinder
-from deepscan.faces.finder import finder as faces
 
 
 @pytest.fixture(scope="module")

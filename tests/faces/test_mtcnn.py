@@ -15,7 +15,8 @@ import torch
 from builders.people import scene
 from deepscan.config import Sampling
 from deepscan.errors import WeightsMismatch, WeightsMissing
-from deepscan.faces.finder import mtcnn, shrink
+from deepscan.faces import mtcnn
+from deepscan.faces.finder import shrink
 from deepscan.faces.mtcnn import FIELD, Detections, Mtcnn, SummedArea, overlap, suppress
 from deepscan.media.video import VideoSource
 
