@@ -8,10 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates
 
 demo: base
-	$(BIN)/python -m deepscan.verification.sample demo/sample.mp4
-	$(BIN)/deepscan detect demo/sample.mp4 --heatmap --force --out demo/results
-	@echo "The clip is demo/sample.mp4; its face is manipulated from 2 s to 4 s."
-	@echo "The results lie in demo/results/sample.mp4: open report.html, or heatmaps/overlay.mp4."
+	$(BIN)/deepscan demo --force
 
 test: base
 	$(BIN)/python -m pytest

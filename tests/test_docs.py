@@ -31,21 +31,6 @@ def commands(program: str) -> set[str]:
     }
 
 
-def without_numbers(text: str) -> list[str]:
-    """Words alone: logits differ in their last digits between processors."""
-    return re.findall(r"[A-Za-z_]+", text)
-
-
-def test_the_demo_prints_what_the_readme_shows(
-    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (shown,) = (block for block in blocks("text") if "sample.mp4" in block)
-    assert (
-        run(["detect", str(sample), "--heatmap", "--offline", "--out", str(tmp_path / "out")]) == 0
-    )
-    assert without_numbers(capsys.readouterr().out) == without_numbers(shown)
-
-
 def test_the_python_example_runs(
     sample: Path,
     tmp_path: Path,

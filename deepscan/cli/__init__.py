@@ -22,6 +22,7 @@ from deepscan.cli.benchmark import benchmark
 from deepscan.cli.calibrate import calibrate
 from deepscan.cli.console import Exit, causes, expanded, say
 from deepscan.cli.datasets import datasets
+from deepscan.cli.demo import demo
 from deepscan.cli.detect import detect
 from deepscan.cli.doctor import doctor
 from deepscan.cli.export import export
@@ -51,7 +52,7 @@ app = typer.Typer(
 MEDIA, MACHINE, RESEARCH = "Look at media", "This machine", "Train and measure"
 for heading, commands in (
     (MEDIA, (detect, watch, serve, verify)),
-    (MACHINE, (doctor,)),
+    (MACHINE, (demo, doctor)),
     (RESEARCH, (prepare, train, calibrate, export, model, datasets, benchmark)),
 ):
     for command in commands:

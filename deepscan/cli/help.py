@@ -27,6 +27,7 @@ SENTENCE = 200  # characters of a command's first sentence that its group shows
 
 EXAMPLES = {
     "": (
+        "deepscan demo",
         "deepscan doctor",
         "deepscan detect video.mp4",
         "deepscan detect folder --heatmap --out results",
@@ -41,6 +42,7 @@ EXAMPLES = {
     "verify": ("deepscan verify deepscan-out/video.mp4 --rerun",),
     "watch": ("deepscan watch inbox --out results",),
     "serve": ("deepscan serve --open",),
+    "demo": ("deepscan demo", "deepscan demo elsewhere"),
     "doctor": ("deepscan doctor", "deepscan doctor --json > doctor.json"),
     "prepare": ("deepscan prepare /data/FaceForensics++ --out /data/prepared",),
     "train": (

@@ -1,0 +1,70 @@
+"""`deepscan demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from deepscan.cli.console import given_flags, progress_bars
+from deepscan.errors import SettingsError
+
+SETTING_OF = {"offline": "scoring.offline"}
+
+
+def demo(
+    context: typer.Context,
+    folder: Annotated[Path, Argument(help="Where the clip and its results go.")] = Path("demo"),
+    force: Annotated[bool, Option("--force", help="Replace an earlier demo's files.")] = False,
+    offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+) -> None:
+    """Make a sample clip with a manipulated face, and look for it.
+
+    The clip is a public-domain portrait set in motion; its face is manipulated from 2 s to 4 s. Results lie
+    beside it, as `deepscan detect --heatmap` would write them.
+
+    Exit codes: 0 analysed, 1 cannot be, 2 usage, or files are there already.
+    """
+    from deepscan.batches.outcomes import Outcome
+    from deepscan.cli.preferences import gather
+    from deepscan.cli.results import announce, print_table
+    from deepscan.files import check_free
+    from deepscan.flow import keep_memory_level
+    from deepscan.model.networks import prepare_weights
+    from deepscan.pipeline import scan
+    from deepscan.records import Request
+    from deepscan.verification import sample
+
+    clip, results = folder / "sample.mp4", folder / "results" / "sample.mp4"
+    preferences = gather(given_flags(context, SETTING_OF) | {"heatmaps.draw": True})
+    for there in (clip, results):
+        if there.exists() and not force:
+            raise SettingsError(
+                f"{there}: already there; --force replaces it, deepscan demo FOLDER writes elsewhere"
+            )
+    check_free(results, force)
+    keep_memory_level()
+    with progress_bars(quiet) as bars:
+        prepare_weights(
+            preferences.settings.scoring, bars.callback("fetching the CLIP base", "bytes")
+        )
+    sample.write(clip)
+    with progress_bars(quiet) as bars:
+        report = scan(
+            clip,
+            preferences.settings,
+            out=results,
+            force=force,
+            request=Request(argv=("deepscan", *context.obj), origins=preferences.origins()),
+            progress=bars.stages(clip.name),
+        )
+    outcome = Outcome.of(clip, report)
+    print_table([outcome])
+    if quiet:
+        return
+    announce(outcome)
+    typer.echo(f"The clip is {clip}; its face is manipulated from 2 s to 4 s.")
+    typer.echo(f"The results lie in {results}: open report.html, or heatmaps/overlay.mp4.")
