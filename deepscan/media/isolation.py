@@ -12,7 +12,9 @@ pipe and its own queue bound how far.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +60,13 @@ HELD, HELD_PIXEL = 2 * 2**30, 20 * 3
 WAITING = 200 * 2**20
 
 LONGEST_LINE = 2**26  # bytes; all indices of ten hours of video take a tenth of this
+
+# What reading an answer raises that no decoder of ours would give.
+NONSENSE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+# A fraction as str() writes it, of times in 64-bit ticks of a 32-bit clock. Fraction itself would take
+# "1e99999999", and the rest of the day for it.
+FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
 
 SAID = {"UnreadableInput": UnreadableInput, "NoVideoStream": NoVideoStream}
 
@@ -125,7 +134,7 @@ class Decoder:
             said = self._message()
             try:
                 self._opened = _opened(self._path, said)
-            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            except NONSENSE as error:
                 raise self._nonsense(f"of the source: {error!r}") from error
             self._of = len(self._opened.indices)
         return self._opened
@@ -137,8 +146,8 @@ class Decoder:
             if said.get("index") != index:
                 raise self._nonsense(f"frame {said.get('index')!r} in place of {index}")
             try:
-                at, given = Fraction(said["time"]), tuple(map(int, said.get("shape", ())))
-            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+                at, given = _fraction(said["time"]), tuple(map(_whole, said.get("shape", ())))
+            except NONSENSE as error:
                 raise self._nonsense(f"of frame {index}: {error!r}") from error
             self._done += 1
             if not given:
@@ -162,9 +171,9 @@ class Decoder:
         said = self._message()
         try:
             found = Credentials(str(said["status"]), str(said["detail"]))
-            clock.seconds |= {str(k): float(v) for k, v in said["seconds"].items()}
-            clock.peak["decoding"] = float(said["peak"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            clock.seconds |= {str(k): _number(v) for k, v in said["seconds"].items()}
+            clock.peak["decoding"] = _number(said["peak"])
+        except NONSENSE as error:
             raise self._nonsense(f"of Content Credentials: {error!r}") from error
         return found
 
@@ -197,7 +206,7 @@ class Decoder:
                 f"{self._path}: decoding it takes more than {self._limits.memory} MiB of memory; convert it"
                 " to smaller pictures, and note that you did"
             )
-        if said["error"] not in SAID:
+        if not isinstance(said["error"], str) or said["error"] not in SAID:
             raise self._nonsense(f"error {said['error']!r}")
         raise SAID[said["error"]](str(said.get("message")))
 
@@ -285,30 +294,48 @@ def decoder(path: Path, sampling: Sampling, limits: Limits) -> Iterator[Decoder]
 
 def _opened(path: Path, said: dict[str, Any]) -> Opened:
     plain = said["source"]
-    number = {"bytes": int, "width": int, "height": int, "rotation": int, "frames": int}
+    number = ("bytes", "width", "height", "rotation", "frames")
     times = ("start", "duration", "nominal_rate", "average_rate")
     values: dict[str, Any] = {"path": path}
     for name in (field.name for field in fields(Source) if field.name != "path"):
         value = plain[name]
         if name in times:
-            values[name] = None if value is None else Fraction(value)
+            values[name] = None if value is None else _fraction(value)
         elif name in number:
-            values[name] = int(value)
+            values[name] = _whole(value)
         elif name == "tags":
             values[name] = {str(k): str(v) for k, v in value.items()}
         elif name in ("variable_rate", "exact_times"):
             values[name] = value is True
         elif name == "bit_rate":
-            values[name] = None if value is None else int(value)
+            values[name] = None if value is None else _whole(value)
         else:
             values[name] = str(value)
-    indices = tuple(int(i) for i in said["indices"])
+    indices = tuple(_whole(i) for i in said["indices"])
     if not indices or any(b <= a for a, b in pairwise(indices)):
         raise ValueError("sampled frames are not in order")
     if not 0 < values["width"] * values["height"] <= MAX_PIXELS:
         raise ValueError(f"{values['width']} x {values['height']} pixels")
     declared = said["declared_duration"]
-    return Opened(Source(**values), None if declared is None else float(declared), indices)
+    return Opened(Source(**values), None if declared is None else _number(declared), indices)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or abs(value) >= 2**63:
+        raise ValueError(f"{str(value)[:50]!r} is no whole number of 64 bits")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:50]!r} is no finite number")
+    return float(value)
+
+
+def _fraction(value: Any) -> Fraction:
+    if not isinstance(value, str) or not FRACTION.fullmatch(value):
+        raise ValueError(f"{str(value)[:50]!r} is no fraction")
+    return Fraction(value)
 
 
 # --- the decoder's own process ---------------------------------------------------------------------
