@@ -16,13 +16,23 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in CALLS, reason="Linux's own"
 )
 
+PTRACE_SEIZE = 0x4206  # of linux/ptrace.h; unlike attaching, it stops nobody
+
 TRIES = {
     "a socket": "import socket; socket.socket()",
     "a program": "os.execv('/bin/true', ['true'])",
     "a shell": "os.system('true') and fail()",
     "a fork": "os.fork()",
     "a process": "import subprocess; subprocess.run(['/bin/true'])",
-    "a signal": "os.kill(os.getppid(), 9)",
+    # Signal 0 reaches nobody, and is refused like the others.
+    "a signal": "os.kill(os.getppid(), 0)",
+    "a signal to its group": "os.killpg(0, 0)",
+    "a signal to a thread": "call('tgkill', os.getppid(), os.getppid(), 0)",
+    "a signal by descriptor": "signal.pidfd_send_signal(os.pidfd_open(os.getppid()), 0)",
+    "tracing its parent": f"call('ptrace', {PTRACE_SEIZE}, os.getppid(), 0, 0)",
+    "its parent's memory": "call('process_vm_writev', os.getppid(), None, 0, None, 0, 0)",
+    "its parent's limits": "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
+    "a pair of sockets": "import socket; socket.socketpair()",
     "a new file": "open(path + '.new', 'w')",
     "writing": "open(path, 'r+')",
     "emptying": "os.truncate(path, 0)",
@@ -30,7 +40,12 @@ TRIES = {
     "moving": "os.rename(path, path + '.moved')",
     "a folder": "os.mkdir(path + '.folder')",
     "a link": "os.symlink('/etc', path + '.link')",
-    "more memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))",
+    "a second name": "os.link(path, path + '.link')",
+    "a pipe": "os.mkfifo(path + '.pipe')",
+    "its mode": "os.chmod(path, 0o777)",
+    "its mode by descriptor": "os.fchmod(os.open(path, os.O_RDONLY), 0o777)",
+    "removing a folder": "os.rmdir(os.path.dirname(path))",
+    "more memory": "resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))",
 }
 MAY = {
     "reading": "assert open(path).read() == 'evidence'",
@@ -40,17 +55,33 @@ MAY = {
 }
 
 
+# What tries begin with: calls that Python has no function for are made through the C library.
+START = """
+import ctypes, os, resource, signal, sys
+from deepscan.media.confinement import confine
+
+def fail():
+    raise PermissionError
+
+def call(name, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+path = sys.argv[1]
+confine(2048, int(sys.argv[2]))
+"""
+
+
 def confined(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
     path = tmp_path / "evidence"
     path.write_text("evidence")
-    start = (
-        "import os, sys; from deepscan.media.confinement import confine; path = sys.argv[1];"
-        f" confine(2048, {os.getpid()})\ndef fail(): raise PermissionError\n{code}"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", start, str(path)], capture_output=True, text=True, timeout=60
-    )
+    mode = path.stat().st_mode
+    command = [sys.executable, "-c", START + code, str(path), str(os.getpid())]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert path.read_text() == "evidence"
+    assert path.stat().st_mode == mode
     assert [p.name for p in tmp_path.iterdir()] == ["evidence"]
     return run
 
