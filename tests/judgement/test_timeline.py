@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -123,6 +124,28 @@ def test_independent_frames_give_the_textbooks_width(rng: np.random.Generator) -
     assert found.high - found.low == pytest.approx(2 * 1.96 * logits.std() / 500**0.5, rel=0.15)
 
 
+def test_blocks_of_neighbours_are_drawn_not_frames() -> None:
+    """Of eight frames, half at 0 and half at 8, four blocks of two are drawn.
+
+    Of the seven blocks three are all 0 and three all 8, so that all four are low in (3/7)^4 = 3.4 % of draws:
+    the interval's 2.5 % lie there. Eight single frames would all be low in 0.4 %, and all but one in 3.5 %:
+    their interval would end at 1 and 7.
+    """
+    found = interval([0.0] * 4 + [8.0] * 4)
+    assert found is not None
+    assert (found.low, found.high) == (0.0, 8.0)
+
+
+@pytest.mark.parametrize("n", [128, 400])
+def test_of_many_independent_frames_19_intervals_in_20_hold_the_truth(
+    n: int, rng: np.random.Generator
+) -> None:
+    """Logits around 0; blocks cost a few percent. (So few as 8 to 32 frames are held too rarely as yet.)"""
+    found = [interval(rng.normal(0, 1, n).tolist()) for _ in range(500)]
+    held = np.mean([one is not None and one.low <= 0 <= one.high for one in found])
+    assert 0.9 < held < 0.965
+
+
 def test_neighbours_alike_give_a_wider_interval_than_the_same_values_shuffled(
     rng: np.random.Generator,
 ) -> None:
@@ -163,8 +186,10 @@ def test_light_and_slow_movement_are_no_cuts() -> None:
     assert cuts([scene(1, shift=3 * i) for i in range(8)]) == []
 
 
-def test_where_everything_changes_all_the_time_nothing_is_a_cut() -> None:
-    assert cuts([scene(i) for i in range(8)]) == []
+def test_a_pan_whose_every_step_is_a_large_change_is_no_cut() -> None:
+    pan = [scene(1, shift=40 * i) for i in range(8)]  # a whole blotch at a time
+    assert all(change(thumbnail(a), thumbnail(b)) > SUDDEN for a, b in pairwise(pan))
+    assert cuts(pan) == []
 
 
 def test_a_still_has_none() -> None:
