@@ -269,7 +269,7 @@ def test_trouble_that_strikes_every_input_ends_the_batch(
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_stops_it_and_keeps_what_is_finished(tmp_path: Path, name: str) -> None:
-    """Within 2 s on a machine that is not busy; a busy one gets more."""
+    """Before the slow input is finished, which its missing results show."""
     quick, slow = picture(tmp_path / "a.bmp"), tmp_path / "b.bmp"
     picture(slow, 5, 7000)  # 147 MB
     out = tmp_path / "out"
@@ -285,11 +285,8 @@ def test_a_signal_stops_it_and_keeps_what_is_finished(tmp_path: Path, name: str)
         assert process.stderr is not None
         assert process.stdout.readline()
         time.sleep(0.5)
-        began = time.monotonic()
         process.send_signal(signal.Signals[name])
-        process.wait(20)
-        took = time.monotonic() - began
-        assert (process.returncode, took < 10) == (130, True)
+        assert process.wait() == 130
         assert b"Traceback" not in process.stderr.read()
     assert sorted(p.name for p in out.iterdir()) == ["a.bmp", "batch.sqlite", "index.html"]
 

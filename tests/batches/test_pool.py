@@ -84,12 +84,11 @@ def test_no_tasks_start_no_process() -> None:
 
 def test_closing_ends_what_is_under_way() -> None:
     pool = Pool(time.sleep, 2, start)  # type: ignore[arg-type]
-    tasks = iter([0.0, 60.0, 60.0, 60.0])
+    tasks = iter([0.0, 3600.0, 3600.0, 3600.0])  # waiting for one would outlast every test's limit
     next(pool.run(lambda: next(tasks)))
     processes = [worker.process for worker in (*pool._idle, *pool._busy.values())]
-    began = time.monotonic()
+    assert processes
     pool.close()
-    assert time.monotonic() - began < 2
     assert not any(process.is_alive() for process in processes)
 
 

@@ -118,7 +118,7 @@ def test_a_clip_that_arrives_slowly_is_analysed_and_sigterm_ends_it(
         assert next_row(process.stdout)["verdict"]["name"] == "error"
         time.sleep(3)  # the pictures and films it has written are not arrivals
         process.send_signal(signal.SIGTERM)
-        rest, output = process.communicate(timeout=60)
+        rest, output = process.communicate()
     finally:
         process.kill()
     assert process.returncode == 0
@@ -159,12 +159,11 @@ def test_ctrl_c_in_the_middle_leaves_nothing_half_written(sample: Path, tmp_path
         preexec_fn=hear_ctrl_c,
     )
     try:
-        ends = time.monotonic() + 60
         while not list(out.glob(".a.mp4.part-*")):  # in the middle indeed
-            assert time.monotonic() < ends
+            assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, output = process.communicate(timeout=60)
+        _, output = process.communicate()
     finally:
         process.kill()
     assert process.returncode == 0

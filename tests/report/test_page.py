@@ -227,6 +227,18 @@ def test_the_layer_over_a_face_is_its_heat_and_clear_where_there_is_no_preferenc
 # --- the timeline ----------------------------------------------------------------------------------
 
 
+def test_a_page_stops_growing_with_the_instants_looked_at(tmp_path: Path) -> None:
+    """Five people: of more than 600 instants each, only what can be seen of a curve is drawn."""
+    sizes = []
+    for instants in (600, 2400):
+        report, kept = reports.made(5, instants, seconds=Fraction(600))
+        text = page.write(report_json.to_dict(report), tmp_path, kept).read_text("utf-8")
+        sizes.append((len(text), text.count("<")))
+    (few, few_elements), (many, many_elements) = sizes
+    assert many < 1.1 * few < 3e6
+    assert many_elements < 1.1 * few_elements < 20_000
+
+
 @pytest.mark.parametrize(
     ("seconds", "digits", "code"),
     [

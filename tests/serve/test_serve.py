@@ -145,10 +145,9 @@ class Ask:
         return job
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
-    ends = time.monotonic() + seconds
+def wait_for(true: Callable[[], bool]) -> None:
+    """However long it takes: pytest's own limit ends what never comes true."""
     while not true():
-        assert time.monotonic() < ends, "never came true"
         time.sleep(0.02)
 
 
@@ -565,9 +564,9 @@ def test_a_real_clip_a_broken_one_and_a_clean_end(
     process, ask = command()
     broken = ask.send("broken.mp4")
     job = ask.send("sample.mp4", sample.read_bytes())
-    wait_for(lambda: (ask.job(broken["id"]) or {})["state"] == "failed", 120)
+    wait_for(lambda: (ask.job(broken["id"]) or {})["state"] == "failed")
     assert "an MP4 or MOV file without its index" in (ask.job(broken["id"]) or {})["sentence"]
-    wait_for(lambda: (ask.job(job["id"]) or {})["state"] == "finished", 120)
+    wait_for(lambda: (ask.job(job["id"]) or {})["state"] == "finished")
     with zipfile.ZipFile(io.BytesIO(ask.raw(f"/jobs/{job['id']}/results.zip"))) as packed:
         packed.extractall(tmp_path / "taken")
     report = json.loads((tmp_path / "taken" / "sample" / "report.json").read_text("utf-8"))
@@ -597,7 +596,7 @@ def test_a_clip_that_takes_the_worker_down_takes_nothing_else(
             os.kill(int(child), signal.SIGKILL)
     assert "broke off" in ask.ended(job["id"])["sentence"]
     again = ask.send("sample.mp4", sample.read_bytes())
-    wait_for(lambda: (ask.job(again["id"]) or {})["state"] == "finished", 120)
+    wait_for(lambda: (ask.job(again["id"]) or {})["state"] == "finished")
 
 
 @pytest.mark.parametrize(
