@@ -37,7 +37,7 @@ def render(template: str, script: str, connect: bool = False, **values: Any) -> 
 
 
 def policy(script: str, connect: bool = False) -> str:
-    """The policy of a page: it may run this script and load nothing; with `connect` it may call its server."""
+    """A page's policy: it may run this script and load nothing; with `connect` it may call its server."""
     return (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         + ("connect-src 'self'; " if connect else "")
