@@ -1,4 +1,4 @@
-"""deepscan: inspect videos for manipulated faces, and say how it knows.
+"""deepscan inspects videos for manipulated faces and shows what its verdict rests on.
 
     import deepscan
     report = deepscan.scan("video.mp4")

@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code. Being terminated is being interrupted."""
+    """Run the command line and exit with its code. SIGTERM and SIGHUP count as Ctrl-C."""
     from deepscan.cli import run
 
     for name in ("SIGTERM", "SIGHUP"):

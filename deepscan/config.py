@@ -1,4 +1,7 @@
-"""Frozen settings, one record per stage. Modules take plain arguments; only `pipeline` sees these."""
+"""Defines the settings: frozen records, one for each stage, and deepscan.toml.
+
+Only `pipeline` and the commands see these records; all other modules take plain arguments.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,7 @@ class Heatmaps:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one input may cost; an input that costs more is an error. No limit changes a result."""
+    """What one input may cost; one that costs more is an error. No limit changes a result."""
 
     seconds: float | None = None  # from first to last sampled frame; None: as long as it goes on
     memory: int = 4096  # MiB of address space of the process that decodes it
@@ -135,7 +138,7 @@ class Settings:
         return plain(asdict(self))
 
     def origins(self) -> dict[str, str]:
-        """Where each setting ("sampling.frames") of a call from Python comes from: "default" or "call"."""
+        """Where each setting ("sampling.frames") of a Python call comes from: "default" or "call"."""
         usual = Settings().to_dict()
         return {
             f"{stage}.{name}": "default" if value == usual[stage][name] else "call"
@@ -171,13 +174,12 @@ TABLES = ("data", "train", *STAGES)  # [train] is read, and checked, by what tra
 
 
 def data_root(flag: Path | None) -> Path:
-    """The folder the user's data sets lie in: --root, else DEEPSCAN_DATA, else [data] root in a file.
+    """The folder of the user's data sets: --root, else DEEPSCAN_DATA, else [data] root in a file.
 
-    Of the files the user's own goes before the nearest deepscan.toml. A relative root starts at the file's
-    own folder.
+    The user's own file wins over the nearest deepscan.toml. A relative root is relative to its file.
 
     Raises:
-        SettingsError: none of them says so, or what says so names no folder.
+        SettingsError: none of them names a root, or the root is not a folder.
     """
     if flag is not None:
         root, origin = flag, "--root"
@@ -202,10 +204,10 @@ def data_root(flag: Path | None) -> Path:
 
 
 def project() -> tuple[Path | None, dict[str, dict[str, Any]]]:
-    """The nearest deepscan.toml, in the working folder or above it, and its tables; None without any.
+    """The nearest deepscan.toml, in the working folder or above it, and its tables; None without one.
 
     Raises:
-        SettingsError: unreadable, no TOML, or an unknown table or key of [data], with the nearest known one.
+        SettingsError: it is unreadable or not TOML, or has an unknown table or an unknown key in [data].
     """
     here = Path.cwd()
     places = (folder / "deepscan.toml" for folder in (here, *here.parents))
@@ -214,12 +216,12 @@ def project() -> tuple[Path | None, dict[str, dict[str, Any]]]:
 
 
 def user_file() -> Path:
-    """Where a user's own settings lie, whether or not they are there."""
+    """Path of the user's own settings, whether or not the file exists."""
     return platformdirs.user_config_path("deepscan") / "deepscan.toml"
 
 
 def files() -> list[tuple[Path, dict[str, dict[str, Any]]]]:
-    """The files of settings that are there, the ones that win last: nearest deepscan.toml, user's own."""
+    """The settings files that exist, the winning one last: the nearest deepscan.toml, the user's own."""
     path, tables = project()
     found = [] if path is None else [(path, tables)]
     own = user_file()
@@ -240,7 +242,7 @@ def _tables(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says.
+    """Read a TOML file.
 
     Raises:
         SettingsError: it cannot be read.
@@ -256,7 +258,7 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def check_known(key: str, known: Collection[str], where: str) -> None:
-    """Raise SettingsError unless `key` is `known`; it names the nearest that is."""
+    """Raise SettingsError unless `key` is among `known`; the message names the nearest one."""
     if key not in known:
         near = difflib.get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

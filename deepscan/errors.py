@@ -5,16 +5,16 @@
     │   ├── UnreadableInput   missing, forbidden, empty, cut, not a picture or video, too large
     │   ├── NoVideoStream     readable media, but nothing in it to look at (audio only)
     │   ├── LimitExceeded     it takes more time or memory than allowed, or hangs
-    │   └── ProcessDied       a process died of it, or was taken over
+    │   └── ProcessDied       its process crashed, or was taken over
     ├── WeightsError
-    │   ├── WeightsMissing    not on this machine, and not to be fetched
+    │   ├── WeightsMissing    not on this machine, and cannot be fetched
     │   └── WeightsMismatch   there, but not what it claims to be
     ├── DataError             training or test data is missing, malformed or one-sided
     ├── OutputError           results cannot be written, or would overwrite others
     └── SettingsError         a setting has no meaning, or contradicts another
 
 A message says what is wrong, where, and what to do next. Errors of other libraries are turned into
-these at one seam each: PyAV and Pillow in `video`, safetensors and pip in `model`.
+these in one place each: PyAV's and Pillow's in `media`, safetensors' and pip's in `model`.
 """
 
 
@@ -39,7 +39,7 @@ class LimitExceeded(InputError):
 
 
 class ProcessDied(InputError):
-    """The process that decodes or judges the file came to no good end."""
+    """The process that decodes or scores the file crashed, or sent nonsense."""
 
 
 class WeightsError(DeepscanError):

@@ -1,4 +1,4 @@
-"""Files at the edges: inputs are checked and only read, outputs appear whole or not at all."""
+"""Reads inputs safely and writes outputs atomically: a file or folder appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deepscan.errors import OutputError, SettingsError, UnreadableInput
 
 
 def check_readable(path: Path) -> None:
-    """Raise UnreadableInput unless `path` is a file with something in it that may be read."""
+    """Raise UnreadableInput unless `path` is a readable file that is not empty."""
     try:
         if path.is_dir():
             if not os.access(path, os.R_OK | os.X_OK):
@@ -42,7 +42,7 @@ def check_readable(path: Path) -> None:
         ) from error
 
 
-# First bytes of what people hand in by mistake or in pieces, and what to tell them.
+# First bytes of files that people pass by mistake or in pieces, and what to tell them.
 _HEADS = (
     (b"\xff\xd8\xff", "a JPEG picture, cut short or damaged"),
     (b"\x89PNG", "a PNG picture, cut short or damaged"),
@@ -55,7 +55,7 @@ _HEADS = (
 
 
 def diagnose(path: Path) -> str:
-    """What an unreadable file seems to be, from its first bytes: for error messages only."""
+    """What an unreadable file seems to be, by its first bytes; only for error messages."""
     with path.open("rb") as file:
         head = file.read(1024)
     for start, words in _HEADS:
@@ -80,10 +80,10 @@ def sha256(path: Path) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON says.
+    """Parse JSON.
 
     Raises:
-        ValueError: it is none, or nested deeper than anybody's who means well.
+        ValueError: it is not JSON, or nested so deeply that it must be an attack.
     """
     try:
         return json.loads(text)
@@ -92,10 +92,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def store(address: str) -> tuple[Any, str]:
-    """What fsspec reaches an address ("s3://bucket/run") by, and the place there.
+    """The fsspec file system for an address ("s3://bucket/run"), and the path in it.
 
     Raises:
-        SettingsError: fsspec, or what it needs for this address, is not installed, or it knows no such kind.
+        SettingsError: fsspec, or what it needs for this address, is not installed, or the kind is unknown.
     """
     try:
         from fsspec.core import url_to_fs
@@ -105,13 +105,13 @@ def store(address: str) -> tuple[Any, str]:
         ) from error
     try:
         return url_to_fs(address)
-    except (ImportError, ValueError) as error:  # names the package it lacks, or the kind
+    except (ImportError, ValueError) as error:  # names the missing package or the unknown kind
         raise SettingsError(f"{address}: {error}") from error
 
 
 @contextmanager
 def part_file(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` when the block ends well, and nothing when it does not."""
+    """A path to write to; it becomes `path` if the block succeeds and is removed if it fails."""
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,10 +119,10 @@ def part_file(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    except SafetensorError as error:  # its writer's name for any trouble, a full disk included
+    except SafetensorError as error:  # raised by its writer for any trouble, even a full disk
         raise OutputError(f"{path}: cannot be written: {error}") from error
     finally:
-        with suppress(OSError):  # gone already, or it never was
+        with suppress(OSError):  # it is gone already, or never existed
             part.unlink()
 
 
@@ -131,7 +131,7 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     """Like `part_file` for a folder of results.
 
     Raises:
-        OutputError: `folder` exists and `replace` is False, or it is no folder of deepscan's.
+        OutputError: `folder` exists and `replace` is False, or deepscan did not write it.
     """
     check_free(folder, replace)
     part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
@@ -150,12 +150,12 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the file `path`, made if need be, locked: no other process does at its place what this one does.
+    """Lock the file `path`, created if need be, so that only one process works in its folder.
 
-    Where a system or file system has no such locks, nothing is held.
+    Without effect on systems and file systems that have no locks.
 
     Raises:
-        OutputError: another process holds it, or it cannot be written.
+        OutputError: another process holds the lock, or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,8 +179,8 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def clear_parts(folder: Path) -> None:
-    """Remove what a killed `part_folder` has left beside `folder`."""
-    with suppress(OSError):  # nothing is there yet, or nothing can be done about it
+    """Remove what a killed `part_folder` left next to `folder`."""
+    with suppress(OSError):  # there is nothing, or nothing can be done about it
         for entry in list(os.scandir(folder.parent)):
             ours = entry.name.startswith(f".{folder.name}.part-") and is_part(Path(entry.name))
             if ours and entry.is_dir(follow_symlinks=False):
@@ -188,12 +188,12 @@ def clear_parts(folder: Path) -> None:
 
 
 def is_part(path: Path) -> bool:
-    """Whether this is what `part_file` and `part_folder` call what they write to."""
+    """Whether this is a temporary name of `part_file` or `part_folder`."""
     return re.fullmatch(r"\..*\.part-\d+", path.name) is not None
 
 
 def check_inside(folder: Path, out: Path) -> None:
-    """Raise OutputError where writing to `folder`, which is under `out`, would follow a link."""
+    """Raise OutputError if writing to `folder`, which is under `out`, would follow a link."""
     inner = folder.relative_to(out)
     if ".." in inner.parts:
         raise OutputError(f"{folder}: leads out of {out}")

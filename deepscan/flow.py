@@ -1,4 +1,4 @@
-"""What keeps the pipeline moving: a clock, threads that run ahead, one heap for all threads, a quick end."""
+"""Keeps the pipeline moving: a clock, threads that run ahead, memory shared by threads, a quick exit."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Wall time by stage, and the process's peak memory by the end of each.
+    """Records wall time by stage, and the process's peak memory at the end of each.
 
-    Stages may overlap: each counts the time somebody spent in it.
+    Stages may overlap: each counts the time that any thread spends in it.
 
     Attributes:
         seconds: by stage.
-        peak: MiB of resident memory by stage, the highest so far; empty where the platform cannot tell.
+        peak: MiB of resident memory by stage, the highest so far; empty if the platform cannot tell.
     """
 
     def __init__(self) -> None:
@@ -59,9 +59,9 @@ class Clock:
 def ahead(
     parts: Sequence[Iterator[T]], depth: int, order: Callable[[T], Any]
 ) -> Iterator[Iterator[T]]:
-    """Run iterators in a thread each, together about `depth` items ahead of whoever takes them.
+    """Run iterators in a thread each, together about `depth` items ahead of the consumer.
 
-    Each part is sorted by `order`, and so is what is taken.
+    Each part is sorted by `order`, and so is the merged result.
     """
     done = object()
     stop = threading.Event()
@@ -92,7 +92,7 @@ def ahead(
                 item = line.get(timeout=0.1)
             except queue.Empty:
                 if worker.done():
-                    worker.result()  # raises what stopped it
+                    worker.result()  # raises the error that stopped it
                 continue
             if item is done:
                 return
@@ -108,7 +108,7 @@ def ahead(
 
 
 def timed(items: Iterator[T], clock: Clock, stage: str) -> Iterator[T]:
-    """The same items; the time that each takes to come goes to `clock`."""
+    """The same items; the time spent waiting for each is added to `clock`."""
     done = object()
     try:
         while True:
@@ -124,7 +124,7 @@ def timed(items: Iterator[T], clock: Clock, stage: str) -> Iterator[T]:
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Successive lists of up to `size` items (itertools.batched is for Python 3.12 and later)."""
+    """Successive lists of up to `size` items (itertools.batched needs Python 3.12)."""
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
@@ -132,7 +132,7 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """A block that runs until SIGINT or SIGTERM ends it, which is its usual end; for the main thread."""
+    """Run a block until SIGINT or SIGTERM, its normal end; only in the main thread."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):
@@ -142,19 +142,19 @@ def until_stopped() -> Iterator[None]:
 
 
 def keep_memory_level() -> None:
-    """Let all threads share one heap; for programs of our own, since it is set for the whole process.
+    """Let all threads share one heap; only for our own programs, since it affects the whole process.
 
-    glibc gives every thread a heap of its own, and memory freed in one cannot serve another: frames
-    decoded in one thread and dropped in the next made a long video peak a sixth above a short one.
+    glibc gives every thread its own heap, and memory freed in one cannot be used by another: with frames
+    decoded in one thread and dropped in the next, a long video's peak was a sixth above a short one's.
     """
     with suppress(OSError, AttributeError):  # another C library has no such heaps
         ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
 
 
 def leave(code: int) -> None:
-    """End the process as sys.exit would, but without taking torch's modules apart, which takes half a second.
+    """End the process like sys.exit, but without unloading torch's modules, which takes half a second.
 
-    Returns where that must not be: with a thread still at work, or streams that cannot be flushed.
+    Returns if that is not possible: a thread is still running, or streams cannot be flushed.
     """
     if threading.active_count() > 1:
         return

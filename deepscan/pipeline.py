@@ -2,10 +2,10 @@
 
     path -> source -> frames -> faces -> tracks -> aligned crops -> logits and attention -> evidence
 
-Frames flow through in small chunks and are dropped once judged and drawn, so memory is bounded by
-the chunk, not by the video. Decoding runs ahead in a process of its own (see `isolation`), at first
-while the networks load; faces are looked for in a thread, at first while the detector loads and then
-while it scores the frames before.
+Frames pass through in small chunks and are dropped once scored and drawn, so memory depends on the chunk
+and not on the video. Decoding runs ahead in a process of its own (see `media.isolation`), at first while
+the networks load. Faces are found in a thread, at first while the detector loads and then while it scores
+earlier frames.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from deepscan.faces.finder import FaceFinder
     from deepscan.model.detector import Detector
 
-# Frames searched for faces in one batch: as many, or of large ones (8K) fewer, to bound memory.
+# Frames searched for faces in one batch; fewer if they are large (8K), to bound memory.
 CHUNK, CHUNK_PIXELS = 8, 2**25
 
-# Called with a stage ("decoding", "faces", "scoring"), how much of it is done, and how much there is.
+# Called with a stage ("decoding", "faces", "scoring"), the amount done, and the total.
 Progress = Callable[[str, int, int], None]
 
 
@@ -70,17 +70,18 @@ def scan(
 
     Args:
         path: a video or picture file; it is only read.
-        settings: what to look at, and how; the defaults are the command line's.
-        out: a folder for report.html, report.json, with settings.heatmaps.draw the heatmaps, and
-            manifest.json. It appears when all is written, or not at all. None: nothing is written.
+        settings: what to examine, and how; the defaults are the command line's.
+        out: a folder for report.html, report.json, manifest.json and, with settings.heatmaps.draw,
+        heatmaps. It
+            appears once everything is written, or not at all. None: nothing is written.
         force: replace `out` when it holds an earlier report.
         request: how the run was asked for, for the report; a call from Python needs none.
         progress: called from this thread as stages advance.
-        clock: where time and memory are written down; a new one if none is given.
+        clock: records time and memory; a new one by default.
 
     Raises:
         InputError: the file cannot be analysed, or not within settings.limits.
-        WeightsError: the detector or its base is missing or not what it should be.
+        WeightsError: the detector or its base is missing or wrong.
         OutputError: `out` exists, or cannot be written.
     """
     settings = settings or Settings()
@@ -147,7 +148,7 @@ def scan(
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """A chunk of frames in which faces were looked for: what is needed to judge and to count them."""
+    """A chunk of frames after the search for faces, with all that is needed to score and count them."""
 
     seen: int  # instants, damaged ones too
     frames: tuple[Frame, ...]
@@ -159,7 +160,7 @@ class _Looked:
 def _faces(
     decoded: Iterator[Frame | DamagedFrame], size: int, finder: FaceFinder, clock: Clock
 ) -> Iterator[_Looked]:
-    """Find, follow and cut the faces of all frames, which have `size` pixels, a chunk at a time."""
+    """Find, follow and cut the faces of all frames, a chunk at a time; frames have `size` pixels."""
     follower = Follower()
     for chunk in chunks(decoded, max(1, min(CHUNK, CHUNK_PIXELS // size))):
         frames = tuple(item for item in chunk if isinstance(item, Frame))
@@ -183,10 +184,10 @@ def _look(
     clock: Clock,
     tell: Progress,
 ) -> tuple[Coverage, list[FrameEvidence]]:
-    """Judge every face of the sampled frames, while the next ones' are looked for.
+    """Score every face of the sampled frames, while faces are searched in the next ones.
 
-    The detector may still be loading at first. `watchers` have a method add(frame, crops, output) and are
-    shown every frame with what was found.
+    The detector may still be loading at first. `watchers` have a method add(frame, crops, output), called for
+    every frame with its results.
     """
     source, instants = decoding.opened().source, decoding.opened().indices
     scenes = timeline.Scenes()
@@ -196,7 +197,7 @@ def _look(
     interlaced = False
     found = _faces(decoding.frames(), source.width * source.height, finder, clock)
     with ahead([found], 1, lambda _: 0) as parts, ExitStack() as broken_off:
-        # The search is waited for, and it may be waiting for the decoder.
+        # Waits for the search, which may be waiting for the decoder.
         broken_off.callback(decoding.close)
         for part in parts:
             seen += part.seen

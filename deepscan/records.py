@@ -1,10 +1,10 @@
-"""The records handed from room to room, and the one orientation they all share.
+"""The records that packages hand on, and the conventions they all share.
 
 Colour is RGB, uint8. Boxes and points are display pixels (rotation and pixel aspect applied), x to
 the right, y down; a box is left, top, right, bottom, half-open. Label 1 means manipulated, and a
 logit above 0 leans to manipulated. Times are seconds on the stream's own clock: pts x time base.
 
-All records are frozen; the ones with pixels print shapes instead of numbers.
+All records are frozen; those with pixels print shapes instead of numbers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Pixels = UInt8[np.ndarray, "_height _width 3"]  # any two pictures, hence no siz
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is known of an input before anything is judged.
+    """The facts about an input, before anything is judged.
 
-    `width` and `height` are as displayed. `frames` counts the frames found by walking the container's
-    packets, not what its header claims; `start` and `duration` come from the first and last of them.
+    `width` and `height` are as displayed. `frames` counts the frames found in the container's packets,
+    whatever its header claims; `start` and `duration` come from the first and last of them.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Source:
     nominal_rate: Fraction | None  # frames per second the stream declares
     average_rate: Fraction | None  # frames per second it has
     variable_rate: bool
-    exact_times: bool  # False: the container carries no usable pts, times follow the frame order
+    exact_times: bool  # False: the container has no usable pts, so times follow the order of frames
     bit_rate: int | None  # bits per second of the whole file
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -70,11 +70,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class DecodeCount:
-    """How the sampled instants fared in decoding; they add up to `sampled`."""
+    """How many of the sampled instants could be decoded; the others are damaged."""
 
     sampled: int
     decoded: int
-    damaged: int  # decoded by concealment, or not at all, because the data is broken: never scored
+    damaged: int  # concealed by the decoder or not decoded at all; never scored
 
     def __post_init__(self) -> None:
         if self.sampled != self.decoded + self.damaged:
@@ -86,7 +86,7 @@ class DecodeCount:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in display pixels, half-open; may reach outside the frame."""
+    """A rectangle in display pixels, half-open; it may reach outside the frame."""
 
     left: float
     top: float
@@ -137,7 +137,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class CropQuality:
-    """What may make a crop weak evidence."""
+    """Properties that can make a crop weak evidence."""
 
     face_size: float  # pixels in the frame, see Box.size
     sharpness: float  # variance of the Laplacian of the aligned grey crop (grey levels squared)
@@ -176,10 +176,10 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What the detector says of a batch of crops, as numpy values.
+    """The detector's output for a batch of crops, as numpy arrays.
 
-    Both attentions are averaged over heads and sum to 1 over patches; patches run row by row over a
-    square grid. A detector without queries classifies [CLS]: there its attention is both.
+    Both attentions are averaged over heads and sum to 1 over patches, which run row by row over a square
+    grid. A detector without queries classifies [CLS], whose attention then stands in both.
     """
 
     logit: Float[np.ndarray, " b"]
@@ -194,7 +194,7 @@ class Output:
 
 
 class VerdictName(StrEnum):
-    """The six things deepscan can say. None of them says that a video is authentic."""
+    """The six verdicts. None of them says that a video is authentic."""
 
     MANIPULATION_INDICATED = "manipulation_indicated"
     INCONCLUSIVE = "inconclusive"
@@ -211,7 +211,7 @@ class VerdictName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A verdict with the closed code of its reason and the sentence that explains it."""
+    """A verdict with a fixed code for its reason and the sentence that explains it."""
 
     name: VerdictName
     reason: str
@@ -220,9 +220,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a detector's video scores were found to mean on videos that it was not trained on.
+    """What a detector's video scores mean, measured on videos that it was not trained on.
 
-    `ece` and `cllr` are measured on each group of people with a map fitted on the others.
+    `ece` and `cllr` are cross-validated: measured on each group of people with a map fitted on the others.
     """
 
     slope: float  # the log-odds of manipulation are slope * score + intercept,
@@ -230,9 +230,9 @@ class Calibration:
     prior: float  # where this share of all videos is manipulated
     low: float  # thresholds of the score
     high: float
-    fpr: float  # share of real videos at or above `high` that was aimed at
-    fnr: float  # share of manipulated videos at or below `low` that was aimed at
-    widening: float  # logits by which both move apart where the evidence is weak
+    fpr: float  # intended share of real videos at or above `high`
+    fnr: float  # intended share of manipulated videos at or below `low`
+    widening: float  # logits by which both thresholds move apart if the evidence is weak
     data: str
     real: int  # videos
     manipulated: int
@@ -248,15 +248,15 @@ class Calibration:
             raise ValueError(f"no calibration: {self}")
 
     def probability(self, score: float) -> float:
-        """Of manipulation, for videos like those it was fitted on and its prior."""
+        """The probability of manipulation, for videos like those of the fit and its prior."""
         return 1 / (1 + math.exp(-max(-700.0, min(700.0, self.slope * score + self.intercept))))
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Video logits at or below `low` indicate nothing, at or above `high` manipulation.
+    """Video scores at or above `high` indicate manipulation; at or below `low` they do not.
 
-    Without a `calibration` they are stand-ins.
+    Without a `calibration` both are provisional.
     """
 
     low: float
@@ -269,13 +269,13 @@ class Thresholds:
 
     @property
     def provisional(self) -> bool:
-        """Whether nothing was measured to set them."""
+        """Whether they were set without measurements."""
         return self.calibration is None
 
 
 @dataclass(frozen=True, slots=True)
 class FrameEvidence:
-    """One scored crop without its pixels: what a report keeps for every face in every frame."""
+    """One scored crop without its pixels; a report keeps one for every face in every frame."""
 
     track: int
     frame_index: int
@@ -287,7 +287,7 @@ class FrameEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a mean would fall, most of the time, had other instants been sampled; logits."""
+    """The interval, in logits, where the mean would mostly be if other instants had been sampled."""
 
     low: float
     high: float
@@ -299,10 +299,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Successive sampled instants of one face that belong together, the first's and the last's time.
+    """Successive sampled instants of one face that belong together, from `start` to `end`.
 
-    Where in the video the stretch ends is known no better than that: somewhere between `end` and the
-    next sampled instant; likewise it begins after the instant sampled before `start`.
+    In the video the stretch may begin any time after the instant sampled before `start`, and end any time
+    before the one sampled after `end`.
     """
 
     track: int
@@ -327,9 +327,11 @@ class TrackEvidence:
     top10_mean: float
     enough: bool  # seen often enough to carry the video's score
     share_above: float  # share of `frames` at or above the high threshold
-    runs: tuple[Stretch, ...]  # unbroken at or above it, in order of time; the longest ones if many
+    runs: tuple[
+        Stretch, ...
+    ]  # unbroken above it, in order of time; only the longest if there are many
     interval: Interval | None  # of `score`; None with too few frames
-    cuts: tuple[Fraction, ...]  # first sampled instants after a scene cut that this track outlives
+    cuts: tuple[Fraction, ...]  # first sampled instants after scene cuts within this track
 
     @property
     def face_size(self) -> float:
@@ -338,13 +340,13 @@ class TrackEvidence:
 
     @property
     def longest_run(self) -> Stretch | None:
-        """The run with the most frames, the earliest of equals."""
+        """The run with the most frames; if several have as many, the earliest."""
         return max(self.runs, key=lambda run: run.frames, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Video-level scores, all logits. `video` decides the verdict, the others stand beside it."""
+    """Video-level scores, all logits. `video` decides the verdict; the others are reported too."""
 
     video: float  # highest track score among tracks with enough evidence
     track: int  # the track it comes from
@@ -354,12 +356,12 @@ class Scores:
     interval: Interval | None  # of `video`; None with too few frames
     share_above: float  # of the deciding track, as is the run
     longest_run: Stretch | None
-    stretch: Stretch | None  # what stands out although no track's mean reaches the threshold
+    stretch: Stretch | None  # one that stands out although no track's mean reaches the threshold
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything judged about one input."""
+    """Everything that was judged about one input."""
 
     decoding: DecodeCount
     frames_with_face: int
@@ -385,7 +387,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What an examiner notes beside a run, as typed; empty where nothing was."""
+    """An examiner's notes on a run, as typed; empty if there were none."""
 
     case: str = ""
     exhibit: str = ""
@@ -397,7 +399,7 @@ class Case:
 class Request:
     """How a run was asked for.
 
-    `origins` says of each setting ("sampling.frames") where its value comes from: "default" or "flag".
+    `origins` says where each setting ("sampling.frames") gets its value, such as "default" or "flag".
     """
 
     argv: tuple[str, ...] = ()  # the command line; empty for a call from Python
@@ -422,18 +424,18 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Areas:
-    """How far |logit| falls, or comes back, on average over a curve of more and more patches.
+    """How far |logit| falls, or comes back, on average while more and more patches change.
 
-    Larger is more faithful. A logit that passes 0 goes on counting (see `explain`).
+    Larger is more faithful. A logit that crosses 0 keeps counting (see `explain`).
     """
 
-    deletion: float  # what covering patches takes off
-    insertion: float  # what showing patches of a covered crop brings back
+    deletion: float  # by how much covering patches lowers it
+    insertion: float  # how much of it comes back when patches of a covered crop are shown
 
 
 @dataclass(frozen=True, slots=True)
 class Faithfulness:
-    """Whether the patches a heatmap marks matter to the logit, against patches drawn by lot."""
+    """Whether the patches that a heatmap marks matter to the logit, compared with random patches."""
 
     crops: int
     seed: int
@@ -447,7 +449,7 @@ class Faithfulness:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Who judged, with what, how and when."""
+    """Which detector judged, with which software, how and when."""
 
     versions: dict[str, str]
     detector: dict[str, Any]  # name, sha256, base, base sha256, training, licence
@@ -469,14 +471,14 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The product: `deepscan.scan` returns it, the writers in `deepscan.report` show it."""
+    """The result of `deepscan.scan`, which `deepscan.report` writes as files."""
 
     source: Source
     evidence: Evidence
     provenance: Provenance
     faithfulness: Faithfulness | None = None  # measured with --explain only
     folder: Path | None = None  # where outputs were written
-    outputs: tuple[str, ...] = ()  # their names within it, report.json and manifest.json aside
+    outputs: tuple[str, ...] = ()  # their names within it, without report.json and manifest.json
 
     @property
     def verdict(self) -> Verdict:
@@ -484,12 +486,12 @@ class Report:
 
     @property
     def score(self) -> float | None:
-        """The video's logit; None where nothing could be assessed."""
+        """The video's score, a logit; None if nothing could be assessed."""
         return self.evidence.scores.video if self.evidence.scores else None
 
     @property
     def probability(self) -> float | None:
-        """Of manipulation, as the detector's calibration has it; None without one, or without a score."""
+        """The probability of manipulation; None without a calibration or without a score."""
         calibration = self.evidence.thresholds.calibration
         if calibration is None or self.score is None:
             return None

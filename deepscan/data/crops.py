@@ -1,4 +1,4 @@
-"""Prepared crops -> rows: the only file that knows how listings of crops name their files.
+"""Reads prepared crops as rows; no other file knows how listings of crops name their files.
 
 Two forms are read. DeepfakeBench's: a JSON for each set, {set: {label: {split: {video: {label, frames}}}}},
 with one more level, c23 | c40 | raw, under the splits of FaceForensics++, FF-*, FaceShifter and
@@ -19,11 +19,11 @@ from deepscan.data.listings import SPLITS
 from deepscan.errors import DataError
 from deepscan.files import parse_json
 
-# Where the JSONs, and the pictures they name, may lie under the folder handed in.
+# Where the JSONs, and the pictures they name, may be under the given folder.
 LISTINGS_IN = ("", "dataset_json", "preprocessing/dataset_json")
 PICTURES_IN = ("", "datasets/rgb", "rgb", "datasets")
 
-# Where a prepared set may lie under the user's data root, beside a folder of its own name.
+# Where a prepared set may be under the user's data root, besides a folder of its own name.
 PREPARED_IN = ("", "prepared", "DeepfakeBench")
 
 STATED = ("source", "group", "method", "state")  # what deepscan's own JSONs add to an entry
@@ -33,14 +33,14 @@ CROP_NAME = {
     "fake": re.compile(r"(?P<ids>[^\W_]+_[^\W_]+)_(?P<frame>\d+)\.jpg"),
 }
 
-# How data sets put a forgery's ids into its name: the person seen, the one whose face was put there.
+# How data sets name forgeries: the id of the person seen, then of the one whose face was put there.
 FORGERIES = {
     "FF-": re.compile(r"(?P<target>\d{3})(?:_(?P<other>\d{3}))?(?P<scene>)"),
     "DFD_": re.compile(r"(?P<target>\d+)(?:_(?P<other>\d+))?(?P<scene>__.+?)(?:__\w+)?"),
     "CelebDF": re.compile(r"(?P<target>id\d+)(?:_(?P<other>id\d+))?(?P<scene>_\d+)"),
 }
 
-# Names of sets, the folder of their official layout, and what the data set's own page is called.
+# Names of sets, the folder of their official layout, and where the data set comes from.
 ORIGINS = {
     r"FaceForensics\+\+|FF-.*|FaceShifter|DeepFakeDetection": (
         "FaceForensics++",
@@ -67,21 +67,23 @@ class CropRow:
 
     path: Path
     label: int  # 1 = manipulated
-    video: str  # set, label, method and full relative path: names alone repeat across methods
-    source: str  # equal for a real video and the manipulations of it; "" where unknown
-    group: str  # persons tied together: one group must never be on both sides of a split
+    video: str  # set, label, method and full relative path, because names repeat across methods
+    source: str  # the same for a real video and the manipulations of it; "" if unknown
+    group: (
+        str  # people tied together by forgeries; one group must never be on both sides of a split
+    )
     method: str  # "real", or what made the forgery: "FF-DF", "pairs_fake"
-    split: str  # "train", "val", "test", or "" where the listing states none
-    frame: int  # frame number; of files not named by numbers the place in sorted order
+    split: str  # "train", "val", "test", or "" if the listing states none
+    frame: int  # frame number; if files are not named by numbers, the place in sorted order
     mask: Path | None  # the forged region, white; crop pixels
     landmarks: Path | None  # .npy (5, 2) or (81, 2), x and y in crop pixels
-    time: float | None = None  # seconds; only deepscan's own listings know it, and the next
+    time: float | None = None  # seconds; only deepscan's own listings state this and the next
     face_size: float | None = None  # of the face in its frame, pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Cropless:
-    """A listed video without a crop. Fields mean what CropRow's mean."""
+    """A listed video without a crop; its fields mean the same as CropRow's."""
 
     label: int
     video: str
@@ -95,10 +97,10 @@ def read_crops(
 ) -> list[CropRow]:
     """Rows of all crops prepared in `folder`, in DeepfakeBench's form or flat (see above).
 
-    Label 0 is what the listing calls ...real, in any case. A video that stands in several splits gives
-    rows for each: Celeb-DF's and DFDCP's val equal their test, and Celeb-DF's train holds everything,
-    so their val must never be used for selection. A picture that several sets list for one split (the
-    FF-real of FaceShifter and FF-DF) is one row, of the first of these sets.
+    Label 0 is any label that ends in "real", upper or lower case. A video in several splits gives rows for
+    each: Celeb-DF's and DFDCP's val equal their test, and Celeb-DF's train holds everything, so their val
+    must never be used for selection. A picture that several sets list for one split (the FF-real of
+    FaceShifter and FF-DF) is one row, of the first of these sets.
 
     Args:
         sets: names of JSONs without ".json", in the order wanted; None reads all there are, those
@@ -106,8 +108,8 @@ def read_crops(
         compression: which level of those sets that have one.
 
     Returns:
-        Rows by set, label name (real before manipulated), split, video and frame. One class may be all
-        there is; who needs both must look.
+        Rows by set, label name (real before manipulated), split, video and frame. There may be only one
+        class; callers that need both must check.
 
     Raises:
         DataError: nothing of either form is there, a set is missing or malformed, lists files that are
@@ -122,7 +124,7 @@ def read_crops(
 def read_cropless(
     folder: Path, sets: Sequence[str] | None = None, compression: str = "c23"
 ) -> list[Cropless]:
-    """The videos that the same listings name without a crop: no face was found, or they failed.
+    """The videos that these listings name without a crop: no face was found, or they failed.
 
     Raises:
         DataError: as `read_crops`.
@@ -135,7 +137,7 @@ def read_cropless(
 
 
 def _listed(folder: Path, sets: Sequence[str] | None, compression: str) -> list[_Video] | None:
-    """The entries of the listings asked for; None where all are wanted and there are none."""
+    """The entries of the requested listings; None if all are requested and there are none."""
     found = _listings(folder)
     if sets is None:
         read = {name: labels for name, path in found.items() if (labels := _load(path))}
@@ -156,7 +158,7 @@ def locate(root: Path, name: str) -> Path:
     """The folder under the data root from which `read_crops` takes the prepared set `name`.
 
     Raises:
-        DataError: it is nowhere; names the folders looked in and how to prepare the set.
+        DataError: it is nowhere; the message names the folders searched and how to prepare the set.
     """
     places = [root / inner for inner in (*PREPARED_IN, name, f"prepared/{name}")]
     for place in places:
@@ -174,7 +176,7 @@ def locate(root: Path, name: str) -> Path:
 
 
 def beside(folder: PurePosixPath, kind: str) -> PurePosixPath | None:
-    """The folder of "landmarks" or "masks" that belongs to .../frames/<video>; None for another form."""
+    """The "landmarks" or "masks" folder that belongs to .../frames/<video>; None for any other path."""
     outer, video = folder.parts[:-1], folder.name
     if "frames" not in outer:
         return None
@@ -187,7 +189,7 @@ def beside(folder: PurePosixPath, kind: str) -> PurePosixPath | None:
 
 @dataclass(frozen=True, slots=True)
 class _Video:
-    """One entry of a JSON. `stated`: what deepscan's own JSONs say beyond DeepfakeBench's."""
+    """One entry of a JSON; `stated` holds what deepscan's own JSONs add to DeepfakeBench's."""
 
     set: str
     name: str  # of the label: "FF-real"
@@ -227,7 +229,7 @@ class _Video:
 
 
 class _Pictures:
-    """The folders where pictures may lie. Each is listed once: a set has 100,000 files and more."""
+    """The folders where pictures may be. Each is listed once, as a set has 100,000 files and more."""
 
     def __init__(self, folder: Path) -> None:
         self._places = [folder / inner for inner in PICTURES_IN]
@@ -235,7 +237,7 @@ class _Pictures:
         self._beside: dict[tuple[str, str], str | None] = {}
 
     def find(self, inner: str, name: str) -> Path | None:
-        """The file `name` of the folder `inner`, under the first place that has this folder."""
+        """The file `name` in the folder `inner`, in the first place that has this folder."""
         if inner not in self._listed:
             folder = next((p / inner for p in self._places if (p / inner).is_dir()), None)
             found = frozenset(os.listdir(folder) if folder else ())
@@ -244,7 +246,7 @@ class _Pictures:
         return place / name if name in names else None
 
     def find_beside(self, inner: str, kind: str, name: str) -> Path | None:
-        """The mask or landmarks of a frame that lies in the folder `inner`."""
+        """The mask or landmarks of a frame in the folder `inner`."""
         if (inner, kind) not in self._beside:
             found = beside(PurePosixPath(inner), kind)
             self._beside[inner, kind] = str(found) if found else None
@@ -292,7 +294,7 @@ def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
 
 
 def _numbered(frames: Iterable[str]) -> list[tuple[int, str]]:
-    """Frames in order with their numbers; by name and counted where some stems are not numbers."""
+    """Frames in order with their numbers; if some names are not numbers, sorted by name and counted."""
     frames = sorted(set(frames))
     stems = [frame.rpartition("/")[2].rpartition(".")[0] for frame in frames]
     if all(stem.isdecimal() for stem in stems):
@@ -301,13 +303,13 @@ def _numbered(frames: Iterable[str]) -> list[tuple[int, str]]:
 
 
 def _listings(folder: Path) -> dict[str, Path]:
-    """The JSONs by name; of two of one name, the one nearer to `folder`."""
+    """The JSONs by name; if two have the same name, the one nearer to `folder`."""
     paths = [path for inner in LISTINGS_IN for path in (folder / inner).glob("*.json")]
     return {path.stem: path for path in reversed(paths)}
 
 
 def _load(path: Path) -> Any:
-    """The set in a JSON, or None when this is no set's listing: a data set's own files may lie beside."""
+    """The set in a JSON, or None if it lists no set: a data set's own files may be in the same folder."""
     try:
         document = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:  # ValueError: neither JSON nor text
@@ -328,7 +330,7 @@ def _videos(path: Path, labels: Any, compression: str) -> Iterator[_Video]:
                 for video, entry in sorted(_level(path, inner, compression).items()):
                     frames = tuple(_normalised(path, frame) for frame in entry["frames"])
                     if entry.get("split", split) != split and split != SPLITS[0]:
-                        continue  # no split is stated, hence listed in each: one is enough
+                        continue  # without a split it is listed in each: one is enough
                     stated = {key: str(entry[key]) for key in STATED if key in entry}
                     stands = str(entry.get("split", split))
                     placed = zip(entry.get("times", ()), entry.get("sizes", ()), strict=True)
@@ -342,9 +344,9 @@ def _videos(path: Path, labels: Any, compression: str) -> Iterator[_Video]:
 
 
 def _level(path: Path, videos: dict[str, Any], compression: str) -> dict[str, Any]:
-    """The videos of a split; of those at `compression` where there are levels.
+    """The videos of a split; if there are levels, those at `compression`.
 
-    What is no entry is passed over: DeepfakeBench writes DFDC's val as one nameless video.
+    Anything that is not an entry is skipped: DeepfakeBench writes DFDC's val as one nameless video.
     """
     entries = {name: entry for name, entry in videos.items() if isinstance(entry, dict)}
     if not entries or any("frames" in entry for entry in entries.values()):
@@ -358,9 +360,9 @@ def _level(path: Path, videos: dict[str, Any], compression: str) -> dict[str, An
 
 
 def _normalised(path: Path, frame: str) -> str:
-    """A listed path relative to where pictures lie: one rule for all dialects that are about.
+    """A listed path relative to the pictures' folder, by one rule for all dialects in use.
 
-    Backslashes are slashes; what leads up to datasets/rgb/ goes, and so do "./" and "/" in front.
+    Backslashes become slashes; everything up to datasets/rgb/ is dropped, and so is a leading "./" or "/".
     """
     parts = frame.replace("\\", "/").rpartition("datasets/rgb/")[2].split("/")
     if ".." in parts:
@@ -376,11 +378,10 @@ def _is_real(name: str) -> bool:
 
 
 def _read_flat(folder: Path) -> list[CropRow]:
-    """Crops lying as real/<id>_<frame>.jpg and fake/<target>_<other>_<frame>.jpg.
+    """Read crops named real/<id>_<frame>.jpg and fake/<target>_<other>_<frame>.jpg.
 
-    Forgery a_b shows video a with the face or the expression of b. Videos tied by a forgery belong to
-    one group, named by its smallest id. Landmarks lie beside where they were looked for, as
-    landmarks/real/<id>_<frame>.npy.
+    Forgery a_b shows video a with the face or the expression of b. Videos tied by a forgery belong to one
+    group, named by its smallest id. Landmarks, if any, are in landmarks/real/<id>_<frame>.npy.
     """
     found: list[tuple[int, tuple[str, ...], int, Path]] = []
     for label, kind in enumerate(("real", "fake")):
@@ -417,7 +418,7 @@ def _read_flat(folder: Path) -> list[CropRow]:
 
 
 def _landmarks_of(crop: Path) -> Path | None:
-    """Of a crop in a flat folder."""
+    """The landmarks file of a crop in a flat folder."""
     kind = crop.parent
     path = kind.parent / "landmarks" / kind.name / f"{crop.stem}.npy"
     return path if path.is_file() else None

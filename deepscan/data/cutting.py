@@ -1,4 +1,4 @@
-"""One video, picture, pair clip or archive -> aligned crops, with landmarks and forged-region masks."""
+"""Cuts one video, picture, pair clip or archive into aligned crops with landmarks and masks."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from deepscan.records import Crop, Frame, Pixels
 
 AT_ONCE = 8  # frames held at a time: 200 MB of 4K video
 
-# Grey levels: a swapped face differs from the camera's by 5 and more on average over its inner part,
-# an untouched one by 2.5 at most, which is what encoding both halves leaves.
+# In grey levels. A swapped face differs from the original by 5 and more on average over its inner part, an
+# untouched one by 2.5 at most, because both halves were encoded.
 MIN_CHANGE = 4.0
 INNER = (slice(64, 224), slice(48, 208))  # of an aligned crop: brows to chin, cheek to cheek
 
-# The forged region of a pair's crop. Outside the swapped face half of the shared pairs' crops differ by
-# 1.8 to 2.5 grey levels, so that the threshold is about 6; three clips differ by 9 to 11 there, and one
-# threshold for all would take nearly the whole of their crops.
+# The forged region of a pair's crop. Outside the swapped face half of the crops differ by 1.8 to 2.5 grey
+# levels, which makes the threshold about 6. Three clips differ by 9 to 11 there: a fixed threshold would
+# mark nearly all of their crops.
 CHANGE_BLUR = 6.0  # pixels, sigma
-CHANGE_ABOVE = 3.5  # grey levels over what encoding leaves, which is ...
-CHANGE_FLOOR = 25  # ... this percentile: a swapped face fills under half of its crop
-CHANGE_CLOSE = 20  # pixels, radius: cheeks and foreheads alike before and after leave gaps
+CHANGE_ABOVE = 3.5  # grey levels above the encoding's own difference, which is ...
+CHANGE_FLOOR = 25  # ... this percentile: a swapped face fills less than half of its crop
+CHANGE_CLOSE = 20  # pixels, radius: closes gaps where cheeks or forehead did not change
 
 MASK_LEVEL = (
     16  # grey levels: above it a mask shows the forged region, below it what encoding leaves
@@ -60,7 +60,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One crop. `landmarks` are its five points, `mask` its forged region, both in crop pixels."""
+    """One crop, with its five `landmarks` and its forged region (`mask`), both in crop pixels."""
 
     index: int  # of the frame, display order
     pixels: Pixels
@@ -89,7 +89,7 @@ def _unchanged(frame: Frame) -> Frame:
 
 @contextmanager
 def distorted(path: Path, distortion: Distortion | None) -> Iterator[tuple[Path, Change]]:
-    """The file to read instead of `path`, and what to do to its frames: nothing, without a distortion."""
+    """The file to read instead of `path`, and the change to make to its frames; none without a distortion."""
     if distortion is None or is_still(path):
         yield path, distortion.frame if distortion and distortion.kind != "h264" else _unchanged
     elif distortion.kind == "h264":
@@ -110,8 +110,8 @@ def cut_video(
 ) -> Cuts:
     """The largest face of `frames` frames of a video, spread evenly, or of a still picture.
 
-    `mask` is a video or picture of the same forged region; each crop's is taken from the frame of the
-    same number by the very transform that cut the face.
+    `mask` is a video or picture of the forged region; each crop's mask is cut from the frame of the same
+    number by the same transform as the face.
 
     Raises:
         InputError: the video or its mask cannot be read.
@@ -145,10 +145,10 @@ def cut_video(
 def cut_pair(
     path: Path, frames: int, finder: FaceFinder, change: Change = _unchanged
 ) -> tuple[Cuts, Cuts]:
-    """Crops of a side-by-side clip: of the camera's half, and of the swapped one with masks.
+    """Crops of a side-by-side clip: of the original half, and of the swapped half with masks.
 
-    The face is found in the camera's half, and the same transform cuts both: nothing but the
-    manipulation tells the crops apart. Where there are several faces, it is the one that was changed.
+    The face is found in the original half and the same transform cuts both, so that the crops differ by the
+    manipulation only. If there are several faces, the changed one is cut.
 
     Raises:
         InputError: the clip cannot be read.
@@ -182,10 +182,10 @@ def cut_pair(
 
 
 def cut_archive(path: Path, frames: int) -> dict[str, Cuts]:
-    """Ready crops of each sequence in a .tar.gz (WildDeepfake's), `frames` of them, spread evenly.
+    """Ready-made crops of each sequence in a .tar.gz (WildDeepfake's): `frames` of them, spread evenly.
 
-    Members are read one after the other and never extracted: links, devices and odd names are not
-    looked at, and no name of theirs becomes a path.
+    Members are read in order and never extracted: links, devices and odd names are ignored, and no name in
+    the archive becomes a path.
 
     Raises:
         UnreadableInput: no archive, cut short, or no crops in it.
@@ -221,13 +221,13 @@ def cut_archive(path: Path, frames: int) -> dict[str, Cuts]:
 def changed_region(real: Pixels, fake: Pixels) -> Mask:
     """Where a crop differs from its original: the largest such region, without gaps or holes.
 
-    The largest difference over the colours, blurred, above what lies outside the face, which differs
-    between clips with how hard they are compressed.
+    It takes the largest difference of the three colours, blurs it, and compares it with the difference
+    outside the face, which depends on how strongly the clip is compressed.
     """
     difference = np.abs(real.astype(np.float32) - fake).max(2)
     blurred = ndimage.gaussian_filter(difference, CHANGE_BLUR)
     above = blurred > np.percentile(blurred, CHANGE_FLOOR) + CHANGE_ABOVE
-    # Closing by a disc: grow by its radius, then shrink by it, in a frame wide enough for both.
+    # Close with a disc: grow by its radius, then shrink by it, with a border wide enough for both.
     r = CHANGE_CLOSE
     grown = ndimage.distance_transform_edt(~np.pad(above, 2 * r)) <= r
     closed = (ndimage.distance_transform_edt(grown) > r)[2 * r : -2 * r, 2 * r : -2 * r]
@@ -247,7 +247,7 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _frames_at(masks: StillSource | VideoSource | None, like: list[Frame]) -> dict[int, Pixels]:
-    """The mask's pictures of the same frame numbers, as far as there are any."""
+    """The mask's pictures with the same frame numbers, as far as they exist."""
     if masks is None:
         return {}
     indices = [frame.index for frame in like if frame.index < masks.source.frames]
@@ -256,7 +256,7 @@ def _frames_at(masks: StillSource | VideoSource | None, like: list[Frame]) -> di
 
 
 def _warp_mask(forged: Pixels, frame: Pixels, to_frame: Float[np.ndarray, "2 3"]) -> Mask:
-    """Cut a mask as the face was cut; masks of another size show the whole frame all the same."""
+    """Cut a mask as the face was cut; a mask of another size is taken to show the whole frame."""
     height, width = frame.shape[:2]
     scale = np.array([(forged.shape[1] / width,), (forged.shape[0] / height,)])
     return warp(forged, to_frame * scale, CROP_SIDE).max(2) > MASK_LEVEL
@@ -268,7 +268,7 @@ def _landmarks(crop: Crop) -> Float[np.ndarray, "5 2"]:
 
 
 def _half(pixels: Pixels, side: int) -> Pixels:
-    """The left (0) or right (1) half; of an odd width, the middle column belongs to neither."""
+    """The left (0) or right (1) half; if the width is odd, the middle column belongs to neither."""
     width = pixels.shape[1]
     half = pixels[:, width - width // 2 :] if side else pixels[:, : width // 2]
     return np.ascontiguousarray(half)
@@ -280,7 +280,7 @@ def _change(real: Pixels, fake: Pixels) -> float:
 
 
 def _members(path: Path, wanted: Iterable[Any] | None = None) -> Iterator[tuple[bytes, str, str]]:
-    """(bytes, sequence, frame) of an archive's crops; bytes only of those wanted."""
+    """(bytes, sequence, frame) of an archive's crops; bytes only for those wanted."""
     with tarfile.open(path, "r|gz") as archive:
         for member in archive:
             match = MEMBER.fullmatch(member.name)
@@ -294,7 +294,7 @@ def _members(path: Path, wanted: Iterable[Any] | None = None) -> Iterator[tuple[
 
 
 def _decoded(data: bytes) -> Pixels | None:
-    """A PNG's pixels, or None when it is damaged or no crop by its size."""
+    """A PNG's pixels, or None if it is damaged or not of a crop's size."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             return None if max(image.size) > MEMBER_SIDE else np.asarray(image.convert("RGB"))

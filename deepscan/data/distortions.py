@@ -1,8 +1,8 @@
-"""What happens to a video between its camera and us, in fixed strengths: for measuring robustness.
+"""Distorts videos and crops in fixed strengths, to measure robustness.
 
-Seven kinds in five levels, on whole frames before faces are looked for. Source of kinds and strengths: L.
-Jiang et al., "DeeperForensics-1.0: a large-scale dataset for real-world face forgery detection", CVPR
-2020, and its published settings. And two on crops: JPEG, and loss of size.
+Seven kinds in five levels change whole frames, before faces are searched. Source of kinds and strengths: L.
+Jiang et al., "DeeperForensics-1.0: a large-scale dataset for real-world face forgery detection", CVPR 2020,
+and its published settings. Two kinds change crops: JPEG, and shrinking.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ BLOCK, GREY = 8, 128
 
 @dataclass(frozen=True, slots=True)
 class Distortion:
-    """One kind at one strength: as "blur:3" the third level, as "jpeg:30" a quality."""
+    """One kind at one strength, such as "blur:3" (the third level) or "jpeg:30" (a quality)."""
 
     kind: str
     level: int
@@ -64,18 +64,18 @@ class Distortion:
 
     @property
     def on_crops(self) -> bool:
-        """Whether it changes crops, not the frames they are cut from."""
+        """Whether it changes crops instead of the frames they are cut from."""
         return self.kind in CROP_LEVELS
 
     def __call__(self, pixels: Pixels, seed: int = 0) -> Pixels:
-        """A picture so distorted, by H.264 as a film's key frame is; chance comes from `seed` alone.
+        """The distorted picture; randomness comes from `seed` alone.
 
-        A whole video's H.264 is `recompress`.
+        H.264 treats the picture as a key frame; for a whole video use `recompress`.
         """
         return CHANGES[self.kind](pixels, self.strength, np.random.default_rng([seed, self.level]))
 
     def frame(self, frame: Frame) -> Frame:
-        """A frame so distorted, by a chance of its own."""
+        """The distorted frame, with randomness of its own."""
         seed = zlib.crc32(f"{self}/{frame.index}".encode())
         return Frame(frame.index, frame.time, self(frame.pixels, seed))
 
@@ -111,7 +111,7 @@ def every(kind: str) -> list[Distortion]:
 
 
 def recompress(source: Path, target: Path, crf: float) -> None:
-    """Write a video's pictures as H.264 of this CRF, each at its own time; sound is left out.
+    """Write a video's pictures as H.264 with this CRF, each at its own time, without sound.
 
     Raises:
         InputError: it cannot be read.
@@ -141,7 +141,7 @@ def recompress(source: Path, target: Path, crf: float) -> None:
 def h264(pixels: Pixels, crf: float) -> Pixels:
     """A picture after H.264 at a constant rate factor, 0 (best) to 51; odd sides lose their last pixel line.
 
-    4:2:0 as in films, one thread, so that the same picture always gives the same.
+    It uses 4:2:0, as videos do, and one thread, so that the result is always the same.
     """
     height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
     encoder = av.CodecContext.create("libx264", "w")
@@ -152,7 +152,7 @@ def h264(pixels: Pixels, crf: float) -> Pixels:
         np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
     ).reformat(format="yuv420p", threads=1)
     packets = [*encoder.encode(frame), *encoder.encode(None)]
-    # Straight to the decoder: containers and conversion in threads would take as long as the coding.
+    # Straight to the decoder: a container and threaded conversion would take as long as the coding.
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
     (shown,) = (shown for packet in (*packets, None) for shown in decoder.decode(packet))

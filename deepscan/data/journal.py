@@ -1,4 +1,4 @@
-"""What is prepared already: one line for each finished video, so that a later run does only the rest."""
+"""Records which videos are prepared, one line each, so that a later run does only the rest."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class PreparedVideo:
-    """How one video fared.
+    """The result of preparing one video.
 
-    `crops`: files without their suffix by folder, both as under the output folder. Only archives have
-    several folders; a folder is a video of its own. `seen`: a time in seconds and the face's size in pixels
-    of its frame for each of these files, where they are known.
+    `crops`: by folder, the crops' files without their suffix, relative to the output folder. Only archives
+    have several folders; each is a video of its own. `seen`: for each of these files, if known, the time in
+    seconds and the face's size in pixels of its frame.
     """
 
     video: str  # its row's relative path
-    bytes: int  # of the file, by which a changed one is noticed; 0 where it is missing
+    bytes: int  # of the file, to notice when it has changed; 0 if it is missing
     state: str  # "ok", "faceless" or "failed"
     crops: dict[str, list[str]] = field(default_factory=dict)
     damaged: int = 0  # frames
@@ -62,7 +62,7 @@ class Journal:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
     def append(self, entries: Iterable[PreparedVideo]) -> None:
-        """Add entries of what was finished together."""
+        """Add the entries of videos that were finished together."""
         entries = list(entries)
         lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries)
         try:

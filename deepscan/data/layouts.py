@@ -1,7 +1,7 @@
-"""Data sets as their makers hand them out -> rows of videos: the only file that knows official layouts.
+"""Lists the videos of data sets as published; no other file knows their official layouts.
 
-A row is listed whether or not its file is there; preparing says which are missing. Folders are named as
-DeepfakeBench names them, so that either tool finds the other's crops.
+A video is listed whether or not its file exists; preparing reports which are missing. Folders are named as in
+DeepfakeBench, so that either tool finds the other's crops.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deepscan.data.listings import (
 )
 from deepscan.errors import DataError
 
-# Folders of FaceForensics++, and what DeepfakeBench calls their labels.
+# Folders of FaceForensics++, and DeepfakeBench's names for their labels.
 YOUTUBE = "original_sequences/youtube"
 METHODS = {
     "manipulated_sequences/Deepfakes": "FF-DF",
@@ -51,15 +51,15 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 class VideoRow:
     """One video of a data set, a still picture, or an archive of crops (WildDeepfake's).
 
-    `source` and `group` mean what they mean in CropRow. They stay empty where names say it, as those of
-    FaceForensics++, DeepFakeDetection and Celeb-DF do: reading crops reads it from there.
+    `source` and `group` mean the same as in CropRow. They stay empty if file names tell them, as in
+    FaceForensics++, DeepFakeDetection and Celeb-DF: whoever reads the crops reads them from there.
     """
 
     path: Path
     label: int  # 1 = manipulated
     name: str  # DeepfakeBench's of the label: "FF-DF", "CelebDFv2_fake"
     method: str  # "real", or what made the forgery
-    split: str  # "train", "val", "test", or "": not stated
+    split: str  # "train", "val", "test", or "" if not stated
     relative: PurePosixPath  # of its crops: "Celeb-DF-v2/Celeb-real/frames/id0_0000"
     compression: str | None = None  # of sets that come at several levels
     mask: Path | None = None  # video or picture of the forged region, bright where forged
@@ -70,7 +70,7 @@ class VideoRow:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a folder or listing holds, and the sets it is to be listed as: labels of each."""
+    """The videos of a folder or listing, and the sets to list them as, each with its labels."""
 
     name: str
     sets: dict[str, tuple[str, ...]]
@@ -101,7 +101,8 @@ def read_layout(source: Path, compression: str = "c23") -> Layout:
         compression: which level of FaceForensics++.
 
     Raises:
-        DataError: nothing known, and what was looked for; or a listing is missing or malformed.
+        DataError: the layout is unknown (the message says what was looked for), or a listing is missing or
+            malformed.
     """
     if source.suffix.lower() == ".csv" and source.is_file():
         return _read_csv(source)
@@ -166,7 +167,7 @@ def _id_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _celeb_df(root: Path, _: str) -> Layout:
-    """What List_of_testing_videos.txt names is the test set (1 is REAL there), the rest trains."""
+    """List_of_testing_videos.txt names the test set (1 is REAL there); the rest is for training."""
     path = root / "List_of_testing_videos.txt"
     listed: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
@@ -177,7 +178,7 @@ def _celeb_df(root: Path, _: str) -> Layout:
             )
         listed[match[2]] = 1 - int(match[1])
     version = re.search(r"v([12])", root.resolve().name)
-    # v1 lists 100 videos, v2 518: this tells a renamed folder.
+    # v1 lists 100 videos, v2 518, which identifies a renamed folder.
     of = version[1] if version else "1" if len(listed) <= 100 else "2"
     name, real, fake = f"Celeb-DF-v{of}", f"CelebDFv{of}_real", f"CelebDFv{of}_fake"
     labels = {
@@ -259,7 +260,7 @@ def _deeperforensics(root: Path, _: str) -> Layout:
 
 
 def _wild_deepfake(root: Path, _: str) -> Layout:
-    """Archives of crops of 224 pixels, cut by its makers: they are taken over as they are."""
+    """Archives of crops of 224 pixels, cut by the authors; they are used as they are."""
     inside = root / "deepfake_in_the_wild"
     rows = []
     for folder in sorted((inside if inside.is_dir() else root).glob("*_t*")):
@@ -273,7 +274,7 @@ def _wild_deepfake(root: Path, _: str) -> Layout:
 
 
 def _uadfv(root: Path, _: str) -> Layout:
-    """A test set throughout: forgery 0000_fake is made of 0000."""
+    """A test set only; forgery 0000_fake is made from 0000."""
     rows = [
         _row(
             root / kind / f"{stem}.mp4",
@@ -302,7 +303,7 @@ def _read_csv(path: Path) -> Layout:
         label = parse_label(line["label"], where)
         listed = Path(line["path"])
         folders = listed.parent.parts
-        if listed.is_absolute() or ".." in folders:  # its crops stay within the set all the same
+        if listed.is_absolute() or ".." in folders:  # the crops must stay within the set
             folders = tuple(p for p in folders[-1:] if p not in ("..", listed.anchor))
         rows.append(
             _row(
@@ -320,10 +321,10 @@ def _read_csv(path: Path) -> Layout:
 
 
 def _pairs(root: Path, _: str) -> Layout:
-    """Side-by-side clips: the left half is the camera's picture, the right one the same, face swapped.
+    """Side-by-side clips: the left half is the original, the right half the same with the face swapped.
 
-    Rows of another `kind` than "pair" are left out: they show one picture only, so a forgery among them
-    has no original of the same codec history. No split is stated; all of it trains.
+    Rows of another `kind` than "pair" are skipped: they show one picture only, so a forgery among them has no
+    original with the same codec history. No split is stated; everything is for training.
     """
     path, name = root / "pairs.csv", root.resolve().name
     rows = []
@@ -343,7 +344,7 @@ def _pairs(root: Path, _: str) -> Layout:
 
 
 def _folders(root: Path, compression: str) -> Layout:
-    """Videos in real/ and fake/, however deep: nothing else is known of them, so no split is stated."""
+    """Videos in real/ and fake/, at any depth; nothing else is known about them, so no split is stated."""
     name = root.resolve().name
     if name.upper() == "UADFV":
         return _uadfv(root, compression)
@@ -358,7 +359,7 @@ def _folders(root: Path, compression: str) -> Layout:
 
 Reader = Callable[[Path, str], Layout]
 
-# What each layout is known by, and who reads it; looked for in this order.
+# Each layout's name, the files that identify it, and its reader; they are tried in this order.
 LAYOUTS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (
     ("side-by-side pairs", ("pairs.csv",), _pairs),
     ("FaceForensics++", ("original_sequences", "manipulated_sequences"), _faceforensics),
@@ -378,7 +379,7 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (
 def _row(
     path: Path, name: str, split: str, relative: PurePosixPath, *, method: str = "", **more: Any
 ) -> VideoRow:
-    """A row of the label `name`, which ends in "real" or not; the method is the label, if not stated."""
+    """A row with the label `name`, real if it ends in "real"; the method defaults to the label."""
     label = 0 if name.lower().endswith("real") else 1
     return VideoRow(
         path, label, name, method or (name if label else "real"), split, relative, **more

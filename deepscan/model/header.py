@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: readable, and checked, without loading torch."""
+"""Reads and checks a checkpoint's header, without loading torch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ ADAPTERS = ("effort", "lora", "full", "norm", "none")
 
 @dataclass(frozen=True, slots=True)
 class DetectorSettings:
-    """What a checkpoint must state for its detector to be rebuilt.
+    """Everything needed to rebuild a checkpoint's detector.
 
-    `token` is what the head classifies: the queries' global token, [CLS] ("cls": no queries at all, the
-    paper's baselines), or both. `adapter` is what trains in the tower (see model/adapters.py). `depth` is
-    how many of the tower's layers run, from the first; None runs all, fewer are faster. `adapted`: over how
-    many of these, the last ones, the adapter is laid; None: all. The layers before stay the base's, and
-    training does not go back to them. `normalise`: whether what the head classifies is brought to length 1.
-    `reference`: the share of the logit of a crop's own copy without detail that is taken off the crop's (see
-    Detector); 0: there is no such copy.
+    `token`: what the head classifies, which is the queries' global token, [CLS] ("cls": no queries at all,
+    the paper's baselines), or both. `adapter`: what trains in the tower (see model/adapters.py). `depth`:
+    how many of the tower's layers run, from the first; None runs all, fewer are faster. `adapted`: how many
+    of these, counted from the last, the adapter changes; None: all. Earlier layers stay as in the base, and
+    gradients stop there.
+    `normalise`: whether the classified token is scaled to length 1. `reference`: which share of the logit
+    of a crop's copy without detail is subtracted from the crop's logit (see Detector); 0: there is no such
+    copy.
     """
 
     tower: str = "ViT-B-16-quickgelu"
@@ -80,7 +81,7 @@ def _counts(value: object) -> bool:
 
 FORMAT = "deepscan.checkpoint/1"
 
-# What a crop must have gone through for the detector's numbers to mean anything.
+# How a crop must have been made for the detector's numbers to mean anything.
 PREPROCESSING: dict[str, Any] = {
     "crop_side": CROP_SIDE,
     "template": TEMPLATE.tolist(),
@@ -102,11 +103,11 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """A checkpoint's header, checked.
+    """Read and check a checkpoint's header.
 
     Raises:
-        WeightsMissing: no such file.
-        WeightsMismatch: not a safetensors file, not deepscan's, or of another version or preprocessing.
+        WeightsMissing: there is no such file.
+        WeightsMismatch: it is not a safetensors file, not deepscan's, or of another version or preprocessing.
     """
     raw = _raw_header(path)
     if raw.get("format") != FORMAT:
@@ -154,7 +155,7 @@ def _raw_header(path: Path) -> dict[str, Any]:
 
 
 def opened(path: Path, framework: str) -> Any:
-    """safetensors' file, its errors turned into deepscan's."""
+    """Open a safetensors file, turning its errors into deepscan's."""
     if not path.is_file():
         raise WeightsMissing(f"{path}: no such file")
     try:

@@ -1,4 +1,4 @@
-"""The networks a run needs, made ready as its settings say, and kept for the next run that wants the same."""
+"""Loads the networks as the settings ask, and keeps them for the next run with the same settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EMULATED = (
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """The detector, ready to run, and what a report says of it."""
+    """The detector, ready to run, with the facts that a report states about it."""
 
     detector: Detector
     header: Header
@@ -42,10 +42,10 @@ class Scorer:
 
 
 def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | None = None) -> None:
-    """Make sure that the detector and its base are here, fetching the base if need be, before any scan.
+    """Make sure before a scan that the detector and its base are here; fetch the base if need be.
 
     Raises:
-        WeightsError: they are not, and cannot be had.
+        WeightsError: they are missing and cannot be fetched.
     """
     from deepscan.model import header, weights
 
@@ -65,7 +65,7 @@ def caution(scoring: Scoring) -> str:
 
 
 def load_models(faces: Faces, scoring: Scoring) -> None:
-    """Load what these settings ask for now, so that the next scan with the same ones need not.
+    """Load the networks for these settings now, so that the next scan with the same ones need not.
 
     Raises:
         WeightsError, SettingsError: as `load_finder` and `load_scorer`.
@@ -76,10 +76,10 @@ def load_models(faces: Faces, scoring: Scoring) -> None:
 
 @functools.lru_cache(maxsize=1)
 def load_finder(faces: Faces, device: str) -> FaceFinder:
-    """MTCNN as these settings ask for it, kept for the next scan with the same ones.
+    """MTCNN for these settings, kept for the next scan with the same ones.
 
     Raises:
-        WeightsError: facenet-pytorch's weights are missing or not what they should be.
+        WeightsError: facenet-pytorch's weights are missing or wrong.
         SettingsError: the device is not there.
     """
     from deepscan.faces.finder import FaceFinder
@@ -89,7 +89,7 @@ def load_finder(faces: Faces, device: str) -> FaceFinder:
 
 @functools.lru_cache(maxsize=1)
 def load_scorer(scoring: Scoring) -> Scorer:
-    """The detector that these settings ask for, kept for the next scan with the same ones.
+    """The detector for these settings, kept for the next scan with the same ones.
 
     Raises:
         WeightsError: see `model.checkpoint.load`.
@@ -104,7 +104,7 @@ def load_scorer(scoring: Scoring) -> Scorer:
 
 @contextmanager
 def loading(scoring: Scoring, clock: Clock) -> Iterator[Callable[[], Scorer]]:
-    """Load the detector, and torch before it, beside what the block does; the function given waits for it."""
+    """Load torch and the detector in the background; the function given to the block waits for them."""
 
     def load() -> Scorer:
         with clock("loading"):
@@ -115,16 +115,16 @@ def loading(scoring: Scoring, clock: Clock) -> Iterator[Callable[[], Scorer]]:
 
 
 def weights_file(name: str) -> Path:
-    """The checkpoint that --weights means."""
+    """The checkpoint that --weights names."""
     from deepscan.model import weights
 
     return weights.detector_file(name)
 
 
 def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Header, str, str]:
-    """The detector on its device, what its checkpoint says of it, and the device and precision it runs in.
+    """The detector on its device, its checkpoint's header, and the device and precision it runs in.
 
-    With `pack` it is laid out for speed on its device, where that can be done; it can then only score.
+    With `pack` it is optimised for its device where possible; it can then only score.
 
     Raises:
         WeightsError, SettingsError: as `load_models`.
@@ -150,16 +150,16 @@ def load_detector(scoring: Scoring, pack: bool = False) -> tuple[Detector, Heade
 
 
 def sleep_for_gpu() -> None:
-    """Let this process sleep while a GPU works, instead of asking it again and again whether it is done.
+    """Let this process sleep while it waits for the GPU, instead of polling it.
 
-    For processes that share a GPU and the cores, before one uses it: each waits for its turn most of the
-    time, and by CUDA's default would take a core from a decoder for that. The first GPU's alone, whose
-    setting needs no CUDA context yet.
+    For processes that share a GPU and the cores, before they use the GPU: each waits most of the time, and
+    with CUDA's default would take a core away from a decoder. Only the first GPU is set, which needs no
+    CUDA context.
     """
     import torch
 
     if torch.version.cuda is not None:
-        with suppress(OSError, AttributeError):  # elsewhere than on Linux it has another name
+        with suppress(OSError, AttributeError):  # the library has another name outside Linux
             runtime = ctypes.CDLL(f"libcudart.so.{torch.version.cuda.partition('.')[0]}")
             runtime.cudaSetDeviceFlags(SCHEDULE_BLOCKING_SYNC)
 

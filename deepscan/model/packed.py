@@ -1,12 +1,12 @@
-"""A merged tower laid out for speed on the device it is on: what is packed only scores.
+"""Optimises a merged tower for its device; a packed tower can only score.
 
-On a CPU torch hands a bfloat16 product to oneDNN, which lays the matrix out anew each time, for a tenth of
-what the product takes. torch's compiler lays it out beforehand, by the two operators used here; the products
-are the same to the bit, and there are no parameters left to train or to store.
+On a CPU torch passes bfloat16 products to oneDNN, which rearranges the matrix each time, at a tenth of the
+product's cost. The two operators used here, which torch's compiler uses too, rearrange it once. The
+products are the same to the bit, and no parameters remain to train or to store.
 
-On a GPU it is what lies between the products that takes time, for it moves much memory. QuickGELU does so
-seven times in torch's single steps; x sigmoid(1.702 x) = silu(1.702 x) / 1.702 does so twice, and both
-factors are the products' own, which multiply by them on their way out, before anything is rounded.
+On a GPU the operations between the products take time, because they move much memory. As single torch
+operations QuickGELU moves it seven times; x sigmoid(1.702 x) = silu(1.702 x) / 1.702 moves it twice, and
+both factors are folded into the products before and after, which apply them before rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Packed(nn.Module):
 
     def __init__(self, weight: Float[Tensor, "m n"], bias: Float[Tensor, " m"]) -> None:
         super().__init__()
-        # Attributes, no buffers: it is not to be moved, cast or stored.
+        # Attributes instead of buffers, because they must not be moved, cast or stored.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
         self._bias = bias.detach()
 
@@ -68,7 +68,7 @@ def _packs() -> bool:
 
 
 def pack(tower: Tower) -> None:
-    """Do what its device gains by, where that is to be had. The adapter must be merged."""
+    """Apply what makes the tower faster on its device, where possible. The adapter must be merged."""
     if packable(tower):
         _pack_matrices(tower)
     elif tower.visual.conv1.weight.device.type == "cuda":
@@ -87,7 +87,7 @@ def _pack_matrices(tower: Tower) -> None:
 
 
 def join_activations(tower: Tower) -> None:
-    """Have every QuickGELU's factors multiplied in by the products around it; no weight changes."""
+    """Fold every QuickGELU's factors into the products around it; no weight changes."""
     for block in tower.visual.blocks():
         if isinstance(block.mlp[1], QuickGELU):
             into, out = _linear(block.mlp[0]), _linear(block.mlp[2])

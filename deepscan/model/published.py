@@ -1,6 +1,6 @@
-"""Weights as others publish them: whose names mean what, and how their detectors become checkpoints.
+"""Converts weights published by others: translates tensor names and turns detectors into checkpoints.
 
-CLIP's image tower goes by open_clip's names here. Two other dialects are read: open_clip's own files of the
+deepscan uses open_clip's names for CLIP's image tower. Two other forms are read: open_clip's own files of the
 whole CLIP ("visual." before each name), and transformers' (separate q, k and v; "vision_model.").
 
 Two published detectors are converted, both on CLIP ViT-L/14 with a linear head of two classes, of which
@@ -55,7 +55,7 @@ PROJECTION = "visual_projection.weight"
 
 GEND = "feature_extractor."
 EFFORT = "backbone."
-# What Effort's and older transformers' files may hold besides, and nothing here needs.
+# Tensors that Effort's and older transformers' files may also hold, and that are not needed here.
 _IDLE = ("U_r", "S_r", "V_r", "embeddings.position_ids")
 
 
@@ -74,9 +74,9 @@ class Converted:
 
 
 def tower_names(names: Collection[str]) -> dict[str, tuple[str, ...]] | None:
-    """Which of a file's tensors make up each tensor of the tower; None: they go by these names already.
+    """Which of a file's tensors make up each tensor of the tower; None: they have these names already.
 
-    Several are stacked along the first axis; the projection to text is transposed in transformers' files.
+    Several are stacked along the first axis; transformers' files hold the projection to text transposed.
     """
     if "visual.conv1.weight" in names:
         return {n.removeprefix("visual."): (n,) for n in names if n.startswith("visual.")}
@@ -118,7 +118,7 @@ def read_tower(read: Read, made_of: Mapping[str, tuple[str, ...]]) -> dict[str, 
 
 
 def form_of(path: Path) -> str | None:
-    """ "gend" or "effort" by the tensors in a file, None for anything else; nothing in it is run."""
+    """ "gend" or "effort", judged by a file's tensors; None for any other file. Nothing in it is run."""
     if is_zipfile(path):
         with ZipFile(path) as archive:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
@@ -132,7 +132,7 @@ def form_of(path: Path) -> str | None:
 
 
 def convert(path: Path, form: str, tower: str) -> Converted:
-    """A published detector's file as deepscan's checkpoint.
+    """Convert a published detector's file into deepscan's checkpoint.
 
     Raises:
         WeightsMismatch: tensors are missing, unknown or of another shape; the message says which.
@@ -162,9 +162,9 @@ def _gend(read: Read, names: Collection[str], tower: str) -> Converted:
 
 
 def _effort(tensors: Mapping[str, Tensor], tower: str, rank: int) -> Converted:
-    """The base holds W_main; to it U diag(S) V is added, and nothing taken away: the start's residual is 0.
+    """The base holds W_main, to which U diag(S) V is added; the starting residual is set to 0.
 
-    (What the residual was before training is in no file: only W_main + U diag(S) V counts.)
+    (No file holds the residual before training, and only W_main + U diag(S) V matters.)
     """
     size = towers.tower_size(tower)
     # Under the layers' plain names, W_main is the weight.
@@ -174,7 +174,7 @@ def _effort(tensors: Mapping[str, Tensor], tower: str, rank: int) -> Converted:
         if not name.endswith(_IDLE)
     }
     base = read_tower(plain.__getitem__, _from_transformers(plain, EFFORT))
-    # The projection to text is not in the file and has no part in the score.
+    # The projection to text is not in the file and does not affect the score.
     base["proj"] = torch.zeros(size.width, size.embed_dim)
     trained = _head(tensors["head.weight"], tensors["head.bias"])
     for layer in range(size.layers):
@@ -193,12 +193,12 @@ def _effort(tensors: Mapping[str, Tensor], tower: str, rank: int) -> Converted:
 
 
 def _head(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-    """Of two classes, real and fake, the one logit that their softmax depends on."""
+    """The single logit that a softmax over two classes, real and fake, depends on."""
     return {"head.weight": weight[1:] - weight[:1], "head.bias": bias[1:] - bias[:1]}
 
 
 def _read_pth(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file, as DeepfakeBench saves them; anything but plain tensors is refused."""
+    """The tensors of a torch file as DeepfakeBench saves it; anything but plain tensors is refused."""
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:

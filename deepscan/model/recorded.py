@@ -1,11 +1,11 @@
-"""A detector's work on a GPU, recorded once for each size of a batch and then replayed: a CUDA graph.
+"""Records a detector's work on a GPU once for each batch size and replays it: CUDA graphs.
 
     crops --> page-locked memory --> the recording's own input --> replay --> its own outputs --> host
 
-A few crops keep a GPU busy for less time than Python takes to launch some two hundred kernels for them one by
-one; a replay is one launch. What is recorded has one size, so a batch is filled up to the next power of two
-with whatever lay there before: crops of one batch do not know of each other, and what is said of those is
-cut off.
+For a few crops Python needs longer to launch some two hundred kernels than the GPU needs to run them; a
+replay is one launch. A recording has a fixed size, so a batch is filled up to the next power of two with
+whatever is in
+memory: crops of one batch do not affect each other, and the surplus results are dropped.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-# Crops of which a batch is as fast launched one kernel at a time: larger ones are not filled up or recorded.
+# Batches of more crops than this are as fast without a recording, so they are neither filled up nor recorded.
 MOST = 64
 
-# Batches of a size after which it is recorded: that takes as long as it then spares some twenty of them, so
-# a single clip's few do without.
+# A size is recorded after this many batches of it. Recording costs as much as it saves in about twenty
+# batches, so the few of a single clip do without.
 WORTH = 8
 
 # Sizes kept ready, of batches and of crops.
@@ -37,7 +37,7 @@ Replay = Callable[[], tuple[Tensor, ...]]
 
 
 class _Batch:
-    """One size of batch: where its crops lie on the host and on the device, and its replay, once recorded."""
+    """One batch size: its buffers on the host and on the device, and its replay once recorded."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self.waiting = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
@@ -51,10 +51,9 @@ class _Batch:
 
 
 class Recorded:
-    """Some work on crops, done by replaying; for one thread at a time, and others wait.
+    """Work on crops, done by replaying, for one thread at a time; others wait.
 
-    It has a stream of its own, so that it does not wait for what else is done on the device, as the
-    search for faces.
+    It uses a stream of its own, so that it does not wait for other work on the device, such as finding faces.
 
     Args:
         work: from crops on `device` to tensors with a row for each of them, by kernels alone: it may not
@@ -81,7 +80,7 @@ class Recorded:
 
     @torch.inference_mode()
     def __call__(self, crops: UInt8[np.ndarray, "b height width 3"]) -> tuple[Tensor, ...]:
-        """What `work` says of these crops, on the host.
+        """The results of `work` for these crops, on the host.
 
         Raises:
             torch.OutOfMemoryError: the device has no memory for so many.
@@ -120,18 +119,18 @@ class Recorded:
 
 
 def padded(count: int, most: int) -> int:
-    """Crops of the batch that `count` are scored in: the next power of two, or beyond `most` as many."""
+    """The batch size used for `count` crops: the next power of two, or above `most` just `count`."""
     size = 1 << max(count - 1, 0).bit_length()
     return size if size <= most else count
 
 
 def graph(device: torch.device) -> Callable[[Work, Crops], Replay]:
-    """A way to record on `device`; recordings share their memory, since they never run side by side."""
+    """A way to record on `device`; recordings share memory because they never run at the same time."""
     pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def record(work: Work, crops: Crops) -> Replay:
         recording = torch.cuda.CUDAGraph()
-        # "thread_local": another thread, looking for faces, may go on as it likes meanwhile.
+        # "thread_local": another thread, finding faces, may go on meanwhile.
         with torch.cuda.graph(
             recording,
             pool=pool,

@@ -1,4 +1,4 @@
-"""How large a detector is: what trains in it, and how many operations a crop takes.
+"""Counts a detector's trainable parameters and the operations that a crop takes.
 
 Operations are counted from shapes, in two conventions that published figures mix: as fvcore counts (one
 multiply-accumulate each for matrix products and convolutions, five an element for a LayerNorm, nothing for
@@ -91,7 +91,7 @@ def _tower(size: TowerSize) -> tuple[int, int, int]:
 
 
 def _queries(size: TowerSize, settings: DetectorSettings) -> tuple[int, int]:
-    """Multiply-accumulates of the query module: as computed (keys and values folded), and as written."""
+    """Multiply-accumulates of the query module: as computed (keys and values folded) and as written."""
     d, k, h = size.width, settings.queries, settings.heads
     patches = (size.image_size // size.patch_size) ** 2
     folded = 2 * k * d * d + k * h * patches * d  # queries, folded keys, scores

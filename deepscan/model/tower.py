@@ -1,9 +1,9 @@
-"""CLIP's image tower, opened up: all tokens of the last layer that runs, and where [CLS] looked.
+"""CLIP's image tower, returning all tokens of the last layer that runs and [CLS]'s attention.
 
-The architecture is the plain ViT of open_clip, with its parameter names, built from its own size tables,
-so that any open_clip checkpoint of such a tower fits. It is written out here because importing
-open_clip brings torchvision, timm and torch's compiler along, which more than doubles torch's own
-start-up; open_clip stays the oracle the tests compare with.
+The architecture is open_clip's plain ViT with its parameter names, built from its size tables, so that any
+open_clip checkpoint of such a tower fits. It is written out here because importing open_clip also imports
+torchvision, timm and torch's compiler, which more than doubles torch's start-up. The tests compare it with
+open_clip.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ QUICK = 1.702  # QuickGELU's factor
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The last layer of a tower for a batch of crops; of its p patches all, or those that were kept.
+    """The last layer's tokens for a batch of crops; p is the number of patches, all or those kept.
 
-    `patches` has p of them, or none if none were wanted.
+    `patches` is empty if no patches were asked for.
     """
 
     cls: Float[Tensor, "b d"]
@@ -63,10 +63,10 @@ class Tower(nn.Module):
     Args:
         name: an open_clip model name of a plain ViT, as "ViT-B-16-quickgelu".
         patch_norm: whether patches, like [CLS], pass the tower's final LayerNorm.
-        depth: how many of its layers there are, from the first; None: all.
+        depth: how many of its layers to build, from the first; None: all.
 
     Raises:
-        SettingsError: no such tower, or it has fewer layers.
+        SettingsError: there is no such tower, or it has fewer layers.
     """
 
     def __init__(self, name: str, patch_norm: bool = True, depth: int | None = None) -> None:
@@ -105,10 +105,10 @@ class Tower(nn.Module):
         """Tokens of normalised images.
 
         Args:
-            keep: the patches that go through the layers, by number; None: all. Each knows its place, so
-                what is left of a crop is still read, in less time.
-            patches: whether patches are wanted; if not, the last layer is worked out for [CLS] alone,
-                and the tokens' `patches` are none.
+            keep: numbers of the patches that go through the layers; None: all. Patches carry their position,
+                so a crop can still be read from some of them, in less time.
+            patches: whether patches are wanted; if not, the last layer is computed for [CLS] alone and the
+                tokens' `patches` are empty.
         """
         visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)
@@ -120,7 +120,7 @@ class Tower(nn.Module):
         *earlier, last = visual.blocks()
         for block in earlier:
             x = self._run(block, x)
-        with torch.no_grad():  # a yardstick for the queries' attention, which is not to move it
+        with torch.no_grad():  # the target of the queries' attention, which must not change it
             tokens = last.ln_1(x)
             attention = last.attn.weights(tokens[:, :1], tokens).mean(1)[:, 0, 1:]
             attention = attention / attention.sum(-1, keepdim=True)
@@ -151,7 +151,7 @@ class Visual(nn.Module):
         self.transformer = nn.Module()
         self.transformer.resblocks = nn.ModuleList(Block(size) for _ in range(size.layers))
         self.ln_post = nn.LayerNorm(width)
-        # Into CLIP's common space with text; not used here, kept so that bases are whole.
+        # Projects into CLIP's common space with text; unused here, kept so that bases are complete.
         self.proj = nn.Parameter(torch.empty(width, size.embed_dim))
         for parameter in (self.class_embedding, self.positional_embedding, self.proj):
             draw_normal(parameter, std=width**-0.5)
@@ -162,9 +162,9 @@ class Visual(nn.Module):
 
 
 def draw_normal(parameter: Tensor, std: float) -> None:
-    """Draw from N(0, std^2) in place, unless there is nothing to draw: weights are about to be loaded.
+    """Draw from N(0, std^2) in place, except on the meta device, where weights are loaded later.
 
-    On the meta device drawing changes nothing, but makes torch import its compiler.
+    There drawing would change nothing but make torch import its compiler.
     """
     if not parameter.is_meta:
         nn.init.normal_(parameter, std=std)
@@ -190,7 +190,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], first: int | None = None
     ) -> Float[Tensor, "b m d"]:
-        """The layer's answer for the `first` m tokens; None: for all n."""
+        """The layer's output for the `first` m tokens; None: for all n."""
         x = x[:, :first] + self.attn(self.ln_1(x), first)
         return x + self.mlp(self.ln_2(x))
 
@@ -235,7 +235,7 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = Linear(width, width)
         self.change: nn.Module | None = None  # of q's, k's and v's rows, as in Linear
-        self.project: nn.Module | None = None  # the projections in one, where they are packed
+        self.project: nn.Module | None = None  # the joint projection of a packed tower
         if not self.in_proj_weight.is_meta:
             nn.init.xavier_uniform_(self.in_proj_weight)
 
@@ -256,11 +256,11 @@ class Attention(nn.Module):
     def weights(
         self, queries: Float[Tensor, "q k d"], tokens: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b h k n"]:
-        """How a few queries (one set for each of the batch, or one for all) attend to many tokens, float32.
+        """How a few queries (one set for each crop, or one for all) attend to many tokens, in float32.
 
-        q (W_k x + b_k) = (q W_k) x + q b_k: the key projection is folded into the queries, which is cheaper
-        than projecting every token, d / (h k) times at best; the last term, the same for all tokens, falls
-        out of the softmax.
+        q (W_k x + b_k) = (q W_k) x + q b_k: folding the key projection into the queries is cheaper than
+        projecting every token, by a factor of up to d / (h k). The last term is the same for all tokens and
+        cancels in the softmax.
         """
         w_k = self.in_proj_weight.chunk(3)[1]
         q = self._split(self._projected(queries, 0, 1))
@@ -288,23 +288,23 @@ class Attention(nn.Module):
 
 
 class QuickGELU(nn.Module):
-    """OpenAI's approximation, which its weights were trained with: x sigmoid(1.702 x)."""
+    """OpenAI's approximation of GELU, with which its weights were trained: x sigmoid(1.702 x)."""
 
     def forward(self, x: Tensor) -> Tensor:
         gate = QUICK * x
         if gate.requires_grad:
             return x * torch.sigmoid(gate)
-        return gate.sigmoid_().mul_(x)  # the same bits in half the time: no new memory
+        return gate.sigmoid_().mul_(x)  # in place: the same bits in half the time
 
 
 @cache
 def tower_size(name: str) -> TowerSize:
-    """The shape open_clip's size table gives for a model name.
+    """The shape that open_clip's size table gives for a model name.
 
     Raises:
         SettingsError: unknown name, or not a plain ViT.
     """
-    spec = find_spec("open_clip")  # where it lies, without importing it
+    spec = find_spec("open_clip")  # finds it without importing it
     places = spec.submodule_search_locations if spec else None
     tables = {p.stem: p for place in places or () for p in Path(place).glob("model_configs/*.json")}
     if name not in tables:

