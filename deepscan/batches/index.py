@@ -1,4 +1,4 @@
-"""index.html: a batch at a glance, one row an input, each leading to its own report.html."""
+"""Writes index.html: a batch at a glance, with one row for each input and a link to its report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from deepscan.report.json import UNCALIBRATED
 
 NAME = "index.html"
 
-MOST_ROWS = 10_000  # more are no page any more: batch.sqlite holds them all
+MOST_ROWS = 10_000  # more do not make a usable page; batch.sqlite holds them all
 
-# An index may be replaced by the next run's, another file of its name may not.
+# Marks our own index, which the next run may replace; another file with its name stays.
 MARK = '<meta name="generator" content="deepscan">'
 
 
@@ -39,7 +39,7 @@ def write(out: Path, results: Sequence[Outcome]) -> Path:
 
 
 def html(out: Path, results: Sequence[Outcome]) -> str:
-    """The page. Where an input has failed its row says why, and nothing else."""
+    """The page. The row of a failed input says only why it failed."""
     counts = Counter(result.verdict for result in results)
     listed = results
     if len(results) > MOST_ROWS:
@@ -63,14 +63,14 @@ def html(out: Path, results: Sequence[Outcome]) -> str:
 
 
 def _words(result: Outcome) -> str:
-    """Why there is no score, where there is none."""
+    """Why there is no score; empty if there is one."""
     if result.score is not None:
         return f"same bytes as {result.same_as}" if result.same_as else ""
     return result.sentence.removeprefix(f"{result.path}: ")
 
 
 def _link(out: Path, result: Outcome) -> str | None:
-    """To the input's own report: relative to the index, and quoted; None for a failed one, which has none."""
+    """A relative, quoted link to the input's report; None for a failed input, which has none."""
     if result.folder is None:
         return None
     target = Path(os.path.relpath(result.folder, out), page.NAME)

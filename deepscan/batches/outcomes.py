@@ -1,8 +1,8 @@
-"""How each input of a batch fared: one row an input, in a file that outlives whatever ends the run.
+"""Keeps the outcome of each input of a batch in batch.sqlite, which survives whatever ends the run.
 
-batch.sqlite lies in the batch's folder, for anybody's SQL once the run is over. A row is begun before its
-input is looked at and finished after its results lie in place, each in a transaction of its own (SQLite's
-write-ahead log): after a kill or a power cut, what is finished is known to be, and what was under way too.
+The file is in the batch's folder and open to anybody's SQL after the run. A row is begun before its input
+is read and finished after its results are in place, each in a transaction of its own (SQLite's write-ahead
+log). So after a kill or a power cut it is known what is finished and what was under way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ APPLICATION, FORMAT = 0x64736361, 1  # "dsca": whose file it is, and in which ve
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a batch keeps of one input; its report.json says the rest."""
+    """What a batch keeps of one input; its report.json has the rest."""
 
     path: Path
     verdict: VerdictName
@@ -36,17 +36,17 @@ class Outcome:
     folder: Path | None = None  # of the results; None for a failed input, which has none
     score: float | None = None  # logit
     probability: float | None = None
-    provisional: bool = False  # nothing was measured to set the thresholds
+    provisional: bool = False  # the thresholds are not calibrated
     faces: int | None = None  # tracks
     seen: tuple[int, int] | None = None  # frames with a face, frames sampled
     warnings: tuple[str, ...] = ()
-    sha256: str = ""  # of the input; empty where it could not be read
+    sha256: str = ""  # of the input; empty if it could not be read
     finished: str = ""  # UTC, ISO 8601
-    same_as: Path | None = None  # an input of the same bytes, whose results these are
+    same_as: Path | None = None  # an input with the same bytes, whose results these are
 
     @classmethod
     def of(cls, path: Path, result: Report | DeepscanError) -> Outcome:
-        """What a scan's result comes to."""
+        """The outcome of a scan's report or error."""
         if isinstance(result, DeepscanError):
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             return cls(path, VerdictName.ERROR, type(result).__name__, str(result), finished=now)
@@ -69,7 +69,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether nothing could be analysed."""
+        """Whether the input could not be analysed."""
         return self.verdict is VerdictName.ERROR
 
 
@@ -77,7 +77,8 @@ class Outcome:
 class Attempt:
     """One row. `outcome` is None while the input is under way, or was when the run ended.
 
-    `bytes` and `changed` (ns of its clock) tell a changed file. `work` stands for everything else that
+    `bytes` and `changed` (the file's time in ns) reveal a changed file. `work` is a digest of everything
+    else that
     decides a result: weights, settings, version.
     """
 
@@ -101,7 +102,7 @@ CREATE INDEX by_folder ON inputs (folder);
 
 
 class Outcomes:
-    """The rows of the batch in `out`. Inputs are known by their absolute paths.
+    """The rows of the batch in `out`. Inputs are identified by their absolute paths.
 
     Every method may raise:
         OutputError: the file cannot be read or written (a full disk), is another program's, or another
@@ -117,7 +118,7 @@ class Outcomes:
                     f"{self._path}: is a link; deepscan follows none among its outputs"
                 )
             self._rows = sqlite3.connect(self._path, timeout=1, isolation_level=None)
-            # One writer, and no shared memory: so that a network share serves, too.
+            # One writer and no shared memory, so that it works on a network share, too.
             self._rows.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._rows.execute("PRAGMA journal_mode = WAL")
             self._rows.execute("PRAGMA synchronous = FULL")
@@ -134,7 +135,7 @@ class Outcomes:
                 )
 
     def close(self) -> None:
-        """Fold the write-ahead log in and let the file go."""
+        """Merge the write-ahead log and close the file."""
         with suppress(sqlite3.Error):
             self._rows.close()
 
@@ -149,22 +150,22 @@ class Outcomes:
         return None if found is None else Path(os.fsdecode(found["path"]))
 
     def sized(self, size: int, other_than: Path) -> bool:
-        """Whether another input of so many bytes has a row."""
+        """Whether another input of this size has a row."""
         return self._one("bytes = ? AND path != ?", size, _key(other_than)) is not None
 
     def twin(self, sha256: str, work: str) -> Outcome | None:
-        """What became of an input with this content, done by the same `work`, unless it failed."""
+        """The outcome of an input with this content and the same `work`, unless it failed."""
         found = self._one(
             "sha256 = ? AND work = ? AND verdict != 'error' AND same_as IS NULL", sha256, work
         )
         return None if found is None else self._entry(found).outcome
 
     def begin(self, path: Path, entry: Attempt) -> None:
-        """Note that an input is about to be looked at; what its row held is void."""
+        """Note that an input is about to be read; its row's earlier content is void."""
         self._write(path, entry, {})
 
     def finish(self, path: Path, entry: Attempt, outcome: Outcome) -> None:
-        """Note what became of it."""
+        """Note an input's outcome."""
         seen = outcome.seen or (None, None)
         self._write(
             path,
@@ -262,7 +263,7 @@ def _key(path: Path) -> str | bytes:
 
 
 def _stored(path: Path) -> str | bytes:
-    """Text where a file name is text, which SQL can show; bytes where it is not."""
+    """A file name as text, which SQL can show, or as bytes if it is not text."""
     name = os.fspath(path)
     try:
         name.encode()
@@ -272,5 +273,5 @@ def _stored(path: Path) -> str | bytes:
 
 
 def _text(words: str) -> str:
-    """With the bytes of file names that are no text as escapes."""
+    """The words, with bytes of file names that are not text as escapes."""
     return words.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Files that arrive in a folder, each once, as soon as it has stopped growing."""
+"""Notices files that arrive in a folder: each once, as soon as it has stopped growing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Look:
 
     @classmethod
     def at(cls, path: Path) -> Look | None:
-        """None where there is no such file (any more)."""
+        """None if there is no such file (any more)."""
         try:
             status = path.stat()
         except OSError:
@@ -26,10 +26,10 @@ class Look:
 
 
 class Arrivals:
-    """What is new among some files.
+    """Reports new files.
 
-    A file is ready when it has stayed the same, and not empty, for `settle` seconds. It is named once, and
-    again when it has changed since.
+    A file is ready once it has stayed the same, and not empty, for `settle` seconds. It is reported once,
+    and again each time it has changed.
     """
 
     def __init__(
@@ -38,19 +38,19 @@ class Arrivals:
         settle: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Find nothing yet.
+        """Start without looking at anything yet.
 
         Args:
-            find: lists the files there are.
+            find: lists the files that exist.
             settle: seconds.
-            now: a clock that never goes back, in seconds.
+            now: a clock that never goes backwards, in seconds.
         """
         self._find, self._settle, self._now = find, settle, now
-        self._seen: dict[Path, tuple[Look, float]] = {}  # how it looks, and since when
+        self._seen: dict[Path, tuple[Look, float]] = {}  # how each file looks, and since when
         self._named: dict[Path, Look] = {}
 
     def ready(self) -> list[Path]:
-        """The files that have become ready, the longest unchanged first."""
+        """The files that have become ready, those unchanged for longest first."""
         there: dict[Path, tuple[Look, float]] = {}
         for path in self._find():
             look = Look.at(path)

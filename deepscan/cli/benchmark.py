@@ -1,4 +1,4 @@
-"""`deepscan benchmark`."""
+"""The command `deepscan benchmark`: scores test sets and makes tables and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deepscan calibrate`."""
+"""The command `deepscan calibrate`: fits probabilities and thresholds on the user's own material."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deepscan config`: which settings hold here, where each is set, and a file to write one's own in."""
+"""The commands `deepscan config ...`: show the settings and where each is set, or write a deepscan.toml."""
 
 from __future__ import annotations
 

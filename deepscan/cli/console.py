@@ -1,4 +1,4 @@
-"""What every command says and shows on stderr, and what it exits with."""
+"""Messages and progress bars on stderr, exit codes, and what else all commands share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Exit:
 
 
 def say(message: str) -> None:
-    """A message on stderr; bytes of a file name that are no text appear as escapes."""
+    """Print a message on stderr; bytes of file names that are not text appear as escapes."""
     typer.echo(printable(message), err=True)
 
 
@@ -34,14 +34,14 @@ def printable(text: str) -> str:
 
 
 def causes(error: BaseException) -> Iterator[str]:
-    """What other libraries said, from which an expected failure came: for -v."""
+    """The errors of other libraries behind an expected failure, for -v."""
     while (cause := error.__cause__) is not None:
         yield printable(f"{type(cause).__name__}: {cause}")
         error = cause
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
-    """Patterns (*, ?) and ~ put out as Unix shells do it; Windows' hand them on as they are."""
+    """Expand patterns (*, ?) and ~ as Unix shells do; Windows' shells do not."""
     found: list[str] = []
     for argument in arguments:
         path = argument if argument.startswith("-") else os.path.expanduser(argument)
@@ -51,7 +51,7 @@ def expanded(arguments: Sequence[str]) -> list[str]:
 
 
 class Bars:
-    """Progress bars on stderr, made as stages report for the first time."""
+    """Progress bars on stderr, one for each stage, made when it first reports."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
@@ -81,7 +81,7 @@ class Bars:
 
 @contextmanager
 def progress_bars(quiet: bool) -> Iterator[Bars]:
-    """Bars that are gone when the block ends; none when `quiet`, or off a terminal."""
+    """Bars that disappear when the block ends; none if `quiet` or not on a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 

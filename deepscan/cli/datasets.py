@@ -1,4 +1,4 @@
-"""`deepscan datasets`."""
+"""The command `deepscan datasets`: shows which test sets are here."""
 
 from __future__ import annotations
 

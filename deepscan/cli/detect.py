@@ -1,4 +1,4 @@
-"""`deepscan detect`."""
+"""The command `deepscan detect`: scans one input or a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deepscan doctor`."""
+"""The command `deepscan doctor`: checks this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deepscan export`."""
+"""The command `deepscan export`: writes a detector as ONNX."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How --help looks: commands and options in groups, with examples to copy.
+"""Formats --help: commands and options in groups, with examples to copy.
 
-Plain text: importing rich would double what --help takes.
+It is plain text, because importing rich would double the time --help takes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from deepscan.cli.console import Exit
 
-# Options that belong together, in whichever command they are; what is in no group is shown last.
+# Options that belong together, in any command; those in no group are shown last.
 OPTION_GROUPS = {
     "Frames and faces": ("frames", "sampling", "min_face"),
     "Detector": ("weights", "device", "precision", "offline"),
@@ -68,7 +68,7 @@ EXAMPLES = {
 
 
 class Command(TyperCommand):
-    """A command whose many options are shown in groups, examples last."""
+    """A command that shows its options in groups, if it has many, and examples at the end."""
 
     context_class = typer.Context
 
@@ -98,7 +98,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Commands under the headings they were registered with; named alone, it shows its help."""
+    """A group that shows its commands under their headings; called alone, it shows its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and self.no_args_is_help and not ctx.resilient_parsing:

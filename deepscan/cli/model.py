@@ -1,4 +1,4 @@
-"""`deepscan model`: what a detector would train and cost."""
+"""The command `deepscan model`: counts a detector's parameters and operations."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Where settings come from: defaults < deepscan.toml < the user's file < DEEPSCAN_* < flags.
+"""Gathers settings: defaults < deepscan.toml < the user's file < DEEPSCAN_* < flags.
 
     [scoring]                           in deepscan.toml or the user's file
     device = "cuda"
     DEEPSCAN_SCORING_DEVICE=cuda        in the environment
 
-A key is called by its stage and name in `Settings`, but `sampling.rule`, which says seconds too, as in
-"every:0.5". Who wins for which key is decided key by key.
+A key is named by its stage and name in `Settings`. Only `sampling.rule` differs: it includes the seconds,
+as in "every:0.5". Each key takes its value from the last source that sets it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from deepscan.errors import SettingsError
 PREFIX = "DEEPSCAN_"
 OTHER_VARIABLES = ("DEEPSCAN_CACHE", "DEEPSCAN_DATA")
 
-# What each key is for, in its order; deepscan.toml as `config init` writes it says so too.
+# What each key means, in the order of the file that `config init` writes, which states these meanings.
 MEANING = {
     "sampling.rule": "which frames: uniform, keyframes, all, or every:SECONDS",
     "sampling.frames": "instants spread evenly over a video, for uniform",
@@ -56,7 +56,7 @@ class Preference:
 
     @property
     def set_by(self) -> str:
-        """For people."""
+        """The origin in words."""
         return self.place or self.origin
 
 
@@ -68,7 +68,7 @@ class Preferences:
     keys: dict[str, Preference] = field(default_factory=dict)
 
     def origins(self) -> dict[str, str]:
-        """Of each setting as a report names it ("sampling.seconds" with the rule it belongs to)."""
+        """The origin of each setting as a report names it; "sampling.seconds" has that of its rule."""
         origins = {key: preference.origin for key, preference in self.keys.items()}
         return origins | {"sampling.seconds": origins["sampling.rule"]}
 
@@ -112,7 +112,7 @@ def _from_files() -> Iterator[Preference]:
 
 
 def _beside(path: Path, key: str, value: Any) -> Any:
-    """A checkpoint that a file names may lie beside it."""
+    """Make the path of a checkpoint relative to the settings file that names it, if it is there."""
     if key == "scoring.weights" and (there := path.parent / value).is_file():
         return str(there)
     return value

@@ -1,4 +1,4 @@
-"""`deepscan prepare`."""
+"""The command `deepscan prepare`: cuts data sets into crops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of inputs, as commands show it: words on stderr, a table or JSON on stdout, an index page."""
+"""Shows outcomes: messages on stderr, a table or JSON on stdout, an index page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_ROWS = 100
 
 
 def write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
-    """A batch's index.html. Results stand without it, so a failure is reported and changes nothing else."""
+    """Write a batch's index.html; if that fails, report it and go on, since the results do not need it."""
     from deepscan.batches import index
 
     try:
@@ -32,7 +32,7 @@ def write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
 
 
 def print_json(result: Outcome, indent: int | None) -> None:
-    """The report as it lies in its folder, under the name of this input; or why there is none."""
+    """Print the report from its folder under this input's name, or the reason why there is none."""
     if result.folder is None:
         document = _failed(result)
     else:
@@ -43,7 +43,7 @@ def print_json(result: Outcome, indent: int | None) -> None:
 
 
 def _failed(result: Outcome) -> dict[str, Any]:
-    """The line that stands for an input that could not be analysed: a reason, and no score."""
+    """The JSON line for an input that could not be analysed: a reason and no score."""
     from deepscan.report.json import SCHEMA
 
     return {
@@ -58,7 +58,7 @@ def _failed(result: Outcome) -> dict[str, Any]:
 
 
 def print_table(results: Sequence[Outcome]) -> None:
-    """A row for each, unless there are very many."""
+    """Print a row for each input, or counts if there are very many."""
     from rich.console import Console
 
     from deepscan.batches.terminal import summary
@@ -68,7 +68,7 @@ def print_table(results: Sequence[Outcome]) -> None:
 
 
 def announce(result: Outcome) -> None:
-    """One input's outcome in a line."""
+    """Print one input's outcome as a line on stderr."""
     if result.failed:
         say(f"error: {result.sentence}")
         return

@@ -1,4 +1,4 @@
-"""`deepscan serve`."""
+"""The command `deepscan serve`: serves the web page on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deepscan train`."""
+"""The command `deepscan train`: trains a detector, or resumes a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deepscan verify`."""
+"""The command `deepscan verify`: checks a folder of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deepscan watch`."""
+"""The command `deepscan watch`: scans files as they arrive in a folder."""
 
 from __future__ import annotations
 

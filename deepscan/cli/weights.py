@@ -1,4 +1,4 @@
-"""`deepscan weights`: see, fetch, check and import weights."""
+"""The commands `deepscan weights ...`: list, fetch, check and import weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="See, fetch, check and i
 
 
 def detectors(incomplete: str) -> list[str]:
-    """For completion: detectors' names that begin like this."""
+    """Detectors' names that begin with `incomplete`, for shell completion."""
     from deepscan.model.catalogue import catalogue
 
     known = catalogue()
@@ -24,7 +24,7 @@ def detectors(incomplete: str) -> list[str]:
 
 
 def everything(incomplete: str) -> list[str]:
-    """For completion: all weights' names that begin like this."""
+    """All weights' names that begin with `incomplete`, for shell completion."""
     from deepscan.model.catalogue import catalogue
 
     bases = [name for name in catalogue().bases if name.startswith(incomplete)]

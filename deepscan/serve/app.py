@@ -1,12 +1,12 @@
-"""The server's addresses. Answers to programs are JSON or a sentence; pages are sent under their own policy.
+"""Answers the server's requests: JSON or a sentence for programs, pages under a policy of their own.
 
     GET    /                      the page
-    GET    /jobs                  every clip, the first to come first
+    GET    /jobs                  every clip, in order of arrival
     POST   /jobs?name=&case=...   a clip, its bytes as the body
     DELETE /jobs/ID               forget a clip and its results
     GET    /jobs/ID/NAME          report.html, report.json, manifest.json or results.zip of a finished one
 
-No address is ever turned into a path: ids are looked up among the clips, names among these four.
+No address ever becomes a path: ids are looked up among the clips, names among these four.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FILES = {
     "results.zip": "application/zip",
 }
 
-# A report may run its own script and do nothing else, in an origin of its own.
+# A report may only run its own script, in an origin of its own.
 REPORT_POLICY = f"{rendering.policy('page.js')}; frame-ancestors 'none'; sandbox allow-scripts"
 
 STEP = 2**20  # bytes written at a time
@@ -46,7 +46,7 @@ STEP = 2**20  # bytes written at a time
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is taken in at a time."""
+    """How much is accepted at a time."""
 
     bytes: int = 2 * 10**9  # of one clip
     uploads: int = 2  # on their way at once
@@ -54,7 +54,7 @@ class Limits:
 
 
 class Refused(Exception):
-    """A clip is not taken: the answer's status, and why in words."""
+    """A clip is refused, with the response's status and a reason."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
@@ -62,7 +62,7 @@ class Refused(Exception):
 
 
 def build(queue: JobQueue, limits: Limits, key: str | None = None) -> Guard:
-    """The application. `key` has to be known to whoever asks; None: see `Guard`."""
+    """Build the application. Callers must know `key`; None: see `Guard`."""
     app = FastAPI(title="deepscan", docs_url=None, redoc_url=None, openapi_url=None)
     uploads = asyncio.Semaphore(limits.uploads)
 
@@ -102,7 +102,7 @@ def build(queue: JobQueue, limits: Limits, key: str | None = None) -> Guard:
             async with uploads:
                 job = await _received(body, queue, safe_name(name), stated)
         except Refused as refused:
-            # A browser shows an answer only when it has sent everything; what it sends is let go.
+            # A browser shows the response only after sending everything, so the rest is read and dropped.
             await body.drain()
             headers = {"retry-after": "10"} if refused.status in (429, 503) else {}
             return PlainTextResponse(
@@ -146,7 +146,7 @@ def build(queue: JobQueue, limits: Limits, key: str | None = None) -> Guard:
 
 
 class _Body:
-    """A request's body, counted and timed."""
+    """A request's body, with its size and time limited."""
 
     def __init__(self, request: Request, limits: Limits) -> None:
         self._request, self._limits = request, limits
@@ -157,7 +157,7 @@ class _Body:
         self._over = False
 
     def check(self) -> None:
-        """Refuse what its headers tell is wrong."""
+        """Refuse a body whose headers are already wrong."""
         if self.stated is not None and self.stated > self._limits.bytes:
             raise self._too_large()
         if self._request.headers.get("content-type", "").startswith("multipart/"):
@@ -198,7 +198,7 @@ class _Body:
             yield piece
 
     async def drain(self) -> None:
-        """Let the rest go, unless it is more than would have been taken."""
+        """Read and drop the rest, unless it is more than would have been accepted."""
         if self.stated is not None and self.stated > self._limits.bytes:
             return
         try:
@@ -209,10 +209,10 @@ class _Body:
 
 
 async def _received(body: _Body, queue: JobQueue, name: str, case: Case | None) -> Job:
-    """The clip, in the line.
+    """Receive a clip and put it into the queue.
 
     Raises:
-        Refused: no place, no media, or it did not arrive.
+        Refused: the queue is full, the clip is not media, or it did not arrive.
     """
     try:
         job = await run_in_threadpool(queue.receive, name, body.stated or 0, case)

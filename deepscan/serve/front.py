@@ -1,4 +1,4 @@
-"""The page of `deepscan serve`: clips are dropped on it, their progress and reports are found there."""
+"""Makes the page of `deepscan serve`, where clips are dropped and their progress and reports appear."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _TEMPLATE, _SCRIPT = "front.html.jinja", "front.js"
 
 
 def html(most_bytes: int, keep: float) -> str:
-    """The page, the same for everybody; its script asks for the clips.
+    """The page, the same for everybody; its script fetches the list of clips.
 
     Args:
-        most_bytes: the largest clip taken.
+        most_bytes: size of the largest clip accepted.
         keep: seconds for which results are kept.
     """
     return rendering.render(
@@ -20,7 +20,7 @@ def html(most_bytes: int, keep: float) -> str:
 
 
 def policy() -> str:
-    """What the page may load and run."""
+    """The page's policy: what it may load and run."""
     return rendering.policy(_SCRIPT, connect=True)
 
 

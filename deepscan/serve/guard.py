@@ -1,9 +1,9 @@
-"""What stands before every request: who may ask, and what browsers may do with the answer.
+"""Guards every request: decides who may ask, and tells browsers what they may do with the response.
 
-A page on this machine can be reached by every page that its browser opens. Three things keep those out: a
-request must call this server by a loopback name, which a foreign name that was pointed at this machine (DNS
-rebinding) is not; what changes something must come from this server's own page (no forged requests); and
-beyond this machine a key is asked for, since names prove nothing there.
+Any web page open in this machine's browser can send requests to this server. Three rules keep them out. A
+request must use a loopback name, which excludes foreign names pointed at this machine (DNS rebinding). A
+request that changes something must come from this server's own page (no forged requests). And from other
+machines a key is required, since names prove nothing there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 COOKIE = "deepscan-key"
 
-# Answers hold evidence: they are neither kept, nor framed, nor guessed at, nor read by other sites.
+# Responses hold evidence: browsers must not cache, frame or sniff them, or let other sites read them.
 HEADERS = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
@@ -33,11 +33,11 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "x-frame-options": "DENY",
 }
-POLICY = "default-src 'none'; frame-ancestors 'none'"  # of all that is no page
+POLICY = "default-src 'none'; frame-ancestors 'none'"  # for every response that is not a page
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Whether an address can be reached from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -45,7 +45,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _split(address: str) -> SplitResult:
-    """An address in parts; what is none has none."""
+    """Split an address into its parts; an invalid one has empty parts."""
     try:
         return urlsplit(address)
     except ValueError:
@@ -53,10 +53,10 @@ def _split(address: str) -> SplitResult:
 
 
 class Guard:
-    """An ASGI application around another."""
+    """An ASGI application that wraps and protects another."""
 
     def __init__(self, app: App, key: str | None = None) -> None:
-        """Guard `app`; whoever asks must know `key`, or without one call this server by a loopback name."""
+        """Guard `app`; callers must know `key` or, without one, use a loopback name."""
         self._app, self._key = app, key
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -83,7 +83,7 @@ class Guard:
         await answer(scope, receive, with_headers)
 
     def _refusal(self, scope: Message) -> Response | None:
-        """The answer to a request that must not get through."""
+        """The response to a request that must be refused, or None."""
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
@@ -100,7 +100,7 @@ class Guard:
         return None if self._key is None else self._locked(scope, headers.get("cookie", ""))
 
     def _locked(self, scope: Message, cookies: str) -> Response | None:
-        """Nothing for who brings the key; who brings it in the address gets it as a cookie."""
+        """None for a caller with the key; one who has it in the address gets a cookie with it."""
         assert self._key is not None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
         if scope["path"] == "/" and secrets.compare_digest(given.encode(), self._key.encode()):

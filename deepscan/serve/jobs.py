@@ -1,9 +1,10 @@
-"""The queue of jobs: uploaded clips wait, are analysed one by one, and are removed after a while.
+"""Queues jobs: uploaded clips wait, are analysed one by one, and are removed after a while.
 
     receive -> submit -> (waiting) -> analysed -> results kept for a while -> gone
 
-A clip is deleted the moment its analysis ends; its results after `keep` seconds, when they are removed by
-hand, or when the queue closes, whichever is first. What a killed server left goes when the next one opens.
+A clip is deleted as soon as its analysis ends. Its results are deleted after `keep` seconds, when someone
+removes them, or when the queue closes, whichever comes first. The next server deletes what a killed one
+left.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ except ImportError:  # Windows, which deletes no file that is open
 
 LOCK = ".in-use"
 
-# Left free on the disk: a report with all its pictures takes tens of megabytes.
+# Space to leave free on the disk: a report with all its pictures takes tens of megabytes.
 ROOM = 256 * 2**20
 
 
 class JobState(StrEnum):
-    """Where a clip is."""
+    """How far a clip has come."""
 
     RECEIVING = "receiving"
     WAITING = "waiting"
@@ -50,7 +51,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One clip at one moment. `id` cannot be guessed, and names its folder; times are seconds since 1970."""
+    """One clip at one moment. `id` cannot be guessed and names its folder; times are seconds since 1970."""
 
     id: str
     name: str
@@ -66,12 +67,12 @@ class Job:
 
 
 class Busy(DeepscanError):
-    """No place for another clip now; the message says why and what to do."""
+    """There is no room for another clip now; the message says why and what to do."""
 
 
 @runtime_checkable
 class Analyst(Protocol):
-    """Who analyses the clips: `worker.Worker`, or a test's."""
+    """Analyses the clips: `worker.Worker`, or a stand-in in tests."""
 
     def start(self) -> None: ...
     def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Analysis: ...
@@ -87,9 +88,9 @@ class JobQueue:
         """Open the queue.
 
         Args:
-            analyst: who analyses.
-            folder: where clips and results lie, in a folder of this queue's own that nobody else may enter.
-            waiting: clips that may be received or wait at a time.
+            analyst: analyses the clips.
+            folder: holds clips and results, in a subfolder that only this user may enter.
+            waiting: how many clips may be arriving or waiting at a time.
             keep: seconds for which results are kept.
 
         Raises:
@@ -134,10 +135,10 @@ class JobQueue:
     # --- what the server asks for ---
 
     def receive(self, name: str, size: int, case: Case | None = None) -> Job:
-        """Take a place in the line for a clip of `size` bytes that is about to arrive.
+        """Reserve a place for a clip of `size` bytes that is about to arrive.
 
         Raises:
-            Busy: the line, or the disk, is full.
+            Busy: the queue or the disk is full.
         """
         with self._lock:
             if not self._threads[0].is_alive():  # a bug ended it; better said than waited for
@@ -157,11 +158,11 @@ class JobQueue:
         return job
 
     def clip(self, job: Job) -> Path:
-        """Where a clip's bytes belong. Its name is one that `uploads.safe_name` made."""
+        """The path for a clip's bytes; its name comes from `uploads.safe_name`."""
         return self._folder / job.id / "clip" / job.name
 
     def submit(self, job: Job) -> Job | None:
-        """Put a clip that has arrived into the line; None when it was removed meanwhile."""
+        """Queue a clip that has arrived; None if it was removed meanwhile."""
         with self._lock:
             if job.id not in self._jobs:
                 return None
@@ -171,12 +172,12 @@ class JobQueue:
         return waiting
 
     def jobs(self) -> list[Job]:
-        """All clips in the queue, the first to come first."""
+        """All clips in the queue, in order of arrival."""
         with self._lock:
             return list(self._jobs.values())
 
     def job(self, name: str) -> Job | None:
-        """The clip of this id, if there is one."""
+        """The clip with this id, if there is one."""
         return self._jobs.get(name)
 
     def results(self, job: Job) -> Path:
@@ -184,11 +185,11 @@ class JobQueue:
         return self._folder / job.id / "results"
 
     def archive(self, job: Job) -> Path:
-        """The same, as one file to take along."""
+        """A finished clip's results as one file to download."""
         return self._folder / job.id / "results.zip"
 
     def remove(self, name: str) -> bool:
-        """Forget a clip and delete all of it, at once, whatever its state; False where there is none."""
+        """Delete a clip and all its files at once, whatever its state; False if there is none."""
         with self._lock:
             job = self._jobs.pop(name, None)
             if job is None:
@@ -217,9 +218,9 @@ class JobQueue:
         except (InputError, OutputError) as error:
             words = str(error).removeprefix(f"{job.name}: ")
             ended = {"state": JobState.FAILED, "words": words, "ended": time.time()}
-        except DeepscanError as error:  # weights, which no other clip will change
+        except DeepscanError as error:  # weights: the next clip will fail likewise
             ended = {"state": JobState.FAILED, "words": str(error), "ended": time.time()}
-        except OSError as error:  # the disk, or the clip was removed while its results were written
+        except OSError as error:  # a full disk, or the clip was removed while results were written
             words = f"its results could not be written: {error.strerror}"
             ended = {"state": JobState.FAILED, "words": words, "ended": time.time()}
         else:
@@ -229,7 +230,7 @@ class JobQueue:
             shutil.rmtree(self._folder / job.id, ignore_errors=True)
 
     def _change(self, name: str, **values: object) -> Job | None:
-        """The clip as it is now; None where it was removed."""
+        """Change a clip and return it; None if it was removed."""
         with self._lock:
             if name not in self._jobs:
                 return None
@@ -246,16 +247,16 @@ class JobQueue:
 
 
 def _pack(folder: Path, archive: Path, name: str) -> None:
-    """All results in one file, in a folder of the clip's name; pictures and films are packed already."""
+    """Zip all results, in a folder with the clip's name; pictures and films are compressed already."""
     with part_file(archive) as part, zipfile.ZipFile(part, "w") as packed:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             packed.write(path, f"{name}/{path.relative_to(folder).as_posix()}")
 
 
 def _sweep(folder: Path) -> None:
-    """Delete the folders of desks that were killed: nobody holds their lock."""
+    """Delete the folders of killed servers, whose locks nobody holds."""
     for left in folder.glob("deepscan-serve-*"):
-        with suppress(OSError):  # of a queue that is open, or just opening or closing
+        with suppress(OSError):  # that queue is open, or just opening or closing
             if fcntl is None:
                 (left / LOCK).unlink()
             else:

@@ -1,4 +1,4 @@
-"""Opens the queue and a socket, and serves the page until it is stopped."""
+"""Opens the queue and a socket and serves the page until it is stopped."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def serve(
     argv: tuple[str, ...] = (),
     ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; all clips and results are gone then.
+    """Serve until SIGINT or SIGTERM, then delete all clips and results.
 
     Args:
-        settings: of every analysis.
-        host: the address to listen on; beyond this machine a key is asked for.
-        port: 0 takes one that is free.
-        limits: what is taken in at a time.
+        settings: for every analysis.
+        host: the address to listen on; one that other machines can reach requires a key.
+        port: 0 picks a free one.
+        limits: how much is accepted at a time.
         keep: seconds for which results are kept.
         argv: the command line, for the reports.
-        ready: is called with the page's address, its key included, when it can be opened.
+        ready: called with the page's address, including the key, once it can be opened.
 
     Raises:
-        SettingsError: the address cannot be listened on.
-        OutputError: there is nowhere to keep clips.
+        SettingsError: the address cannot be used.
+        OutputError: clips cannot be stored.
     """
     try:
         listening = socket.create_server(

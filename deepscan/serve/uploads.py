@@ -1,4 +1,4 @@
-"""What arrives: names that mean nothing but themselves, and content that is a video or a picture."""
+"""Checks uploads: makes file names safe and recognises videos and pictures by their first bytes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 import unicodedata
 from pathlib import PurePosixPath
 
-MOST_NAME = 120  # bytes of a file's name; file systems take 255, and results add to it
+MOST_NAME = 120  # bytes of a file's name; file systems allow 255, and results add to it
 
-# Names that are devices on Windows, whatever follows them.
+# Names that are devices on Windows, with any extension.
 _DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
 
-# How the containers and pictures that deepscan reads begin: an offset, and what stands there. The rest of the
-# content is judged by those who decode it, in a process of their own.
+# First bytes of the containers and pictures that deepscan reads: an offset, and the bytes there. The
+# decoder, in a process of its own, checks the rest.
 _HEADS = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"), (4, b"skip"),  # MP4, MOV, AVIF
     (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
@@ -27,14 +27,14 @@ _HEADS = (
     (0, b"\x00\x00\x00\x0cjP  "), (0, b"\xff\x4f\xff\x51"),  # JPEG 2000
 )  # fmt: skip
 
-# MPEG transport streams say "G" every 188 bytes, those of camcorders every 192 after four others.
+# MPEG transport streams have a "G" every 188 bytes; those of camcorders every 192, after four other bytes.
 _PACKETS = ((0, 188), (4, 192))
 
-HEAD = 1024  # bytes that tell
+HEAD = 1024  # first bytes that are examined
 
 
 def is_media(head: bytes) -> bool:
-    """Whether a file's first `HEAD` bytes are those of a video or picture that deepscan may know."""
+    """Whether a file's first `HEAD` bytes look like a video or picture that deepscan may read."""
     if any(head[at : at + len(mark)] == mark for at, mark in _HEADS):
         return True
     return len(head) == HEAD and any(
@@ -43,7 +43,7 @@ def is_media(head: bytes) -> bool:
 
 
 def safe_name(given: str) -> str:
-    """A file's own name, without folders and without anything a file system or terminal would act on.
+    """A file's name without folders and without anything that a file system or terminal would act on.
 
     >>> safe_name("../../etc/passwd")
     'passwd'
