@@ -257,9 +257,9 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: not readable TOML: {error}") from error
 
 
-def check_known(key: str, known: Collection[str], where: str) -> None:
-    """Raise SettingsError unless `key` is among `known`; the message names the nearest one."""
-    if key not in known:
-        near = difflib.get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+def check_known(key: str, allowed: Collection[str], where: str) -> None:
+    """Raise SettingsError unless `key` is among `allowed`; the message names the nearest one."""
+    if key not in allowed:
+        near = difflib.get_close_matches(key, allowed, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(allowed)}"
         raise SettingsError(f"{where}: unknown key {key}; {hint}")

@@ -19,8 +19,8 @@ def detectors(incomplete: str) -> list[str]:
     """Detectors' names that begin with `incomplete`, for shell completion."""
     from deepscan.model.catalogue import catalogue
 
-    known = catalogue()
-    return [n for n in (*known.detectors, *known.published) if n.startswith(incomplete)]
+    entries = catalogue()
+    return [n for n in (*entries.detectors, *entries.published) if n.startswith(incomplete)]
 
 
 def everything(incomplete: str) -> list[str]:
@@ -77,8 +77,8 @@ def weights_fetch(
     """
     from deepscan.model import weights
 
-    known = weights.catalogue()
-    for name in names or [known.detectors[known.default].base]:
+    entries = weights.catalogue()
+    for name in names or [entries.detectors[entries.default].base]:
         entry = weights.entry_of(name)
         with progress_bars(quiet) as bars:
             progress = bars.callback(f"fetching {entry.name}", "bytes")
@@ -130,8 +130,8 @@ def weights_verify(names: Annotated[list[str] | None, NAMES] = None) -> None:
     """
     from deepscan.model import weights
 
-    known = weights.catalogue()
-    needed = {known.default, known.detectors[known.default].base}
+    entries = weights.catalogue()
+    needed = {entries.default, entries.detectors[entries.default].base}
     if names:
         needed = {weights.entry_of(name).name for name in names}
     rows = [

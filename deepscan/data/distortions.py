@@ -91,9 +91,9 @@ def parse(text: str) -> Distortion:
         return Distortion(kind, int(level), int(level))
     if kind in LEVELS and level in map(str, range(1, len(LEVELS[kind]) + 1)):
         return Distortion(kind, int(level), LEVELS[kind][int(level) - 1])
-    known = [f"{kind}:1 to {len(levels)}" for kind, levels in LEVELS.items()]
-    known += [f"{kind}:{' '.join(map(str, levels))}" for kind, levels in CROP_LEVELS.items()]
-    raise SettingsError(f"distortion {text!r} is none of {', '.join(known)}")
+    offered = [f"{kind}:1 to {len(levels)}" for kind, levels in LEVELS.items()]
+    offered += [f"{kind}:{' '.join(map(str, levels))}" for kind, levels in CROP_LEVELS.items()]
+    raise SettingsError(f"distortion {text!r} is none of {', '.join(offered)}")
 
 
 def every(kind: str) -> list[Distortion]:

@@ -109,10 +109,10 @@ def read_layout(source: Path, compression: str = "c23") -> Layout:
     for _, markers, read in LAYOUTS:
         if any(next(source.glob(marker), None) for marker in markers):
             return read(source, compression)
-    known = "; ".join(f"{name} ({' or '.join(markers)})" for name, markers, _ in LAYOUTS)
+    searched = "; ".join(f"{name} ({' or '.join(markers)})" for name, markers, _ in LAYOUTS)
     raise DataError(
         f"{source}: {'no layout known here' if source.is_dir() else 'no such folder or CSV'}."
-        f" Looked for: {known}; or name a CSV with the columns {', '.join(CSV_COLUMNS)}"
+        f" Looked for: {searched}; or name a CSV with the columns {', '.join(CSV_COLUMNS)}"
     )
 
 

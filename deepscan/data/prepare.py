@@ -251,9 +251,9 @@ def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Prep
         if cuts.crops:
             _write(job, PurePosixPath(folder), cuts)
             crops[folder] = [f"{cut.index:03d}" for cut in cuts.crops]
-            known = [(c.time, c.face_size) for c in cuts.crops if c.time is not None]
-            if known:
-                seen[folder] = [[round(t, 6), round(s, 1)] for t, s in known if s is not None]
+            timed = [(c.time, c.face_size) for c in cuts.crops if c.time is not None]
+            if timed:
+                seen[folder] = [[round(t, 6), round(s, 1)] for t, s in timed if s is not None]
     damaged, faceless, unchanged = (
         sum(getattr(cuts, what) for cuts in folders.values())
         for what in ("damaged", "faceless", "unchanged")

@@ -53,10 +53,10 @@ class DetectorSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.tower, str):
             raise SettingsError(f"tower: {self.tower!r} is no name")
-        for name, known in (("token", TOKENS), ("adapter", ADAPTERS)):
-            if getattr(self, name) not in known:
+        for name, allowed in (("token", TOKENS), ("adapter", ADAPTERS)):
+            if getattr(self, name) not in allowed:
                 raise SettingsError(
-                    f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}"
+                    f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}"
                 )
         for count in ("queries", "heads", "lora_rank", "effort_rank"):
             if not _counts(getattr(self, count)):

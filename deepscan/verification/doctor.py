@@ -160,8 +160,8 @@ def _has_codec(name: str, mode: Any) -> bool:
 def _weights() -> Iterator[Check]:
     from deepscan.model import weights
 
-    known = weights.catalogue()
-    needed = (known.default, known.detectors[known.default].base)
+    entries = weights.catalogue()
+    needed = (entries.default, entries.detectors[entries.default].base)
     for row in weights.describe():
         name, state = row["name"], row["state"]
         if state == "absent" and name not in needed:
@@ -172,7 +172,7 @@ def _weights() -> Iterator[Check]:
             "damaged": f"{row['path']} is not what it was when it was written",
         }[state]
         advice = f"deepscan weights fetch {name}, or weights import FILE where there is no network"
-        if name in known.detectors:
+        if name in entries.detectors:
             advice = "reinstall deepscan"
         elif state == "damaged":
             advice = f"delete it; {advice}"
