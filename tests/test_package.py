@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -43,6 +43,37 @@ def test_the_wheel_holds_all_that_the_package_reads(built: tuple[Path, Path]) ->
     assert package | weights <= held
     extra = {name for name in held - package - weights if ".dist-info/" not in name}
     assert extra == set()
+
+
+def test_the_wheel_holds_nothing_but_the_program(built: tuple[Path, Path]) -> None:
+    """No tools, no tests, no data: code, templates, published figures, weights, the self-test's clip."""
+    with zipfile.ZipFile(built[0]) as wheel:
+        held = [PurePosixPath(name) for name in wheel.namelist()]
+        size = sum(one.file_size for one in wheel.infolist())
+    inside = [path for path in held if not path.parts[0].endswith(".dist-info")]
+    assert {path.parts[0] for path in inside} == {"deepscan"}
+    assert not {"tools", "tests", "shared", "__pycache__"} & {
+        p for path in inside for p in path.parts
+    }
+    code = {".py", ".jinja", ".css", ".js"}
+    others: dict[str, set[str]] = {}
+    for path in inside:
+        if path.suffix not in code:
+            others.setdefault(str(path.parent), set()).add(path.name)
+    assert others == {
+        "deepscan/benchmark/published": {
+            path.name for path in (ROOT / "deepscan" / "benchmark" / "published").iterdir()
+        },
+        "deepscan/report": {"report.schema.json"},
+        "deepscan/verification/selftest": {"clip.mp4", "values.json"},
+        "deepscan/weights": {
+            "b16-lora.md",
+            "b16-lora.safetensors",
+            "catalogue.toml",
+            "recipe.toml",
+        },
+    }
+    assert size < 10 * 2**20
 
 
 def test_the_sdist_builds_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
