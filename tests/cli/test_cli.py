@@ -258,6 +258,7 @@ def bad_inputs(folder: Path) -> list[Path]:
     return [*sorted(folder.iterdir()), folder / "missing.mp4", *unreadable]
 
 
+@pytest.mark.slow
 def test_a_good_file_among_twenty_bad_ones(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

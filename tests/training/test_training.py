@@ -289,6 +289,7 @@ def test_it_is_validated_as_often_as_asked_for(base: Path, tmp_path: Path) -> No
     assert judged == ["3", "6", "8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["effort", "lora", "full", "norm", "none"])
 @pytest.mark.parametrize("token", ["cls", "global"])
 def test_every_method_learns_what_can_be_told_apart(
@@ -461,6 +462,7 @@ def test_the_digest_sees_every_byte_and_name(tmp_path: Path) -> None:
 # --- what it survives ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["lora", "effort", "full"])
 def test_a_run_killed_at_any_step_ends_as_if_it_had_not_been(
     base: Path, tmp_path: Path, adapter: str, monkeypatch: pytest.MonkeyPatch
@@ -512,6 +514,7 @@ def arguments(tmp_path: Path, out: str, **more: Any) -> list[str]:
     return ["train", *(f"--{k.replace('_', '-')}={v}" for k, v in plain.items())]
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume(base: Path, tmp_path: Path) -> None:
     toy.crops(tmp_path / "data", people=8)
     script = [sys.executable, str(Path(toy.__file__)), str(base.parent)]
