@@ -196,9 +196,15 @@ class Scenes:
 # --- words -----------------------------------------------------------------------------------------
 
 
-def time_code(seconds: Fraction | float) -> str:
-    """m:ss.mmm, the minutes unbounded: 83.5 s is 1:23.500."""
-    sign = "-" if seconds < 0 else ""
-    milliseconds = round(abs(Fraction(seconds)) * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{sign}{minutes}:{rest // 1000:02d}.{rest % 1000:03d}"
+def time_code(seconds: Fraction | float, digits: int = 3) -> str:
+    """m:ss.mmm, or h:mm:ss.mmm from an hour on; rounded first, so that 59.9999 s is 1:00.000.
+
+    Times of frames have three digits wherever they are shown; a scale may do with fewer.
+    """
+    ticks = round(abs(Fraction(seconds)) * 10**digits)
+    whole, part = divmod(ticks, 10**digits)
+    minutes, secs = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    sign = "\u2212" if seconds < 0 and ticks else ""
+    clock = f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+    return sign + clock + (f".{part:0{digits}d}" if digits else "")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from deepscan.judgement.timeline import time_code
+
 MOST_LANES = 24  # faces drawn; if there are more, those judged and seen longest
 MOST_POINTS = (
     600  # instants drawn of one face; if there are more, the lowest and highest of each stretch
@@ -117,21 +119,10 @@ def draw(document: dict[str, Any]) -> Timeline | None:
     first = math.ceil(start / step - 1e-6)
     last = math.floor((start + length) / step + 1e-6)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    ticks = tuple((across(n * step), timecode(n * step, digits)) for n in range(first, last + 1))
+    ticks = tuple((across(n * step), time_code(n * step, digits)) for n in range(first, last + 1))
     return Timeline(
         tuple(lanes), len(tracks) - len(shown), down(high), down(low), down(0.0), top, bottom, ticks
     )
-
-
-def timecode(seconds: float, digits: int = 2) -> str:
-    """m:ss.ss, or h:mm:ss.ss from an hour on; rounded first, so that 59.999 is 1:00.00."""
-    ticks = round(abs(seconds) * 10**digits)
-    whole, part = divmod(ticks, 10**digits)
-    minutes, secs = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    sign = "\u2212" if seconds < 0 and ticks else ""
-    clock = f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
-    return sign + clock + (f".{part:0{digits}d}" if digits else "")
 
 
 def thin(points: Sequence[Point], most: int) -> list[Point]:
@@ -189,7 +180,7 @@ def _runs(runs: Sequence[dict[str, Any]], across: Callable[[float], float]) -> l
 
 def span(run: dict[str, Any]) -> str:
     """A run's time codes."""
-    start, end = timecode(run["start"]), timecode(run["end"])
+    start, end = time_code(run["start"]), time_code(run["end"])
     return start if start == end else f"{start}\u2013{end}"
 
 

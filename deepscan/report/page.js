@@ -10,14 +10,15 @@ document.documentElement.classList.add("scripted");
 
 const signed = (logit) => (logit < 0 ? "\u2212" : "+") + Math.abs(logit).toFixed(2);
 
+// As time_code in judgement/timeline.py writes it.
 const clock = (seconds) => {
-  const ticks = Math.round(Math.abs(seconds) * 100);
-  const two = (n) => String(n).padStart(2, "0");
-  const whole = Math.floor(ticks / 100);
+  const ticks = Math.round(Math.abs(seconds) * 1000);
+  const wide = (n, digits = 2) => String(n).padStart(digits, "0");
+  const whole = Math.floor(ticks / 1000);
   const hours = Math.floor(whole / 3600);
   const minutes = Math.floor(whole / 60) % 60;
-  const head = hours ? `${hours}:${two(minutes)}` : `${minutes}`;
-  return `${seconds < 0 && ticks ? "\u2212" : ""}${head}:${two(whole % 60)}.${two(ticks % 100)}`;
+  const head = hours ? `${hours}:${wide(minutes)}` : `${minutes}`;
+  return `${seconds < 0 && ticks ? "\u2212" : ""}${head}:${wide(whole % 60)}.${wide(ticks % 1000, 3)}`;
 };
 
 const standing = (logit) =>

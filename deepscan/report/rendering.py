@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from deepscan.report.lanes import timecode
+from deepscan.judgement.timeline import time_code
 
 MOST_TEXT = 2_000  # characters shown of one tag or note; report.json keeps them all
 
@@ -60,7 +60,7 @@ def _environment() -> jinja2.Environment:
         percent=percent,
         number=number,
         size=size,
-        timecode=timecode,
+        time_code=time_code,
     )
     return environment
 

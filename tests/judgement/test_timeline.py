@@ -218,14 +218,17 @@ def test_two_plain_pictures_do_not_differ_by_their_noise(rng: np.random.Generato
 
 
 @pytest.mark.parametrize(
-    ("seconds", "code"),
+    ("seconds", "digits", "code"),
     [
-        (Fraction(0), "0:00.000"),
-        (Fraction(167, 2), "1:23.500"),
-        (Fraction(59_9996, 10_000), "1:00.000"),
-        (3600.25, "60:00.250"),
-        (-0.04, "-0:00.040"),
+        (Fraction(0), 3, "0:00.000"),
+        (Fraction(167, 2), 3, "1:23.500"),
+        (Fraction(59_9996, 10_000), 3, "1:00.000"),
+        (3600.25, 3, "1:00:00.250"),
+        (-0.04, 3, "\u22120:00.040"),
+        (-0.0001, 3, "0:00.000"),
+        (75.5, 1, "1:15.5"),
+        (3725.0, 0, "1:02:05"),
     ],
 )
-def test_time_codes(seconds: Fraction | float, code: str) -> None:
-    assert time_code(seconds) == code
+def test_time_codes(seconds: Fraction | float, digits: int, code: str) -> None:
+    assert time_code(seconds, digits) == code

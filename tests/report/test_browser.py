@@ -82,7 +82,7 @@ def test_pointing_at_a_curve_tells_time_logit_and_shows_the_crop(
     place = plot.bounding_box()
     view.mouse.move(place["x"] + place["width"] * 11 / 32, place["y"] + 20)
     tip = view.locator("#tip")
-    assert tip.inner_text().split() == ["0:02.75", "+2.60"]
+    assert tip.inner_text().split() == ["0:02.750", "+2.60"]
     assert tip.locator("img").count() == 2  # the crop, and its heat
     assert view.locator(".cursor").count() == 2  # through both lanes
     view.mouse.move(5, 5)
@@ -96,7 +96,7 @@ def test_a_click_opens_the_frame_and_escape_goes_back(visit: Open, report_page: 
     width = plot.bounding_box()["width"]
     plot.click(position={"x": width * 8 / 32, "y": 10})
     viewer = view.locator("#viewer")
-    assert viewer.locator("h2").inner_text() == "0:02.00, frame 8"
+    assert viewer.locator("h2").inner_text() == "0:02.000, frame 8"
     assert viewer.locator(".boxes rect").count() == 2
     assert viewer.locator(".heat image").count() == 2
     view.keyboard.press("Escape")
@@ -108,15 +108,15 @@ def test_the_timeline_is_read_and_opened_from_the_keyboard(visit: Open, report_p
     plot = view.get_by_role("slider", name=re.compile("Face 1: 32 logits"))
     plot.focus()
     view.keyboard.press("Home")
-    assert plot.get_attribute("aria-valuetext") == "0:00.00, logit \u22125.00, below the thresholds"
+    assert plot.get_attribute("aria-valuetext") == "0:00.000, logit \u22125.00, below the thresholds"
     for _ in range(11):
         view.keyboard.press("ArrowRight")
-    assert plot.get_attribute("aria-valuetext") == "0:02.75, logit +2.60, above the thresholds"
+    assert plot.get_attribute("aria-valuetext") == "0:02.750, logit +2.60, above the thresholds"
     assert view.locator("#tip").is_visible()
     view.keyboard.press("Enter")
-    assert view.locator("#viewer-title").inner_text() == "0:02.75, frame 11"
+    assert view.locator("#viewer-title").inner_text() == "0:02.750, frame 11"
     view.keyboard.press("ArrowRight")
-    assert view.locator("#viewer-title").inner_text() == "0:03.00, frame 12"
+    assert view.locator("#viewer-title").inner_text() == "0:03.000, frame 12"
     view.keyboard.press("Escape")
     assert plot.evaluate("element => element === document.activeElement")
 
@@ -130,7 +130,7 @@ def test_where_no_picture_was_kept_the_nearest_is_shown_and_named(
     plot.focus()
     for key in ("Home", "ArrowRight"):  # instant 1; frame 0 is kept, and so is frame 7
         view.keyboard.press(key)
-    assert "picture of 0:00.00, the nearest kept" in view.locator("#tip").inner_text()
+    assert "picture of 0:00.000, the nearest kept" in view.locator("#tip").inner_text()
 
 
 # --- frames, strips, slider ------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_a_strip_is_one_stop_for_tab_and_arrows_go_along_it(visit: Open, report_
     cells.first.focus()
     view.keyboard.press("ArrowRight")
     view.keyboard.press("Enter")
-    assert view.locator("#viewer-title").inner_text() == "0:00.25, frame 1"
+    assert view.locator("#viewer-title").inner_text() == "0:00.250, frame 1"
 
 
 def test_everything_can_be_reached_by_tab_and_shows_its_focus(
@@ -215,7 +215,7 @@ def test_it_fits_its_window(visit: Open, report_page: Path, viewport: Any, schem
 def test_without_script_the_page_is_whole(visit: Open, report_page: Path) -> None:
     view = visit(report_page, java_script_enabled=False)
     assert view.locator(".curve").count() >= 2
-    assert view.locator(".run-label").first.text_content() == "0:02.50\u20130:03.25"
+    assert view.locator(".run-label").first.text_content() == "0:02.500\u20130:03.250"
     assert view.locator("#face-1 .cell img").count() == 64
     assert view.locator(".only-live").is_hidden()
 
