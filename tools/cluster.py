@@ -23,7 +23,7 @@ import ray
 
 from deepscan import Sampling, Scoring, Settings
 from deepscan.batches.batch import Batch, found
-from deepscan.batches.cluster import RayPool, connect
+from deepscan.batches.cluster import Actors, connect
 from deepscan.batches.outcomes import Outcome
 from tools import kills
 
@@ -37,8 +37,8 @@ def deadly(scan: Callable[[Any], Any], task: Any) -> Any:
     return scan(task)
 
 
-def poisonous(scan: Callable[[Any], Any], jobs: int, begin: Callable[[], None], **more: Any) -> Any:
-    return RayPool(partial(deadly, scan), jobs, begin, tries=2, **more)
+def poisonous(scan: Callable[[Any], Any], jobs: int, begin: Callable[[], None]) -> Actors:
+    return Actors(partial(deadly, scan), jobs, begin)
 
 
 def logits(outcomes: dict[str, Outcome]) -> dict[str, list[float]]:
@@ -59,13 +59,14 @@ def assess(
 ) -> tuple[dict[str, Outcome], float]:
     """A batch's outcomes by name, and the seconds from its first outcome to its last: no start-up."""
     with Batch(out, QUICK, jobs=jobs, threads=1, **more) as batch:
+        crew: Any = batch._pool.crew
         outcomes: dict[str, Outcome] = {}
         began = 0.0
         for one in batch.assess(list(found([inputs], out))):
             began = began or time.monotonic()
             outcomes[one.path.name] = one
-            if kill_at and len(outcomes) >= kill_at and batch._pool._busy:
-                ray.kill(next(iter(batch._pool._busy.values()))[0])
+            if kill_at and len(outcomes) >= kill_at and crew._busy:
+                ray.kill(next(iter(crew._busy.values()))[0])
                 kill_at = 0
         return outcomes, time.monotonic() - began
 
@@ -98,9 +99,9 @@ def main(arguments: list[str] | None = None) -> None:
         connect(cluster.address)
     else:
         connect(None)
-    plain, seconds_plain = assess(sound, options.folder / "ray", options.jobs, pool=poisonous)
+    plain, seconds_plain = assess(sound, options.folder / "ray", options.jobs, crew=poisonous)
     there, _ = assess(
-        inputs, options.folder / "poisoned", options.jobs, options.clips // 2, pool=poisonous
+        inputs, options.folder / "poisoned", options.jobs, options.clips // 2, crew=poisonous
     )
     died = sorted(name for name, one in there.items() if one.reason == "ProcessDied")
     kept = {name: one for name, one in there.items() if not name.startswith("poison")}

@@ -23,7 +23,7 @@ from typing import Any
 import deepscan
 from deepscan.batches import outcomes
 from deepscan.batches.outcomes import Attempt, Outcome, Outcomes
-from deepscan.batches.pool import Death, Pool, cores
+from deepscan.batches.pool import Crew, Death, Pool, cores
 from deepscan.config import Settings
 from deepscan.errors import (
     DeepscanError,
@@ -141,8 +141,7 @@ class Batch:
         out: the folder. It is locked against other runs.
         settings: as for `scan`.
         jobs: processes that scan; each loads the networks.
-        pool: what makes them, of a function, their number and what each starts with: `Pool`, or
-            `RayPool` for a cluster.
+        crew: as for `Pool`: this machine's processes, unless they are a cluster's `Actors`.
         threads: of each; by default this machine's cores are shared out.
         resume: go on with what an earlier run left. Finished inputs are not looked at again unless their
             file has changed; failed ones and those that were under way are.
@@ -160,7 +159,7 @@ class Batch:
         settings: Settings | None = None,
         *,
         jobs: int = 1,
-        pool: Callable[..., Any] | None = None,
+        crew: Callable[..., Crew] | None = None,
         threads: int | None = None,
         resume: bool = False,
         force: bool = False,
@@ -171,11 +170,12 @@ class Batch:
         self._work = _work(settings)
         self._outcomes = Outcomes(out)
         start = partial(_start, threads or max(1, cores() // jobs))
-        self._pool = (pool or Pool)(
+        self._pool: Pool[_Task, Outcome | DeepscanError] = Pool(
             partial(_scan, settings, request),
             jobs,
             start,
             lost=lambda task: clear_parts(task.entry.folder),
+            crew=crew,
         )
         self._running: dict[Path, _Task] = {}
         self._digests: dict[Path, str] = {}  # of inputs under way, where one was needed

@@ -1,4 +1,4 @@
-"""`pool` on many machines: the same tasks, worked off by actors of a Ray cluster.
+"""A crew for `pool` on many machines: actors of a Ray cluster.
 
 An actor holds the networks and does one task at a time; only actors that are ready get one, so nothing queues
 up in the cluster, and actors that wait for room are what an autoscaling cluster grows by. An actor that dies,
@@ -13,13 +13,14 @@ import logging
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic
+from typing import Any
 
-from deepscan.batches.pool import Death, Result, Task
+from deepscan.batches.pool import Death
 from deepscan.errors import SettingsError
+
+STARTS = 3  # actors that may fail to start one after the other
 
 
 def connect(address: str | None) -> None:
@@ -74,22 +75,20 @@ class _Worker:
         return self._work(task)
 
 
-class RayPool(Generic[Task, Result]):
-    """`pool.Pool`, with actors for processes.
+class Actors:
+    """A crew of a cluster's actors, for `Pool`.
 
     Args:
-        work, jobs, start, tries, lost: as for `Pool`.
+        work, jobs, start: as for `Pool`.
         cpus: cores that each actor claims.
         gpus: GPUs that each claims; 0.25 puts four on one.
     """
 
     def __init__(
         self,
-        work: Callable[[Task], Result],
+        work: Callable[[Any], Any],
         jobs: int,
         start: Callable[[], None],
-        tries: int = 3,
-        lost: Callable[[Task], None] = lambda task: None,
         *,
         cpus: float = 1,
         gpus: float = 0,
@@ -97,70 +96,72 @@ class RayPool(Generic[Task, Result]):
         import ray
 
         actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker)
-        self._make = partial(actor.remote, work, start)
-        self._jobs, self._tries, self._lost = jobs, tries, lost
+        self._make, self._jobs = partial(actor.remote, work, start), jobs
         self._coming: dict[Any, Any] = {}  # actors by what tells that they are ready
         self._idle: list[Any] = []
+        self._waiting: tuple[Any, int] | None = None  # a task and its tries, for who comes first
         # Actor, task and tries by what tells the result.
-        self._busy: dict[Any, tuple[Any, Task, int]] = {}
+        self._busy: dict[Any, tuple[Any, Any, int]] = {}
 
-    def run(self, take: Callable[[], Task | None]) -> Iterator[tuple[Task, Result | Death]]:
-        """Work tasks off; each with its result, in the order they finish. See `Pool.run`."""
+    def room(self) -> bool:
+        return self._waiting is None and len(self._busy) < self._jobs
+
+    def give(self, task: Any, tried: int) -> None:
+        self._waiting = task, tried
+        self._hand_on()
+
+    def wait(self) -> tuple[Any, int, Any]:
+        """See `Crew.wait`.
+
+        Raises:
+            SettingsError: one actor after the other fails to start.
+        """
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
-        again: deque[tuple[Task, int]] = deque()
-        task: Task | None = None
-        tried = failed = 0
+        failed = 0
         while True:
-            if task is None:
-                task, tried = again.popleft() if again else (take(), 0)
-            if task is None and not self._busy:
-                return
-            if task is not None and self._idle:
-                actor = self._idle.pop()
-                self._busy[actor.work.remote(task)] = actor, task, tried + 1
-                task = None
-                continue
-            if task is not None:
-                self._grow()
-            ready, _ = ray.wait([*self._busy, *(self._coming if task is not None else ())])
+            self._hand_on()
+            coming = self._coming if self._waiting is not None else ()
+            ((ready, *_), _) = ray.wait([*self._busy, *coming])
+            result = died = None
             try:
-                result = ray.get(ready[0])
-                died = None
+                result = ray.get(ready)
             except (RayActorError, RayTaskError) as error:  # it died, or its work raised
                 died = error
-            if ready[0] in self._coming:
-                actor = self._coming.pop(ready[0])
-                failed = 0 if died is None else failed + 1
-                if died is None:
-                    self._idle.append(actor)
-                elif failed >= self._tries:
-                    raise SettingsError(
-                        "--engine ray: its workers do not start; is the same deepscan installed on every"
-                        f" machine? {died}"
-                    )
-                continue  # one that was lost while it started is asked for again
-            actor, done, count = self._busy.pop(ready[0])
+            if ready in self._busy:
+                break
+            actor = self._coming.pop(ready)
+            failed = 0 if died is None else failed + 1
             if died is None:
                 self._idle.append(actor)
-                yield done, result
-                continue
-            ray.kill(actor)
-            self._lost(done)
-            if count < self._tries:
-                again.append((done, count))
-            else:
-                yield done, Death(type(died).__name__, count)
+            elif failed >= STARTS:
+                raise SettingsError(
+                    "--engine ray: its workers do not start; is the same deepscan installed on every"
+                    f" machine? {died}"
+                )
+        actor, task, tried = self._busy.pop(ready)
+        if died is None:
+            self._idle.append(actor)
+            return task, tried, result
+        ray.kill(actor)
+        return task, tried, Death(type(died).__name__, tried)
 
-    def _grow(self) -> None:
-        """Ask for as many actors as are missing."""
-        for _ in range(self._jobs - len(self._busy) - len(self._coming) - len(self._idle)):
+    def _hand_on(self) -> None:
+        """Give the task that waits to an idle actor; where there is none, ask for as many as are missing."""
+        if self._waiting is None:
+            return
+        if self._idle:
+            actor, (task, tried) = self._idle.pop(), self._waiting
+            self._busy[actor.work.remote(task)] = actor, task, tried
+            self._waiting = None
+            return
+        for _ in range(self._jobs - len(self._busy) - len(self._coming)):
             actor = self._make()
             self._coming[actor.ready.remote()] = actor
 
     def close(self) -> None:
-        """End all actors, whatever they are at; the cluster stays, unless this process began it."""
+        """End all actors; the cluster stays, unless this process began it."""
         import ray
 
         for actor in (*self._idle, *self._coming.values(), *(b[0] for b in self._busy.values())):

@@ -1,9 +1,10 @@
-"""A few processes that work tasks off one at a time each, and may die of one without loss of the others.
+"""Workers that work tasks off one at a time each, and may die of one without loss of the others.
 
-    take() -> task --pipe--> work(task) in a process --pipe--> (task, result)
+    take() -> task -> a worker of the crew: work(task) -> (task, result)
 
-A task goes to a process only when that is idle, so nothing queues up; a process that dies is replaced, and
-its task, which alone may be to blame, is tried again, until it has cost `tries` processes.
+A task goes to a worker only when that is idle, so nothing queues up; a worker that dies is replaced, and its
+task, which alone may be to blame, is tried again, until it has cost `tries` workers. The crew are processes
+of this machine, or actors of a cluster (see `cluster`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -29,49 +31,39 @@ def cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """In place of a result: how the last process that tried ended, as in "SIGKILL" or "exit code 1"."""
+    """In place of a result: how the last worker that tried ended, as in "SIGKILL" or "exit code 1"."""
 
     how: str
     tries: int
 
 
-class _Worker:
-    """A process, the parent's end of the pipe to it, and what it is at."""
+class Crew(Protocol):
+    """Workers that are begun as there are tasks for them."""
 
-    def __init__(self, work: Callable[[Any], Any], start: Callable[[], None]) -> None:
-        context = get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work, start))
-        self.process.start()
-        theirs.close()  # so that the pipe ends with the process
-        self.task: Any = None
-        self.tried = 0
+    def room(self) -> bool:
+        """Whether one is idle, or may be begun."""
 
     def give(self, task: Any, tried: int) -> None:
-        self.task, self.tried = task, tried
-        with suppress(OSError):  # dead already, which receiving from it will tell
-            self.pipe.send(task)
+        """Have a task worked off, which `tried` workers have had by then; only while there is room."""
 
-    def end(self) -> None:
-        """Stop it, whatever it is at."""
-        self.process.terminate()
-        self.process.join(1)
-        if self.process.is_alive():
-            self.process.kill()
-        self.process.join()
-        self.pipe.close()
+    def wait(self) -> tuple[Any, int, Any]:
+        """The next task to be finished, what `tried` was, and its result or `Death`."""
+
+    def close(self) -> None:
+        """End all, whatever they are at."""
 
 
 class Pool(Generic[Task, Result]):
-    """`jobs` processes, started as there are tasks for them, and ended by `close`.
+    """`jobs` workers, begun as there are tasks for them, and ended by `close`.
 
     Args:
-        work: called in a process with a task; it, tasks and results are pickled. What it raises ends the
-            process.
-        jobs: how many processes.
+        work: called by a worker with a task; it, tasks and results are pickled. What it raises ends the
+            worker.
+        jobs: how many workers.
         start: called once in each.
-        tries: processes that a task may cost.
+        tries: workers that a task may cost.
         lost: called with a task that has cost one, before it is tried again: to clear up after it.
+        crew: who works, of `work`, `jobs` and `start`.
     """
 
     def __init__(
@@ -81,11 +73,10 @@ class Pool(Generic[Task, Result]):
         start: Callable[[], None],
         tries: int = 3,
         lost: Callable[[Task], None] = lambda task: None,
+        crew: Callable[..., Crew] | None = None,
     ) -> None:
-        self._work, self._jobs, self._start, self._tries = work, jobs, start, tries
-        self._lost = lost
-        self._idle: list[_Worker] = []
-        self._busy: dict[Any, _Worker] = {}
+        self.crew = (crew or Processes)(work, jobs, start)
+        self._tries, self._lost = tries, lost
 
     def run(self, take: Callable[[], Task | None]) -> Iterator[tuple[Task, Result | Death]]:
         """Work tasks off; each with its result, in the order they finish.
@@ -94,46 +85,65 @@ class Pool(Generic[Task, Result]):
         result, and the end is when nothing is under way.
         """
         again: deque[tuple[Task, int]] = deque()
+        busy = 0
         while True:
-            while len(self._busy) < self._jobs:
+            while self.crew.room():
                 task, tried = again.popleft() if again else (take(), 0)
                 if task is None:
                     break
-                worker = self._idle.pop() if self._idle else _Worker(self._work, self._start)
-                self._busy[worker.pipe] = worker
-                worker.give(task, tried + 1)
-            if not self._busy:
+                self.crew.give(task, tried + 1)
+                busy += 1
+            if not busy:
                 return
-            (pipe, *_) = connection.wait(list(self._busy))
-            worker = self._busy.pop(pipe)
-            task = worker.task
-            try:
-                result = worker.pipe.recv()
-            except (EOFError, OSError):
-                worker.process.join()
-                code = worker.process.exitcode or 0
-                worker.end()
+            task, tried, result = self.crew.wait()
+            busy -= 1
+            if isinstance(result, Death):
                 self._lost(task)
-                if worker.tried < self._tries:
-                    again.append((task, worker.tried))
+                if tried < self._tries:
+                    again.append((task, tried))
                     continue
-                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-                yield task, Death(how, self._tries)
-                continue
-            self._idle.append(worker)
             yield task, result
 
     def close(self) -> None:
-        """End all processes, whatever they are at."""
-        for worker in self._busy.values():
-            worker.process.terminate()
-        for worker in (*self._idle, *self._busy.values()):
-            worker.end()
-        self._idle, self._busy = [], {}
+        """End all workers, whatever they are at."""
+        self.crew.close()
 
 
-def _serve(pipe: Any, work: Callable[[Any], Any], start: Callable[[], None]) -> None:
-    """What a process does: deaf to Ctrl-C, which its parent hears, and gone when that is."""
+class Worker:
+    """A process of this machine, and this end of the pipe to it.
+
+    It is deaf to Ctrl-C, which its parent hears, and gone when that is.
+
+    Args:
+        work: called in the process with each task that `pipe` is sent, and with what sends an answer back;
+            both are pickled. What it raises ends the process, and the pipe with it.
+        start: called in the process before.
+    """
+
+    def __init__(
+        self, work: Callable[[Any, Callable[[Any], None]], None], start: Callable[[], None]
+    ) -> None:
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, work, start), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the pipe ends with the process
+
+    def end(self) -> None:
+        """Stop it, whatever it is at."""
+        self.process.kill()
+        self.process.join()
+
+    def ended(self) -> str:
+        """How it ended by itself, in words; waits for that."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _serve(
+    pipe: Any, work: Callable[[Any, Callable[[Any], None]], None], start: Callable[[], None]
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     start()
@@ -142,7 +152,7 @@ def _serve(pipe: Any, work: Callable[[Any], Any], start: Callable[[], None]) -> 
             task = pipe.recv()
         except EOFError:
             return
-        pipe.send(work(task))
+        work(task, pipe.send)
 
 
 def _end_with_parent() -> None:
@@ -150,3 +160,40 @@ def _end_with_parent() -> None:
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
+
+
+def _answer(work: Callable[[Any], Any], task: Any, send: Callable[[Any], None]) -> None:
+    send(work(task))
+
+
+class Processes:
+    """A crew of this machine's processes; arguments as for `Pool`."""
+
+    def __init__(self, work: Callable[[Any], Any], jobs: int, start: Callable[[], None]) -> None:
+        self._begin, self._jobs = partial(Worker, partial(_answer, work), start), jobs
+        self._idle: list[Worker] = []
+        self._busy: dict[Any, tuple[Worker, Any, int]] = {}  # with task and tries, by their pipes
+
+    def room(self) -> bool:
+        return len(self._busy) < self._jobs
+
+    def give(self, task: Any, tried: int) -> None:
+        worker = self._idle.pop() if self._idle else self._begin()
+        self._busy[worker.pipe] = worker, task, tried
+        with suppress(OSError):  # dead already, which receiving from it will tell
+            worker.pipe.send(task)
+
+    def wait(self) -> tuple[Any, int, Any]:
+        (pipe, *_) = connection.wait(list(self._busy))
+        worker, task, tried = self._busy.pop(pipe)
+        try:
+            result = worker.pipe.recv()
+        except (EOFError, OSError):
+            return task, tried, Death(worker.ended(), tried)
+        self._idle.append(worker)
+        return task, tried, result
+
+    def close(self) -> None:
+        for worker in (*self._idle, *(busy[0] for busy in self._busy.values())):
+            worker.end()
+        self._idle, self._busy = [], {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json as jsonlib
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
 
+from deepscan.cli import options
 from deepscan.cli.console import progress_bars, say
 from deepscan.errors import SettingsError
 
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from deepscan.benchmark.datasets import TestSet
     from deepscan.benchmark.tables import Table
     from deepscan.training.settings import TrainSettings
-
-
-class Protocol(StrEnum):
-    """What --protocol takes."""
-
-    deepscan = "deepscan"
-    deepfakebench = "deepfakebench"
 
 
 def benchmark(
@@ -73,8 +66,9 @@ def benchmark(
         ),
     ] = None,
     protocol: Annotated[
-        Protocol, Option(help="deepfakebench: its rules beside deepscan's.")
-    ] = Protocol.deepscan,
+        Literal["deepscan", "deepfakebench"],
+        Option(help="deepfakebench: its rules beside deepscan's."),
+    ] = "deepscan",
     frames: Annotated[int, Option(help="Crops of a video that count.", min=1)] = 32,
     skip_missing: Annotated[
         bool, Option("--skip-missing", help="Go on without sets that are not here, and say so.")
@@ -95,9 +89,7 @@ def benchmark(
     averaging: Annotated[
         bool, Option("--averaging", help="Also average over mirrored and zoomed copies.")
     ] = False,
-    root: Annotated[
-        Path | None, Option(help="Folder of your data sets; else DEEPSCAN_DATA, deepscan.toml.")
-    ] = None,
+    root: options.Root = None,
     out: Annotated[Path, Option(help="Runs, predictions, tables, figures; gone on with.")] = Path(
         "benchmark"
     ),
@@ -105,14 +97,14 @@ def benchmark(
         str, Option(help="Whose training steps Table 5 times.")
     ] = "ViT-L-14-quickgelu",
     timed: Annotated[int, Option(help="Steps of each method it times.", min=2)] = 8,
-    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: options.Device = "auto",
     batch: Annotated[int, Option(help="Crops scored at once.", min=1)] = 64,
     workers: Annotated[int | None, Option(help="Processes that read crops. [by cores]")] = None,
-    offline: Annotated[bool, Option("--offline", help="Never fetch the CLIP base.")] = False,
+    offline: options.Offline = False,
     json: Annotated[
         bool, Option("--json", help="The tables as one JSON document to stdout.")
     ] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Judge detectors by the field's protocols, and make the paper's tables and figures anew.
 
@@ -148,7 +140,7 @@ def benchmark(
         ),
         seeds=_seeds(seeds),
         train=train,
-        protocols=tuple(dict.fromkeys(("deepscan", protocol.value))),
+        protocols=tuple(dict.fromkeys(("deepscan", protocol))),
         frames=frames,
         skip_missing=skip_missing,
         tabulate=tabulate,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from deepscan.cli import options
 from deepscan.cli.console import printable, say
 from deepscan.cli.help import Command, Group
 
@@ -18,7 +19,7 @@ app = typer.Typer(
 
 
 @app.command("show", cls=Command)
-def config_show(json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False) -> None:
+def config_show(json: options.Json = False) -> None:
     """Every setting of `detect`, its value, and whether a file, a variable or nothing set it.
 
     Order of weight: defaults, deepscan.toml in the working folder or above it, the user's own file,
@@ -55,7 +56,7 @@ def config_init(
     user: Annotated[
         bool, Option("--user", help="Write the user's own file, for all folders.")
     ] = False,
-    force: Annotated[bool, Option("--force", help="Write over an earlier file.")] = False,
+    force: options.Force = False,
 ) -> None:
     """Write a deepscan.toml here, with every key, its meaning and its default, to be changed by hand."""
     from deepscan.cli.preferences import example

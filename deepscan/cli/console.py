@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from deepscan.config import Scoring
 
 
 class Exit:
@@ -91,10 +94,11 @@ def progress_bars(quiet: bool) -> Iterator[Bars]:
         yield Bars(progress)
 
 
-def given_flags(context: typer.Context, keys: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that were given on the command line; `keys` says which one an option gives."""
-    return {
-        key: context.params[option]
-        for option, key in keys.items()
-        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
-    }
+def fetch_weights(scoring: Scoring, quiet: bool) -> None:
+    """Have the detector and its base here before any scan, and say what is to know of how it will run."""
+    from deepscan.model.networks import caution, prepare_weights
+
+    with progress_bars(quiet) as bars:
+        prepare_weights(scoring, bars.callback("fetching the CLIP base", "bytes"))
+    if not quiet and (note := caution(scoring)):
+        say(note)

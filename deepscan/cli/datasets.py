@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json as jsonlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
+from deepscan.cli import options
 from deepscan.cli.console import say
 
 if TYPE_CHECKING:
@@ -16,15 +16,12 @@ if TYPE_CHECKING:
 
 
 def datasets(
-    root: Annotated[
-        Path | None,
-        Option(help="Folder of your data sets; else DEEPSCAN_DATA, deepscan.toml."),
-    ] = None,
+    root: options.Root = None,
     only: Annotated[
         str | None,
         Option("--datasets", help="Short names, as in cdf2,dfdc; all of them by default."),
     ] = None,
-    compression: Annotated[str, Option(help="raw, c23 or c40, of FaceForensics++.")] = "c23",
+    compression: options.Compression = "c23",
     json: Annotated[bool, Option("--json", help="One JSON document to stdout.")] = False,
 ) -> None:
     """Show which test sets are here: prepared, and as their makers hand them out; and whether whole.

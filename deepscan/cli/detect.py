@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
-from deepscan.cli.console import Exit, given_flags, progress_bars, say
+from deepscan.cli import options
+from deepscan.cli.console import Exit, fetch_weights, progress_bars, say
 from deepscan.cli.results import announce, print_json, print_table, write_index
-from deepscan.cli.weights import detectors
 from deepscan.errors import InputError, OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -25,52 +24,25 @@ if TYPE_CHECKING:
     from deepscan.records import Request
 
 
-class FailOn(StrEnum):
-    """What --fail-on takes."""
-
-    manipulation = "manipulation"
-
-
-# The key of the setting that an option gives (see preferences.py).
-SETTING_OF = {
-    "heatmap": "heatmaps.draw",
-    "cls_map": "heatmaps.cls",
-    "explain": "heatmaps.explain",
-    "frames": "sampling.frames",
-    "sampling": "sampling.rule",
-    "weights": "scoring.weights",
-    "device": "scoring.device",
-    "precision": "scoring.precision",
-    "min_face": "faces.min_size",
-    "offline": "scoring.offline",
-    "time_limit": "limits.seconds",
-}
-
-
 def detect(
     context: typer.Context,
     paths: Annotated[
         list[Path] | None, Argument(help="Videos, pictures, and folders of them.")
     ] = None,
-    heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
+    heatmap: options.Heatmap = False,
     cls_map: Annotated[
         bool, Option("--cls-map", help="With --heatmap: [CLS]'s attention too.")
     ] = False,
     explain: Annotated[
         bool, Option("--explain", help="Measure whether the heatmaps are faithful to the score.")
     ] = False,
-    out: Annotated[Path, Option(help="Folder for the results, one folder per input.")] = Path(
-        "deepscan-out"
-    ),
+    out: options.Results = Path("deepscan-out"),
     frames: Annotated[int, Option(help="Instants spread evenly over a video.")] = 32,
     sampling: Annotated[
         str, Option(help="uniform, keyframes, all, or every:SECONDS.", metavar="RULE")
     ] = "uniform",
-    weights: Annotated[
-        str,
-        Option(help="A detector's name, or a checkpoint file.", autocompletion=detectors),
-    ] = "default",
-    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    weights: options.Weights = "default",
+    device: options.Device = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
     min_face: Annotated[int, Option(help="Smallest face judged, in pixels.", metavar="PX")] = 40,
     recursive: Annotated[
@@ -97,7 +69,7 @@ def detect(
         bool, Option("--json", help="JSON to stdout; several inputs: one line each as they finish.")
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace earlier results.")] = False,
-    offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    offline: options.Offline = False,
     time_limit: Annotated[
         float | None,
         Option(help="Give an input up after so long; default: once it hangs.", metavar="SECONDS"),
@@ -107,9 +79,9 @@ def detect(
     examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
     notes: Annotated[str, Option(help="Anything else, for the report.", metavar="TEXT")] = "",
     fail_on: Annotated[
-        FailOn | None, Option(help="Exit 10 when a manipulation is indicated.")
+        Literal["manipulation"] | None, Option(help="Exit 10 when a manipulation is indicated.")
     ] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+    quiet: options.Quiet = False,
     verbose: Annotated[bool, Option("--verbose", "-v", help="Say where the time went.")] = False,
 ) -> None:
     """Look for manipulated faces in videos and pictures.
@@ -128,7 +100,7 @@ def detect(
     from deepscan.flow import keep_memory_level
     from deepscan.records import Case, Request
 
-    preferences = gather(given_flags(context, SETTING_OF))
+    preferences = gather(options.given_flags(context))
     settings = preferences.settings
     if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
@@ -155,7 +127,7 @@ def detect(
         if "://" in parquet:
             store(parquet)  # one that cannot be is refused before the work, not after it
         inputs = list(found(given, out))
-        _fetch(settings, quiet)
+        fetch_weights(settings.scoring, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}
         with Batch(out, settings, **how, **_engine(engine, job_cpus, job_gpus)) as batch:
             results = _all(batch, inputs, out, json, quiet)
@@ -187,7 +159,7 @@ def _one(
         check_free(folder, force)  # before any work is done, rather than after
     except OutputError as error:
         raise SettingsError(str(error)) from error
-    _fetch(settings, quiet)
+    fetch_weights(settings.scoring, quiet)
     report = None
     try:
         with progress_bars(quiet) as bars:
@@ -249,20 +221,10 @@ def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
         return {}
     if name != "ray" or (not address and "=" in engine):
         raise SettingsError(f"engine: {engine!r} is neither local nor ray[=ADDRESS]")
-    from deepscan.batches.cluster import RayPool, connect
+    from deepscan.batches.cluster import Actors, connect
 
     connect(address or None)
-    return {"pool": partial(RayPool, cpus=cpus, gpus=gpus), "threads": max(1, int(cpus))}
-
-
-def _fetch(settings: Settings, quiet: bool) -> None:
-    """Have the weights here before any scan."""
-    from deepscan.model.networks import caution, prepare_weights
-
-    with progress_bars(quiet) as bars:
-        prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
-    if not quiet and (note := caution(settings.scoring)):
-        say(note)
+    return {"crew": partial(Actors, cpus=cpus, gpus=gpus), "threads": max(1, int(cpus))}
 
 
 def _listed(path: Path) -> list[Path]:
@@ -276,7 +238,7 @@ def _listed(path: Path) -> list[Path]:
         raise SettingsError(f"--from-file {path}: cannot be read: {error.strerror}") from error
 
 
-def _exit_code(results: Sequence[Outcome], fail_on: FailOn | None) -> int:
+def _exit_code(results: Sequence[Outcome], fail_on: str | None) -> int:
     verdicts = {result.verdict for result in results if not result.failed}
     if fail_on and "manipulation_indicated" in verdicts:
         return Exit.MANIPULATION

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from deepscan.cli import options
 from deepscan.cli.console import Exit, printable, say
 
 
 def doctor(
-    json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False,
+    json: options.Json = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only what is not well.")] = False,
 ) -> None:
     """Check that deepscan can run here, and that it computes what it should.

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from deepscan.cli import options
 from deepscan.cli.console import say
-from deepscan.cli.weights import detectors
 
 
 def export(
@@ -17,12 +17,12 @@ def export(
         str,
         Argument(
             help="A detector: a name (deepscan weights list), or a checkpoint file.",
-            autocompletion=detectors,
+            autocompletion=options.detectors,
         ),
     ] = "default",
     out: Annotated[Path | None, Option(help="The file to write. [NAME.onnx]")] = None,
-    force: Annotated[bool, Option("--force", help="Write over an earlier file.")] = False,
-    offline: Annotated[bool, Option("--offline", help="Never fetch the CLIP base.")] = False,
+    force: options.Force = False,
+    offline: options.Offline = False,
 ) -> None:
     """Write a detector as ONNX, adapter merged, for programs without torch.
 

@@ -9,19 +9,20 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from deepscan.cli.train import Adapter, Token
+from deepscan.cli import options
+from deepscan.cli.options import Adapter, Token
 
 
 def model(
-    adapter: Annotated[Adapter, Option(help="What trains in the tower.")] = Adapter.lora,
-    token: Annotated[Token, Option(help="What is classified.")] = Token.global_,
+    adapter: Annotated[Adapter, Option(help="What trains in the tower.")] = "lora",
+    token: Annotated[Token, Option(help="What is classified.")] = "global",
     no_query: Annotated[
         bool, Option("--no-query", help="The baseline: [CLS] is classified, no queries.")
     ] = False,
     tower: Annotated[str, Option(help="open_clip's name of a plain ViT.")] = "ViT-B-16-quickgelu",
     queries: Annotated[int, Option(help="Query tokens K.")] = 4,
     depth: Annotated[int | None, Option(help="Layers of the tower that run. [all]")] = None,
-    json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Count a detector's trainable parameters and operations, beside the paper's figures.
 
@@ -32,8 +33,8 @@ def model(
 
     settings = DetectorSettings(
         tower=tower,
-        adapter=adapter.value,
-        token="cls" if no_query else token.value,
+        adapter=adapter,
+        token="cls" if no_query else token,
         queries=queries,
         depth=depth,
     )

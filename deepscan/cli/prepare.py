@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from deepscan.cli import options
 from deepscan.cli.console import Exit, progress_bars, say
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ def prepare(
     ],
     out: Annotated[Path, Option(help="Folder for the crops; goes on with what is there.")],
     frames: Annotated[int, Option(help="Instants spread evenly over a video.")] = 32,
-    compression: Annotated[str, Option(help="raw, c23 or c40, of FaceForensics++.")] = "c23",
+    compression: options.Compression = "c23",
     jobs: Annotated[int, Option(help="Processes; 0 takes all cores.")] = 0,
     json: Annotated[bool, Option("--json", help="The summary as JSON to stdout.")] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Cut data sets into aligned face crops, in DeepfakeBench's folders and JSON.
 

@@ -10,15 +10,9 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from deepscan.cli.console import given_flags, progress_bars, say
+from deepscan.cli import options
+from deepscan.cli.console import fetch_weights, say
 from deepscan.errors import SettingsError
-
-# The key of the setting that an option gives (see preferences.py).
-SETTING_OF = {
-    "weights": "scoring.weights",
-    "device": "scoring.device",
-    "offline": "scoring.offline",
-}
 
 
 def serve(
@@ -30,11 +24,9 @@ def serve(
     keep: Annotated[
         float, Option(help="How long reports are kept, in minutes.", metavar="MINUTES")
     ] = 60.0,
-    weights: Annotated[
-        str, Option(help="A shipped detector's name, or a checkpoint file.")
-    ] = "default",
-    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
+    weights: options.Weights = "default",
+    device: options.Device = "auto",
+    offline: options.Offline = False,
 ) -> None:
     """Serve a page on which clips are dropped and their reports read.
 
@@ -58,13 +50,12 @@ def serve(
             f"deepscan serve needs {error.name}: pip install 'deepscan-forensics[serve]'"
         ) from error
     from deepscan.cli.preferences import gather
-    from deepscan.model.networks import caution, prepare_weights
 
     if max_size < 1:
         raise SettingsError(f"max-size: {max_size} MB would take no clip")
     if not (math.isfinite(keep) and keep > 0):
         raise SettingsError(f"keep: {keep} minutes is not a positive time")
-    settings = gather(given_flags(context, SETTING_OF)).settings
+    settings = gather(options.given_flags(context)).settings
     # Clips are analysed from folders of their own, where a relative path leads elsewhere.
     named = settings.scoring.weights
     named = str(Path(named).resolve()) if Path(named).is_file() else named
@@ -73,10 +64,7 @@ def serve(
         scoring=replace(settings.scoring, weights=named),
         heatmaps=replace(settings.heatmaps, draw=True),
     )
-    with progress_bars(quiet=False) as bars:
-        prepare_weights(settings.scoring, bars.callback("fetching the CLIP base", "bytes"))
-    if note := caution(settings.scoring):
-        say(note)
+    fetch_weights(settings.scoring, quiet=False)
 
     def ready(address: str) -> None:
         say(f"Open {address} in a browser; Ctrl-C ends deepscan and deletes what it was given.")

@@ -4,56 +4,19 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-from enum import StrEnum
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
 
+from deepscan.cli import options
 from deepscan.cli.console import progress_bars, say
+from deepscan.cli.options import Adapter, Token
 from deepscan.errors import SettingsError
 
 if TYPE_CHECKING:
     from deepscan.training.settings import TrainSettings
-
-
-class Adapter(StrEnum):
-    """What --adapter takes."""
-
-    effort = "effort"
-    lora = "lora"
-    full = "full"
-    norm = "norm"
-    none = "none"
-
-
-class Token(StrEnum):
-    """What --token takes."""
-
-    global_ = "global"
-    cls = "cls"
-    avg = "avg"
-    weighted_avg = "weighted-avg"
-    concat = "concat"
-
-
-class Contrast(StrEnum):
-    """What --contrast takes."""
-
-    flcl = "flcl"
-    macl = "macl"
-    none = "none"
-
-
-class Alignment(StrEnum):
-    """What --alignment takes."""
-
-    kl = "kl"
-    l1 = "l1"
-    l2 = "l2"
-    token_l2 = "token-l2"
-    none = "none"
 
 
 def train(
@@ -65,11 +28,12 @@ def train(
         Option(help="What is classified; cls is the baseline without queries. [global]"),
     ] = None,
     contrast: Annotated[
-        Contrast | None, Option(help="Contrastive loss; macl needs masks. [flcl]")
+        Literal["flcl", "macl", "none"] | None,
+        Option(help="Contrastive loss; macl needs masks. [flcl]"),
     ] = None,
     flcl: Annotated[float | None, Option(help="Weight of the contrastive loss. [0.14]")] = None,
     alignment: Annotated[
-        Alignment | None,
+        Literal["kl", "l1", "l2", "token-l2", "none"] | None,
         Option(help="What holds real crops to [CLS]: RAAL's metric, or token-l2. [kl]"),
     ] = None,
     raal: Annotated[float | None, Option(help="Weight of the alignment. [1.0]")] = None,
@@ -126,7 +90,7 @@ def train(
     licence_note: Annotated[str | None, Option(help="What to say of the data's terms.")] = None,
     offline: Annotated[bool | None, Option("--offline", help="Never fetch the CLIP base.")] = None,
     json: Annotated[bool, Option("--json", help="The results as JSON to stdout.")] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a detector on CLIP's tower: the paper's method, its baselines and its ablations.
 
@@ -182,7 +146,7 @@ def _settings(given: dict[str, Any], config: Path | None, root: Path | None) -> 
     """Defaults < deepscan.toml < --config < flags; FF++ under the data root where no data are named."""
     from deepscan.training.settings import from_plain, told
 
-    values = told(config) | {k: v.value if isinstance(v, StrEnum) else v for k, v in given.items()}
+    values = told(config) | given
     name = "-".join((values.get("adapter", "lora"), values.get("token", "global")))
     values.setdefault("name", name)
     values.setdefault("out", Path("runs") / values["name"])

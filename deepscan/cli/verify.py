@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from deepscan.cli import options
 from deepscan.cli.console import Exit, printable, progress_bars
 
 EXIT = {"same": 0, "not_checked": Exit.NOTHING_USABLE, "differs": Exit.SOME_FAILED}
@@ -25,7 +26,7 @@ def verify(
     rerun: Annotated[
         bool, Option("--rerun", help="Repeat the analysis, and compare every logit.")
     ] = False,
-    json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False,
+    json: options.Json = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Check that results, input and weights are what they were when the report was written.

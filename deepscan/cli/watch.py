@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from deepscan.cli.console import given_flags, progress_bars, say
+from deepscan.cli import options
+from deepscan.cli.console import fetch_weights, say
 from deepscan.cli.results import announce, print_json, write_index
 from deepscan.errors import InputError, SettingsError
 
@@ -19,33 +20,21 @@ if TYPE_CHECKING:
     from deepscan.batches.batch import Input
     from deepscan.batches.outcomes import Outcome
 
-# The key of the setting that an option gives (see preferences.py).
-SETTING_OF = {
-    "heatmap": "heatmaps.draw",
-    "weights": "scoring.weights",
-    "device": "scoring.device",
-    "offline": "scoring.offline",
-}
-
 
 def watch(
     context: typer.Context,
     folder: Annotated[Path, Argument(help="The folder that videos and pictures arrive in.")],
-    out: Annotated[Path, Option(help="Folder for the results, one folder per input.")] = Path(
-        "deepscan-out"
-    ),
+    out: options.Results = Path("deepscan-out"),
     settle: Annotated[
         float,
         Option(help="Seconds for which a file must stay the same to be whole.", metavar="SECONDS"),
     ] = 3.0,
-    heatmap: Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")] = False,
-    weights: Annotated[
-        str, Option(help="A shipped detector's name, or a checkpoint file.")
-    ] = "default",
-    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    heatmap: options.Heatmap = False,
+    weights: options.Weights = "default",
+    device: options.Device = "auto",
     json: Annotated[bool, Option("--json", help="A line of JSON to stdout for each file.")] = False,
-    offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Analyse what is in a folder and below it, and what arrives there, until Ctrl-C or SIGTERM.
 
@@ -58,22 +47,16 @@ def watch(
     from deepscan.batches.watch import Arrivals
     from deepscan.cli.preferences import gather
     from deepscan.flow import keep_memory_level, until_stopped
-    from deepscan.model.networks import caution, prepare_weights
     from deepscan.records import Request
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name the one that files arrive in")
     if not (math.isfinite(settle) and settle > 0):
         raise SettingsError(f"settle: {settle} seconds is not a positive time")
-    preferences = gather(given_flags(context, SETTING_OF))
+    preferences = gather(options.given_flags(context))
     request = Request(argv=("deepscan", *context.obj), origins=preferences.origins())
     keep_memory_level()
-    with progress_bars(quiet) as bars:
-        prepare_weights(
-            preferences.settings.scoring, bars.callback("fetching the CLIP base", "bytes")
-        )
-    if not quiet and (note := caution(preferences.settings.scoring)):
-        say(note)
+    fetch_weights(preferences.settings.scoring, quiet)
     inputs: dict[Path, Input] = {}  # what is there, and where its results belong
 
     def media() -> Iterator[Path]:

@@ -9,18 +9,11 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from deepscan.cli import options
 from deepscan.cli.console import Exit, progress_bars
 from deepscan.cli.help import Command, Group
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="See, fetch, check and import weights.")
-
-
-def detectors(incomplete: str) -> list[str]:
-    """Detectors' names that begin with `incomplete`, for shell completion."""
-    from deepscan.model.catalogue import catalogue
-
-    entries = catalogue()
-    return [n for n in (*entries.detectors, *entries.published) if n.startswith(incomplete)]
 
 
 def everything(incomplete: str) -> list[str]:
@@ -28,7 +21,7 @@ def everything(incomplete: str) -> list[str]:
     from deepscan.model.catalogue import catalogue
 
     bases = [name for name in catalogue().bases if name.startswith(incomplete)]
-    return bases + detectors(incomplete)
+    return bases + options.detectors(incomplete)
 
 
 NAMES = Argument(
@@ -38,7 +31,7 @@ NAMES = Argument(
 
 
 @app.command("list", cls=Command)
-def weights_list(json: Annotated[bool, Option("--json", help="JSON to stdout.")] = False) -> None:
+def weights_list(json: options.Json = False) -> None:
     """All weights deepscan knows: are they here, their size, licence, training data and published AUC."""
     from deepscan.model.weights import describe
 

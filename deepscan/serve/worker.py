@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from deepscan.batches import pool
 from deepscan.config import Settings
 from deepscan.errors import DeepscanError, InputError
 from deepscan.records import Case, Request
@@ -42,22 +39,18 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, argv: tuple[str, ...] = ()) -> None:
-        self._settings, self._argv = settings, argv
-        self._process: SpawnProcess | None = None
-        self._line: Connection | None = None
+        self._begin = partial(pool.Worker, partial(_scan, settings, argv), partial(_load, settings))
+        self._worker: pool.Worker | None = None
 
     def start(self) -> None:
         """Have the process load the networks, so that the first clip need not wait for them."""
-        if self._process is not None and self._process.is_alive():
-            return
-        spawn = multiprocessing.get_context("spawn")
-        self._line, theirs = spawn.Pipe()
-        self._process = spawn.Process(
-            target=_work, args=(theirs, self._settings, self._argv), name="deepscan-worker"
-        )
-        self._process.daemon = True
-        self._process.start()
-        theirs.close()
+        self._started()
+
+    def _started(self) -> pool.Worker:
+        worker = self._worker
+        if worker is None or not worker.process.is_alive():
+            self._worker = worker = self._begin()
+        return worker
 
     def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Analysis:
         """Analyse `clip` and write its results to `out`.
@@ -65,13 +58,12 @@ class Worker:
         Raises:
             InputError: it cannot be analysed, it broke the process, or it took too long.
         """
-        self.start()
-        assert self._line is not None
+        pipe = self._started().pipe
         ends = time.monotonic() + MOST_SECONDS
         try:
-            self._line.send((clip, out, case))
-            while self._line.poll(max(0.0, ends - time.monotonic())):
-                message = self._line.recv()
+            pipe.send((clip, out, case))
+            while pipe.poll(max(0.0, ends - time.monotonic())):
+                message = pipe.recv()
                 if isinstance(message, Analysis):
                     return message
                 if isinstance(message, str):
@@ -90,55 +82,49 @@ class Worker:
 
     def stop(self) -> None:
         """End the process at once, whatever it is doing."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.join()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
 
 
-def _work(line: Connection, settings: Settings, argv: tuple[str, ...]) -> None:
-    """Take clips from `line` one by one, and tell of them."""
+# --- in the process --------------------------------------------------------------------------------
+
+
+def _load(settings: Settings) -> None:
     from deepscan.flow import keep_memory_level
     from deepscan.model.networks import load_models
-    from deepscan.pipeline import scan
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to answer
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
     keep_memory_level()
     with suppress(DeepscanError):  # scan says so again, to somebody who waits for it
         load_models(settings.faces, settings.scoring)
+
+
+def _scan(
+    settings: Settings,
+    argv: tuple[str, ...],
+    task: tuple[Path, Path, Case | None],
+    send: Callable[[Any], None],
+) -> None:
+    """Analyse one clip; send its stages as they advance, then its analysis, or why there is none."""
+    from deepscan.pipeline import scan
+
+    clip, out, case = task
     here = Path.cwd()
-    while True:
-        try:
-            clip, out, case = line.recv()
-        except EOFError:
-            return
-        # From within its folder a clip has its name alone for a path: reports tell of no folder that is gone
-        # when they are read.
-        os.chdir(clip.parent)
-        try:
-            report = scan(
-                clip.name,
-                settings,
-                out=out,
-                request=Request(argv, settings.origins(), case),
-                progress=lambda *stage: line.send(stage),
-            )
-        except DeepscanError as error:
-            line.send(str(error))
-        else:
-            line.send(
-                Analysis(
-                    report.verdict.name, report.verdict.sentence, len(report.evidence.warnings)
-                )
-            )
-        finally:
-            os.chdir(here)
-
-
-def _end_with_the_server() -> None:
-    """A server that was killed leaves nobody behind who works on."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+    # From within its folder a clip has its name alone for a path: reports tell of no folder that is gone
+    # when they are read.
+    os.chdir(clip.parent)
+    try:
+        report = scan(
+            clip.name,
+            settings,
+            out=out,
+            request=Request(argv, settings.origins(), case),
+            progress=lambda *stage: send(stage),
+        )
+    except DeepscanError as error:
+        send(str(error))
+    else:
+        verdict, warnings = report.verdict, report.evidence.warnings
+        send(Analysis(verdict.name, verdict.sentence, len(warnings)))
+    finally:
+        os.chdir(here)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from deepscan.batches.batch import Batch, found
 from deepscan.batches.outcomes import Outcome
-from deepscan.batches.pool import Death
+from deepscan.batches.pool import Death, Pool
 from deepscan.cli import run
 from deepscan.errors import SettingsError
 from tools import kills
@@ -64,10 +64,10 @@ def work(task: tuple[str, int]) -> int:
 
 
 def test_every_task_has_its_result_and_the_deadly_ones_are_named(cluster: None) -> None:
-    from deepscan.batches.cluster import RayPool
+    from deepscan.batches.cluster import Actors
 
     tasks = deque([("", 1), ("kill", 0), ("", 2), ("raise", 0), ("", 3)])
-    pool = RayPool(work, 2, start, tries=2)
+    pool = Pool(work, 2, start, tries=2, crew=Actors)
     try:
         results = dict(pool.run(lambda: tasks.popleft() if tasks else None))
     finally:
@@ -86,9 +86,9 @@ def broken() -> None:
 
 
 def test_workers_that_cannot_start_are_told_of_and_not_tried_for_ever(cluster: None) -> None:
-    from deepscan.batches.cluster import RayPool
+    from deepscan.batches.cluster import Actors
 
-    pool = RayPool(work, 1, broken)
+    pool = Pool(work, 1, broken, crew=Actors)
     with pytest.raises(SettingsError, match="same deepscan installed on every machine"):
         next(pool.run(lambda: ("", 1)))
     pool.close()
@@ -106,12 +106,12 @@ def test_a_batch_with_poison_and_a_lost_worker_has_every_row_and_the_same_scores
             for one in batch.assess(list(found([inputs], out))):
                 outcomes[one.path.name] = one
                 if more and len(outcomes) == 3:  # in the middle of it a worker is lost
-                    busy = batch._pool._busy
+                    busy = batch._pool.crew._busy
                     if busy:
                         ray.kill(next(iter(busy.values()))[0])
             return outcomes
 
-    here, there = assess(tmp_path / "here"), assess(tmp_path / "there", pool=poisonous)
+    here, there = assess(tmp_path / "here"), assess(tmp_path / "there", crew=poisonous)
     assert len(here) == len(there) == 6
     assert {n for n, one in there.items() if one.reason == "ProcessDied"} == {"poison.png"}
     sound = {name: one for name, one in here.items() if name != "poison.png"}

@@ -70,10 +70,10 @@ def test_processes_are_kept_and_nothing_queues_up() -> None:
         for task, result in pool.run(lambda: taken.popleft() if taken else None):
             seen.append((task, result, len(taken)))
         assert seen == [(("", 0), 0, 2), (("", 1), 2, 1), (("", 2), 4, 0)]
-        (worker,) = pool._idle
+        (worker,) = pool.crew._idle
         before = worker.process.pid
         assert list(pool.run(iter([("", 9), None]).__next__)) == [(("", 9), 18)]
-        assert pool._idle[0].process.pid == before
+        assert pool.crew._idle[0].process.pid == before
     finally:
         pool.close()
 
@@ -86,7 +86,10 @@ def test_closing_ends_what_is_under_way() -> None:
     pool = Pool(time.sleep, 2, start)  # type: ignore[arg-type]
     tasks = iter([0.0, 3600.0, 3600.0, 3600.0])  # waiting for one would outlast every test's limit
     next(pool.run(lambda: next(tasks)))
-    processes = [worker.process for worker in (*pool._idle, *pool._busy.values())]
+    processes = [
+        worker.process
+        for worker in (*pool.crew._idle, *(busy[0] for busy in pool.crew._busy.values()))
+    ]
     assert processes
     pool.close()
     assert not any(process.is_alive() for process in processes)

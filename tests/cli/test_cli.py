@@ -150,7 +150,8 @@ def test_every_setting_has_a_flag_that_is_known_as_its_origin() -> None:
     """A new option that changes a setting must be listed, or its origin would be called a call's."""
     from inspect import signature
 
-    from deepscan.cli.detect import SETTING_OF, detect
+    from deepscan.cli.detect import detect
+    from deepscan.cli.options import SETTING_OF
     from deepscan.cli.preferences import defaults
 
     assert set(SETTING_OF) <= set(signature(detect).parameters)

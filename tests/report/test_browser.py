@@ -108,7 +108,9 @@ def test_the_timeline_is_read_and_opened_from_the_keyboard(visit: Open, report_p
     plot = view.get_by_role("slider", name=re.compile("Face 1: 32 logits"))
     plot.focus()
     view.keyboard.press("Home")
-    assert plot.get_attribute("aria-valuetext") == "0:00.000, logit \u22125.00, below the thresholds"
+    assert (
+        plot.get_attribute("aria-valuetext") == "0:00.000, logit \u22125.00, below the thresholds"
+    )
     for _ in range(11):
         view.keyboard.press("ArrowRight")
     assert plot.get_attribute("aria-valuetext") == "0:02.750, logit +2.60, above the thresholds"

@@ -1,0 +1,61 @@
+"""The options that several commands take, each declared once, and the settings that options give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import typer
+from typer import Option
+
+
+def detectors(incomplete: str) -> list[str]:
+    """For completion: detectors' names that begin like this."""
+    from deepscan.model.catalogue import catalogue
+
+    known = catalogue()
+    return [n for n in (*known.detectors, *known.published) if n.startswith(incomplete)]
+
+
+# What is trained and classified; as model.header has it, which --help has no time to import.
+Adapter: TypeAlias = Literal["effort", "lora", "full", "norm", "none"]
+Token: TypeAlias = Literal["global", "cls", "avg", "weighted-avg", "concat"]
+
+Results = Annotated[Path, Option(help="Folder for the results, one folder per input.")]
+Heatmap = Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")]
+Weights = Annotated[
+    str, Option(help="A detector's name, or a checkpoint file.", autocompletion=detectors)
+]
+Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
+Offline = Annotated[bool, Option("--offline", help="Never fetch weights.")]
+Root = Annotated[
+    Path | None, Option(help="Folder of your data sets; else DEEPSCAN_DATA, deepscan.toml.")
+]
+Compression = Annotated[str, Option(help="raw, c23 or c40, of FaceForensics++.")]
+Force = Annotated[bool, Option("--force", help="Write over an earlier file.")]
+Json = Annotated[bool, Option("--json", help="JSON to stdout.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")]
+
+# The key of the setting that an option gives (see preferences.py), in whichever command it is.
+SETTING_OF = {
+    "heatmap": "heatmaps.draw",
+    "cls_map": "heatmaps.cls",
+    "explain": "heatmaps.explain",
+    "frames": "sampling.frames",
+    "sampling": "sampling.rule",
+    "weights": "scoring.weights",
+    "device": "scoring.device",
+    "precision": "scoring.precision",
+    "min_face": "faces.min_size",
+    "offline": "scoring.offline",
+    "time_limit": "limits.seconds",
+}
+
+
+def given_flags(context: typer.Context) -> dict[str, Any]:
+    """The settings, by their keys, that were given on the command line of `detect`, `watch` or `serve`."""
+    return {
+        key: context.params[option]
+        for option, key in SETTING_OF.items()
+        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
+    }
