@@ -5,11 +5,9 @@ Only `pipeline` and the commands see these records; all other modules take plain
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from deepscan.errors import SettingsError
+from deepscan.plain import check_known, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +153,10 @@ class Settings:
             SettingsError: a stage or key is missing or unknown, or a value has no meaning.
         """
         try:
-            sampling = dict(plain["sampling"])
-            if sampling["seconds"] is not None:
-                sampling["seconds"] = Fraction(str(sampling["seconds"]))
-            stages = {"faces": Faces, "scoring": Scoring, "heatmaps": Heatmaps}
-            rest = {name: stage(**plain[name]) for name, stage in stages.items()}
-            limits = Limits(**plain.get("limits", {}))  # which the first reports do not state
-            return cls(Sampling(**sampling), **rest, limits=limits)
-        except (KeyError, TypeError, ValueError) as error:
+            # Which the first reports do not state.
+            limits = {"limits": asdict(Limits())}
+            return read(cls, limits | plain, "settings", whole=True)
+        except SettingsError as error:
             raise SettingsError(
                 f"settings of another version of deepscan, or changed ones: {error}"
             ) from error
@@ -255,11 +250,3 @@ def load_toml(path: Path) -> dict[str, Any]:
         RecursionError,
     ) as error:  # neither TOML nor text, or nested endlessly
         raise SettingsError(f"{path}: not readable TOML: {error}") from error
-
-
-def check_known(key: str, allowed: Collection[str], where: str) -> None:
-    """Raise SettingsError unless `key` is among `allowed`; the message names the nearest one."""
-    if key not in allowed:
-        near = difflib.get_close_matches(key, allowed, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(allowed)}"
-        raise SettingsError(f"{where}: unknown key {key}; {hint}")

@@ -14,10 +14,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from deepscan.config import Sampling, Settings, check_known, files
+from deepscan.config import Sampling, Settings, files
 from deepscan.errors import SettingsError
+from deepscan.plain import check_known, hints, read_value
 
 PREFIX = "DEEPSCAN_"
 OTHER_VARIABLES = ("DEEPSCAN_CACHE", "DEEPSCAN_DATA")
@@ -106,8 +107,7 @@ def _from_files() -> Iterator[Preference]:
             for name, value in table.items():
                 check_known(name, names, f"{path}: [{stage}]")
                 key = f"{stage}.{name}"
-                if not _fits(value, known[key]):
-                    raise SettingsError(f"{path}: [{stage}] {name}: {value!r} is no {known[key]}")
+                value = read_value(known[key], value, f"{path}: [{stage}] {name}")
                 yield Preference(key, _beside(path, key, value), "file", str(path))
 
 
@@ -128,40 +128,23 @@ def _from_environment() -> Iterator[Preference]:
             yield Preference(key, _parsed(name, text, known[key]), "environment", name)
 
 
-def _types() -> dict[str, str]:
-    """Each key's annotation in `Settings`."""
-    stages = {stage.name: type(getattr(Settings(), stage.name)) for stage in fields(Settings)}
-    annotations = {f"{s}.{f.name}": str(f.type) for s, kind in stages.items() for f in fields(kind)}
-    return {key: annotations[key] for key in defaults()}
+def _types() -> dict[str, Any]:
+    """Each key's type."""
+    types = {
+        f"{s}.{name}": t for s, kind in hints(Settings).items() for name, t in hints(kind).items()
+    }
+    return {key: types[key] for key in defaults()}
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (),
-}  # fmt: skip
-
-
-def _fits(value: Any, annotation: str) -> bool:
-    kinds = tuple(kind for part in annotation.split(" | ") for kind in _KINDS[part])
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-
-
-def _parsed(name: str, text: str, annotation: str) -> Any:
+def _parsed(name: str, text: str, hint: Any) -> Any:
     """A variable's text as its key's type."""
-    kind = annotation.split(" | ")[0]
+    kind = (get_args(hint) or (hint,))[0]
     words = {"1": True, "true": True, "yes": True, "on": True}
     words |= {"0": False, "false": False, "no": False, "off": False}
     try:
-        match kind:
-            case "bool":
-                return words[text.lower()]
-            case "int":
-                return int(text)
-            case "float":
-                return float(text)
-            case _:
-                return text
+        return words[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError) as error:
-        raise SettingsError(f"{name}: {text!r} is no {kind}") from error
+        raise SettingsError(f"{name}: {text!r} is no {kind.__name__}") from error
 
 
 def _settings(found: Mapping[str, Preference]) -> Settings:

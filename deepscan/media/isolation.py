@@ -12,9 +12,7 @@ pipe and its own queue bound how far.
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -32,13 +30,21 @@ from typing import IO, Any
 import numpy as np
 
 from deepscan.config import Limits, Sampling
-from deepscan.errors import InputError, LimitExceeded, NoVideoStream, ProcessDied, UnreadableInput
+from deepscan.errors import (
+    InputError,
+    LimitExceeded,
+    NoVideoStream,
+    ProcessDied,
+    SettingsError,
+    UnreadableInput,
+)
 from deepscan.files import check_readable
 from deepscan.flow import Clock, ahead, keep_memory_level, timed
 from deepscan.media.confinement import confine
 from deepscan.media.decoding import MAX_PIXELS
 from deepscan.media.stills import StillSource, is_still
 from deepscan.media.video import DamagedFrame, VideoSource
+from deepscan.plain import read, read_value
 from deepscan.records import Credentials, Frame, Source
 
 try:
@@ -62,11 +68,7 @@ WAITING = 200 * 2**20
 LONGEST_LINE = 2**26  # bytes; all indices of ten hours of video take a tenth of this
 
 # What reading an answer raises that no decoder of ours would give.
-NONSENSE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
-
-# A fraction as str() writes it, of times in 64-bit ticks of a 32-bit clock. Fraction itself would take
-# "1e99999999", and the rest of the day for it.
-FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
+NONSENSE = (KeyError, TypeError, ValueError, AttributeError, SettingsError)
 
 SAID = {"UnreadableInput": UnreadableInput, "NoVideoStream": NoVideoStream}
 
@@ -146,7 +148,8 @@ class Decoder:
             if said.get("index") != index:
                 raise self._nonsense(f"frame {said.get('index')!r} in place of {index}")
             try:
-                at, given = _fraction(said["time"]), tuple(map(_whole, said.get("shape", ())))
+                at = read_value(Fraction, said["time"], "time")
+                given = read_value(tuple[int, ...], said.get("shape", ()), "shape")
             except NONSENSE as error:
                 raise self._nonsense(f"of frame {index}: {error!r}") from error
             self._done += 1
@@ -154,12 +157,7 @@ class Decoder:
                 yield DamagedFrame(index, at)
                 continue
             # A video may change its size midway; the number of pixels is bounded all the same.
-            if (
-                len(given) != 3
-                or given[2] != 3
-                or min(given) < 1
-                or given[0] * given[1] > MAX_PIXELS
-            ):
+            if len(given) != 3 or given[2] != 3 or not _decodable(*given[:2]):
                 raise self._nonsense(f"frame {index} in shape {given}")
             pixels = np.empty(given, np.uint8)
             with self._patience():
@@ -171,8 +169,8 @@ class Decoder:
         said = self._message()
         try:
             found = Credentials(str(said["status"]), str(said["detail"]))
-            clock.seconds |= {str(k): _number(v) for k, v in said["seconds"].items()}
-            clock.peak["decoding"] = _number(said["peak"])
+            clock.seconds |= read_value(dict[str, float], said["seconds"], "seconds")
+            clock.peak["decoding"] = read_value(float, said["peak"], "peak")
         except NONSENSE as error:
             raise self._nonsense(f"of Content Credentials: {error!r}") from error
         return found
@@ -293,49 +291,18 @@ def decoder(path: Path, sampling: Sampling, limits: Limits) -> Iterator[Decoder]
 
 
 def _opened(path: Path, said: dict[str, Any]) -> Opened:
-    plain = said["source"]
-    number = ("bytes", "width", "height", "rotation", "frames")
-    times = ("start", "duration", "nominal_rate", "average_rate")
-    values: dict[str, Any] = {"path": path}
-    for name in (field.name for field in fields(Source) if field.name != "path"):
-        value = plain[name]
-        if name in times:
-            values[name] = None if value is None else _fraction(value)
-        elif name in number:
-            values[name] = _whole(value)
-        elif name == "tags":
-            values[name] = {str(k): str(v) for k, v in value.items()}
-        elif name in ("variable_rate", "exact_times"):
-            values[name] = value is True
-        elif name == "bit_rate":
-            values[name] = None if value is None else _whole(value)
-        else:
-            values[name] = str(value)
-    indices = tuple(_whole(i) for i in said["indices"])
+    source = read(Source, said["source"] | {"path": path}, "source", whole=True)
+    indices = read_value(tuple[int, ...], said["indices"], "indices")
     if not indices or any(b <= a for a, b in pairwise(indices)):
         raise ValueError("sampled frames are not in order")
-    if not 0 < values["width"] * values["height"] <= MAX_PIXELS:
-        raise ValueError(f"{values['width']} x {values['height']} pixels")
-    declared = said["declared_duration"]
-    return Opened(Source(**values), None if declared is None else _number(declared), indices)
+    if not _decodable(source.width, source.height):
+        raise ValueError(f"{source.width} x {source.height} pixels")
+    return Opened(source, read_value(float | None, said["declared_duration"], "duration"), indices)
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int or abs(value) >= 2**63:
-        raise ValueError(f"{str(value)[:50]!r} is no whole number of 64 bits")
-    return value
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{str(value)[:50]!r} is no finite number")
-    return float(value)
-
-
-def _fraction(value: Any) -> Fraction:
-    if not isinstance(value, str) or not FRACTION.fullmatch(value):
-        raise ValueError(f"{str(value)[:50]!r} is no fraction")
-    return Fraction(value)
+def _decodable(width: int, height: int) -> bool:
+    """Whether pictures of this size are ever decoded."""
+    return min(width, height) > 0 and width * height <= MAX_PIXELS
 
 
 # --- the decoder's own process ---------------------------------------------------------------------
@@ -349,7 +316,7 @@ def main() -> None:
     confine(int(request["memory"]), int(request["parent"]))
     keep_memory_level()
     try:
-        _answer(out, Path(request["path"]), _sampling(request))
+        _answer(out, Path(request["path"]), read(Sampling, request["sampling"], "sampling"))
     except InputError as error:
         _say(out, {"error": type(error).__name__, "message": str(error)})
     except MemoryError:
@@ -357,12 +324,6 @@ def main() -> None:
     except BrokenPipeError:
         pass  # the parent is gone or has had enough
     os._exit(0)  # so that no destructor can hang
-
-
-def _sampling(request: dict[str, Any]) -> Sampling:
-    plain = request["sampling"]
-    seconds = plain["seconds"]  # a fraction's text: a float would be another time
-    return Sampling(**plain | {"seconds": None if seconds is None else Fraction(seconds)})
 
 
 def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:

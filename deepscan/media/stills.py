@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from deepscan.config import Sampling
 from deepscan.errors import UnreadableInput
 from deepscan.files import check_readable, sha256
+from deepscan.media.decoding import check_size
 from deepscan.records import Frame, Source
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
@@ -38,9 +39,6 @@ BROKEN = (
     struct.error,
     zlib.error,
 )
-
-# The same bound as for video frames (decoding.MAX_PIXELS): three bytes a pixel must fit in memory.
-MAX_PIXELS = 2**26
 
 
 def is_still(path: Path) -> bool:
@@ -91,12 +89,7 @@ class StillSource:
         check_readable(path)
         try:
             with _opened(path) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise UnreadableInput(
-                        f"{path}: claims {width} x {height} pixels;"
-                        f" the limit is {MAX_PIXELS} in all"
-                    )
+                check_size(path, *image.size)
                 codec, mode = str(image.format).lower(), image.mode
                 rotation = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}.get(
                     image.getexif().get(0x0112, 1), 0

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from deepscan.config import check_known, files, load_toml
+from deepscan.config import files, load_toml
 from deepscan.errors import SettingsError
 from deepscan.model import processor
 from deepscan.model.header import DetectorSettings
+from deepscan.plain import read, read_fields
 from deepscan.training.augment import AugmentSettings
 from deepscan.training.losses import LossSettings
 from deepscan.training.pseudo import PseudoSettings
@@ -207,27 +208,7 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
     Raises:
         SettingsError: an unknown name (the nearest known one is told), a wrong type, or out of range.
     """
-    given = dict(values)
-    _check(given, TrainSettings, where)
-    for place in ("out", "test"):
-        if given.get(place) is not None:
-            given[place] = Path(given[place])
-    if "data" in given:
-        folders = [given["data"]] if isinstance(given["data"], (str, Path)) else given["data"]
-        given["data"] = tuple(Path(folder) for folder in folders)
-    tables: dict[str, type[Any]] = {"augment": AugmentSettings, "blend": PseudoSettings}
-    for name, kind in tables.items():
-        table = given.get(name)
-        if isinstance(table, dict):
-            _check(table, kind, f"{where}: [{name}]")
-            ranges: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in table.items()
-            }
-            given[name] = kind(**ranges)
-    try:
-        return TrainSettings(**given)
-    except TypeError as error:
-        raise SettingsError(f"{where}: {error}; see deepscan train --help") from error
+    return read(TrainSettings, _listed(values), where)
 
 
 def told(config: Path | None) -> dict[str, Any]:
@@ -241,39 +222,14 @@ def told(config: Path | None) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for path, tables in files():
-        own = tables.get("train", {})
-        _check(own, TrainSettings, f"{path}: [train]")
-        values |= own
+        own = _listed(tables.get("train", {}))
+        values |= read_fields(TrainSettings, own, f"{path}: [train]")
     if config is not None:
-        own = load_toml(config)
-        _check(own, TrainSettings, str(config))
-        values = values | own
+        values |= read_fields(TrainSettings, _listed(load_toml(config)), str(config))
     return values
 
 
-def _check(values: Mapping[str, Any], kind: type[Any], where: str) -> None:
-    """Raise SettingsError for an unknown name or a value of another type."""
-    known = {entry.name: str(entry.type) for entry in fields(kind)}
-    for name, value in values.items():
-        check_known(name, known, where)
-        _check_type(name, value, known[name], where)
-
-
-# What TOML and JSON may give for a field, by its annotation.
-_KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "Path": (str, Path),
-    "None": (type(None),), "AugmentSettings": (dict, AugmentSettings),
-    "PseudoSettings": (dict, PseudoSettings),
-}  # fmt: skip
-
-
-def _check_type(name: str, value: Any, annotation: str, where: str) -> None:
-    if annotation.startswith("tuple"):
-        kinds: tuple[type, ...] = (
-            (list, tuple, str, Path) if "Path" in annotation else (list, tuple)
-        )
-    else:
-        kinds = tuple(k for part in annotation.split(" | ") for k in _KINDS[part])
-    wrong_bool = isinstance(value, bool) and bool not in kinds
-    if wrong_bool or not isinstance(value, kinds):
-        raise SettingsError(f"{where}: {name}: {value!r} is no {annotation}")
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` may name one folder alone."""
+    one = isinstance(values.get("data"), str | Path)
+    return {**values, "data": [values["data"]]} if one else dict(values)

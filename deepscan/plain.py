@@ -1,0 +1,118 @@
+"""Records from plain values, as JSON and TOML hold them: names and types are checked, none is guessed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from deepscan.errors import SettingsError
+
+T = TypeVar("T")
+
+# A fraction as str() writes it, of times in 64-bit ticks of a 32-bit clock. Fraction itself would take
+# "1e99999999", and the rest of the day for it.
+FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
+
+
+def read(kind: type[T], values: Any, where: str, whole: bool = False) -> T:
+    """The record of dataclass `kind` whose fields `values` names.
+
+    Args:
+        values: a table of plain values, of records within it likewise; or the record itself.
+        where: begins every message: the file, and the table in it.
+        whole: every field must be there, whatever has a default.
+
+    Raises:
+        SettingsError: a name is unknown (the nearest known one is told) or missing, a value has another
+            type, or is out of range.
+    """
+    if isinstance(values, kind):
+        return values
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{where}: {values!r} is no table")
+    given = read_fields(kind, values, where, whole)
+    for field in fields(kind):  # type: ignore[arg-type]
+        needed = whole or (field.default is MISSING and field.default_factory is MISSING)
+        if needed and field.name not in given:
+            raise SettingsError(f"{where}: {field.name} is missing")
+    return kind(**given)
+
+
+def read_fields(
+    kind: type, values: Mapping[str, Any], where: str, whole: bool = False
+) -> dict[str, Any]:
+    """Some of a record's fields, as `read` reads them all."""
+    known, read_values = hints(kind), {}
+    for name, value in values.items():
+        check_known(name, known, where)
+        hint = known[name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            read_values[name] = read(hint, value, f"{where}: [{name}]", whole)
+        else:
+            read_values[name] = read_value(hint, value, f"{where}: {name}")
+    return read_values
+
+
+def read_value(hint: Any, value: Any, where: str) -> Any:
+    """A value as a field annotated `hint` holds it: a path for text, a tuple for a list.
+
+    Raises:
+        SettingsError: it has another type.
+    """
+    try:
+        return _converted(hint, value)
+    except (ValueError, ArithmeticError) as error:
+        raise SettingsError(f"{where}: {value!r:.60} is no {_words(hint)}") from error
+
+
+def _converted(hint: Any, value: Any) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        if value is None and NoneType in inner:
+            return None
+        (hint,) = (one for one in inner if one is not NoneType)
+        return _converted(hint, value)
+    if origin is tuple and isinstance(value, list | tuple):
+        one_by_one = [inner[0]] * len(value) if inner[-1] is ... else inner
+        return tuple(_converted(h, v) for h, v in zip(one_by_one, value, strict=True))
+    if origin is dict and isinstance(value, dict):
+        return {_converted(inner[0], k): _converted(inner[1], v) for k, v in value.items()}
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is Fraction and isinstance(value, str) and FRACTION.fullmatch(value):
+        return Fraction(value)
+    if hint is Fraction:
+        return Fraction(str(_converted(float, value)))
+    wanted = (int, float) if hint is float else hint
+    # To Python True is an int; to whoever writes a file it is none.
+    if origin is None and isinstance(value, wanted) and isinstance(value, bool) == (hint is bool):
+        # Numbers are finite, and whole ones have 64 bits, as TOML's.
+        if isinstance(value, str | Path) or (math.isfinite(value) and abs(value) < 2**63):
+            return value
+    raise ValueError("another type")
+
+
+def _words(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+@cache
+def hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by their names."""
+    return get_type_hints(kind)
+
+
+def check_known(key: str, known: Collection[str], where: str) -> None:
+    """Raise SettingsError unless `key` is `known`; it names the nearest that is."""
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise SettingsError(f"{where}: unknown key {key}; {hint}")
