@@ -394,6 +394,11 @@ class Case:
     examiner: str = ""
     notes: str = ""
 
+    @classmethod
+    def noted(cls, *fields: str) -> Case | None:
+        """None where nothing was typed."""
+        return cls(*fields) if any(fields) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -80,7 +80,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--nodes", type=int, default=0)
     options = parser.parse_args(arguments)
-    os.environ |= {"PYTHONPATH": str(Path(__file__).parents[1]), "RAY_worker_niceness": "0"}
+    root = Path(__file__).parents[1]
+    paths = os.pathsep.join(map(str, (root, root / "tests")))  # of the workers: the builders, too
+    os.environ |= {"PYTHONPATH": paths, "RAY_worker_niceness": "0"}
     sound = kills.make_inputs(options.folder / "sound", options.clips - options.poison)
     inputs = options.folder / "all"
     inputs.mkdir()

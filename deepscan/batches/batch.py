@@ -38,7 +38,7 @@ from deepscan.files import check_free, check_inside, clear_parts, is_part, sha25
 from deepscan.flow import keep_memory_level
 from deepscan.model.header import read_header
 from deepscan.model.networks import limit_threads, sleep_for_gpu, weights_file
-from deepscan.pipeline import scan
+from deepscan.pipeline import Progress, scan
 from deepscan.records import Report, Request
 
 # What is taken out of a folder; a file named by itself may be called anything.
@@ -319,6 +319,25 @@ class Batch:
         return outcome
 
 
+def attempt(
+    path: Path,
+    settings: Settings,
+    out: Path,
+    force: bool,
+    request: Request | None,
+    progress: Progress | None = None,
+) -> Report | InputError | OutputError:
+    """The report of one input, as `scan` writes it to `out`, or why there is none.
+
+    Raises:
+        WeightsError, SettingsError: what would be in the way of any other input, too.
+    """
+    try:
+        return scan(path, settings, out=out, force=force, request=request, progress=progress)
+    except (InputError, OutputError) as error:
+        return error
+
+
 def _work(settings: Settings) -> str:
     """A digest of all that decides a result, the input aside."""
     path = weights_file(settings.scoring.weights)
@@ -351,15 +370,10 @@ def _start(threads: int) -> None:
 def _scan(settings: Settings, request: Request | None, task: _Task) -> Outcome | DeepscanError:
     """The outcome of one input; an error where no other input would fare better."""
     try:
-        result: Report | DeepscanError = scan(
-            task.path, settings, out=task.entry.folder, force=task.replace, request=request
-        )
-    except InputError as error:
-        result = error
-    except OutputError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in HOPELESS:
-            return OutputError(f"{error}; what is finished is kept, go on with --resume")
-        result = error
+        result = attempt(task.path, settings, task.entry.folder, task.replace, request)
     except (WeightsError, SettingsError) as error:
         return error
+    cause = result.__cause__ if isinstance(result, OutputError) else None
+    if isinstance(cause, OSError) and cause.errno in HOPELESS:
+        return OutputError(f"{result}; what is finished is kept, go on with --resume")
     return Outcome.of(task.path, result)

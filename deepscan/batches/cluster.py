@@ -61,6 +61,25 @@ def connect(address: str | None) -> None:
         signal.signal(signal.SIGTERM, before)  # Ray's own would exit past all that is to be kept
 
 
+def joined(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
+    """Where --engine has a batch's work done, as arguments of `Batch`; a cluster is connected to.
+
+    Args:
+        engine: local, or ray[=ADDRESS].
+        cpus, gpus: as for `Actors`.
+
+    Raises:
+        SettingsError: it is neither, or as `connect`.
+    """
+    name, _, address = engine.partition("=")
+    if engine == "local":
+        return {}
+    if name != "ray" or (not address and "=" in engine):
+        raise SettingsError(f"engine: {engine!r} is neither local nor ray[=ADDRESS]")
+    connect(address or None)
+    return {"crew": partial(Actors, cpus=cpus, gpus=gpus), "threads": max(1, int(cpus))}
+
+
 class _Worker:
     """What lives in a process of the cluster."""
 

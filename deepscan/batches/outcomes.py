@@ -173,7 +173,7 @@ class Outcomes:
             {
                 "verdict": outcome.verdict.value,
                 "reason": outcome.reason,
-                "sentence": _text(outcome.sentence),
+                "sentence": as_text(outcome.sentence),
                 "score": outcome.score,
                 "probability": outcome.probability,
                 "provisional": outcome.provisional,
@@ -272,6 +272,6 @@ def _stored(path: Path) -> str | bytes:
     return name
 
 
-def _text(words: str) -> str:
+def as_text(words: str) -> str:
     """The words, with bytes of file names that are not text as escapes."""
     return words.encode("utf-8", "backslashreplace").decode()

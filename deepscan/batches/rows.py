@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from deepscan.batches.outcomes import Outcome
+from deepscan.batches.outcomes import Outcome, as_text
 from deepscan.errors import OutputError
 from deepscan.files import part_file, store
 
@@ -81,11 +81,11 @@ def _tables(outcomes: Iterable[Outcome]) -> Iterator[pa.Table]:
 def _row(outcome: Outcome) -> dict[str, Any]:
     with_face, sampled = outcome.seen or (None, None)
     return {
-        "path": _text(os.fspath(outcome.path)),
+        "path": as_text(os.fspath(outcome.path)),
         "verdict": outcome.verdict.value,
         "reason": outcome.reason,
-        "sentence": _text(outcome.sentence),
-        "folder": None if outcome.folder is None else _text(os.fspath(outcome.folder)),
+        "sentence": as_text(outcome.sentence),
+        "folder": None if outcome.folder is None else as_text(os.fspath(outcome.folder)),
         "score": outcome.score,
         "probability": outcome.probability,
         "faces": outcome.faces,
@@ -94,9 +94,5 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "warnings": list(outcome.warnings),
         "sha256": outcome.sha256,
         "finished": outcome.finished,
-        "same_as": None if outcome.same_as is None else _text(os.fspath(outcome.same_as)),
+        "same_as": None if outcome.same_as is None else as_text(os.fspath(outcome.same_as)),
     }
-
-
-def _text(words: str) -> str:
-    return words.encode("utf-8", "backslashreplace").decode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from typer import Argument, Option
 from deepscan.cli import options
 from deepscan.cli.console import Exit, fetch_weights, progress_bars, say
 from deepscan.cli.results import announce, print_json, print_table, write_index
-from deepscan.errors import InputError, OutputError, SettingsError
+from deepscan.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
     from deepscan.batches.batch import Batch, Input
@@ -95,6 +94,7 @@ def detect(
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
     from deepscan.batches.batch import Batch, found
+    from deepscan.batches.cluster import joined
     from deepscan.cli.preferences import gather
     from deepscan.files import store
     from deepscan.flow import keep_memory_level
@@ -107,7 +107,7 @@ def detect(
     request = Request(
         argv=("deepscan", *context.obj),
         origins=preferences.origins(),
-        case=Case(case, exhibit, examiner, notes) if case or exhibit or examiner or notes else None,
+        case=Case.noted(case, exhibit, examiner, notes),
     )
     given = [*(paths or []), *(_listed(from_file) if from_file is not None else [])]
     if not given:
@@ -129,7 +129,7 @@ def detect(
         inputs = list(found(given, out))
         fetch_weights(settings.scoring, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}
-        with Batch(out, settings, **how, **_engine(engine, job_cpus, job_gpus)) as batch:
+        with Batch(out, settings, **how, **joined(engine, job_cpus, job_gpus)) as batch:
             results = _all(batch, inputs, out, json, quiet)
         if parquet:
             from deepscan.batches import rows
@@ -149,10 +149,10 @@ def _one(
     verbose: bool,
 ) -> Outcome:
     """One input, in this very process (but for its decoder)."""
-    from deepscan.batches.batch import itself
+    from deepscan.batches.batch import attempt, itself
     from deepscan.batches.outcomes import Outcome
     from deepscan.files import check_free
-    from deepscan.pipeline import scan
+    from deepscan.records import Report
 
     folder = out / itself(path).inner
     try:
@@ -160,27 +160,16 @@ def _one(
     except OutputError as error:
         raise SettingsError(str(error)) from error
     fetch_weights(settings.scoring, quiet)
-    report = None
-    try:
-        with progress_bars(quiet) as bars:
-            report = scan(
-                path,
-                settings,
-                out=folder,
-                force=force,
-                request=request,
-                progress=bars.stages(path.name),
-            )
-        result = Outcome.of(path, report)
-    except (InputError, OutputError) as error:
-        result = Outcome.of(path, error)
+    with progress_bars(quiet) as bars:
+        report = attempt(path, settings, folder, force, request, bars.stages(path.name))
+    result = Outcome.of(path, report)
     if json:
         print_json(result, indent=2)
     else:
         print_table([result])
     if not quiet:
         announce(result)
-        if report is not None and verbose:
+        if isinstance(report, Report) and verbose:
             spent = ", ".join(f"{k} {v:.2f} s" for k, v in report.provenance.seconds.items())
             say(f"  {spent}; {report.provenance.device}, {report.provenance.precision}")
     return result
@@ -212,19 +201,6 @@ def _all(
             words = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
             say(f"{len(results)} of {len(inputs)} inputs" + (f": {words}" if words else ""))
     return results
-
-
-def _engine(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
-    """Where a batch's processes live, as arguments of `Batch`."""
-    name, _, address = engine.partition("=")
-    if engine == "local":
-        return {}
-    if name != "ray" or (not address and "=" in engine):
-        raise SettingsError(f"engine: {engine!r} is neither local nor ray[=ADDRESS]")
-    from deepscan.batches.cluster import Actors, connect
-
-    connect(address or None)
-    return {"crew": partial(Actors, cpus=cpus, gpus=gpus), "threads": max(1, int(cpus))}
 
 
 def _listed(path: Path) -> list[Path]:

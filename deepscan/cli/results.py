@@ -61,7 +61,7 @@ def print_table(results: Sequence[Outcome]) -> None:
     """Print a row for each input, or counts if there are very many."""
     from rich.console import Console
 
-    from deepscan.batches.terminal import summary
+    from deepscan.cli.terminal import summary
 
     if len(results) <= MOST_ROWS:
         Console().print(summary(results))

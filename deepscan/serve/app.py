@@ -94,11 +94,7 @@ def build(queue: JobQueue, limits: Limits, key: str | None = None) -> Guard:
                     429,
                     f"{limits.uploads} clips are being received already; send this one after them.",
                 )
-            stated = (
-                Case(case, exhibit, examiner, notes)
-                if case or exhibit or examiner or notes
-                else None
-            )
+            stated = Case.noted(case, exhibit, examiner, notes)
             async with uploads:
                 job = await _received(body, queue, safe_name(name), stated)
         except Refused as refused:

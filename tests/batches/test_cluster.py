@@ -31,8 +31,8 @@ ray = pytest.importorskip("ray", reason="ray is not installed")
 # Ray leaves sockets and files to the collector.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-# Where a worker finds this file, and the tools.
-PYTHONPATH = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[2])))
+# Where a worker finds this file, the builders, and the tools.
+PYTHONPATH = os.pathsep.join(map(str, Path(__file__).parents[:3]))
 
 
 @pytest.fixture(scope="module")

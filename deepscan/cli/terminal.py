@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepscan.batches.outcomes import Outcome
+from deepscan.cli.console import printable
 from deepscan.records import VerdictName
 from deepscan.report.json import UNCALIBRATED
 
@@ -44,13 +45,13 @@ def summary(results: Sequence[Outcome]) -> Group:
             "-" if seen is None else f"{seen[0]}/{seen[1]}",
         )
         verdict = Text(name.value.replace("_", " "), STYLES[name])
-        table.add_row(Text(_printable(result.path.name)), verdict, *cells)
+        table.add_row(Text(printable(result.path.name)), verdict, *cells)
         if result.failed:
-            notes.append(Text(_printable(result.sentence)))  # names the input itself
+            notes.append(Text(printable(result.sentence)))  # names the input itself
             continue
         same = () if result.same_as is None else (f"Of the same bytes as {result.same_as}.",)
-        words = _printable(" ".join((result.sentence, *same, *result.warnings)))
-        notes.append(Text.assemble((f"{_printable(result.path.name)}  ", "bold"), words))
+        words = printable(" ".join((result.sentence, *same, *result.warnings)))
+        notes.append(Text.assemble((f"{printable(result.path.name)}  ", "bold"), words))
     return Group(table, *notes, Text(), caption(results))
 
 
@@ -65,10 +66,3 @@ def caption(results: Sequence[Outcome]) -> Text:
             " calibrated on."
         )
     return Text(words)
-
-
-def _printable(text: str) -> str:
-    """Control characters, and bytes that are no text, as escapes: a file name must not drive a terminal."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
