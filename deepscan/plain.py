@@ -93,11 +93,15 @@ def _converted(hint: Any, value: Any) -> Any:
         return Fraction(str(_converted(float, value)))
     wanted = (int, float) if hint is float else hint
     # To Python True is an int; to whoever writes a file it is none.
-    if origin is None and isinstance(value, wanted) and isinstance(value, bool) == (hint is bool):
-        # Numbers are finite, and whole ones have 64 bits, as TOML's.
-        if isinstance(value, str | Path) or (math.isfinite(value) and abs(value) < 2**63):
-            return value
-    raise ValueError("another type")
+    if (
+        origin is not None
+        or not isinstance(value, wanted)
+        or isinstance(value, bool) != (hint is bool)
+    ):
+        raise ValueError("another type")
+    if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < 2**63):
+        raise ValueError("no number that a file holds: an infinity, or more than 64 bits")
+    return value
 
 
 def _words(hint: Any) -> str:

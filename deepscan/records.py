@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+
+from deepscan.shapes import Float, UInt8
 
 Pixels = UInt8[np.ndarray, "_height _width 3"]  # any two pictures, hence no sizes held equal
 

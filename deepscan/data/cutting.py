@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float
 from PIL import Image
 from scipy import ndimage
 
@@ -28,6 +27,7 @@ from deepscan.media.isolation import open_source
 from deepscan.media.stills import BROKEN, StillSource, is_still
 from deepscan.media.video import DamagedFrame, VideoSource
 from deepscan.records import Crop, Frame, Pixels
+from deepscan.shapes import Bool, Float
 
 AT_ONCE = 8  # frames held at a time: 200 MB of 4K video
 

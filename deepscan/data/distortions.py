@@ -16,13 +16,13 @@ from pathlib import Path
 
 import av
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 from scipy import ndimage
 
 from deepscan.errors import SettingsError
 from deepscan.media.video import DamagedFrame, VideoSource
 from deepscan.records import Frame, Pixels
+from deepscan.shapes import Float
 
 LEVELS: dict[str, tuple[float, ...]] = {
     "saturation": (0.4, 0.3, 0.2, 0.1, 0.0),  # what is left of the chroma

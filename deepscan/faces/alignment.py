@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from deepscan.records import Crop, CropQuality, Face, Frame, Pixels
+from deepscan.shapes import Float
 
 CROP_SIDE = 256
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch.nn import functional
 
 from deepscan.faces.mtcnn import FIELD, Detections, Mtcnn
 from deepscan.records import Box, Face, Frame
+from deepscan.shapes import Float, UInt8
 
 # At most so many faces are judged in one frame, the largest: ten thousand crops would take two gigabytes.
 MOST = 100

@@ -28,11 +28,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscan.errors import WeightsMismatch, WeightsMissing
+from deepscan.shapes import Bool, Float, Float32, Int, UInt8
 
 # The first network's field of view in pixels of its pyramid level, which is also the smallest face it can
 # find.

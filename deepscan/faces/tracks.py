@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from deepscan.records import Face, Pixels
+from deepscan.shapes import Float
 
 # A face may be missing for this many sampled instants (turned away, covered, overlooked) and still continue
 # its track in the same place; after that someone else may stand there.

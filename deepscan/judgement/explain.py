@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageFilter
 
 from deepscan.records import Areas, Crop, Faithfulness, Frame, Output, Pixels
+from deepscan.shapes import Bool, Float, Int, UInt8
 
 # Crops measured, spread over the video: each costs (2 + LOTS) x (STEPS - 1) + 2 = 37 runs of the detector.
 CROPS = 8

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 from scipy.special import expit
 from scipy.stats import rankdata
 
 from deepscan.errors import DataError
+from deepscan.shapes import Float, Int
 
 Labels = Int[np.ndarray, " n"]
 Values = Float[np.ndarray, " n"]

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from deepscan.records import Frame, FrameEvidence, Interval, Pixels, Stretch
+from deepscan.shapes import Float
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepscan.model.header import DetectorSettings
 from deepscan.model.tower import Attention, Block, Linear, Tower
+from deepscan.shapes import Float
 
 LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.")
 

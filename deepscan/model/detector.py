@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +20,7 @@ from deepscan.model import adapters
 from deepscan.model.header import MEAN, STD, DetectorSettings
 from deepscan.model.tower import Attention, Tower, draw_normal
 from deepscan.records import Output
+from deepscan.shapes import Float, Int, UInt8
 
 # Pixels a side that become one in a copy without detail: of 224 a side, they leave a face its features alone.
 COARSE = 4

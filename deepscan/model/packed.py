@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepscan.model.tower import QUICK, QuickGELU, Tower
+from deepscan.shapes import Float
 
 
 class Packed(nn.Module):

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
+
+from deepscan.shapes import UInt8
 
 # Batches of more crops than this are as fast without a recording, so they are neither filled up nor recorded.
 MOST = 64

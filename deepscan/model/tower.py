@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscan.errors import SettingsError
+from deepscan.shapes import Float, Int
 
 QUICK = 1.702  # QuickGELU's factor
 

@@ -11,11 +11,11 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from deepscan.faces.alignment import invert
 from deepscan.records import Crop, Pixels
+from deepscan.shapes import Float, UInt8
 
 SCALE_TOP = 6.0  # times uniform; higher values are drawn like this one
 OPACITY = 0.75  # at the top of the scale; up to 1, which is no preference, the picture stays clear

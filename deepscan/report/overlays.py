@@ -9,11 +9,11 @@ from typing import Any
 
 import av
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from deepscan.records import Crop, Frame, Output, Pixels, Source
 from deepscan.report import heatmap
+from deepscan.shapes import Float
 
 FOLDER = "heatmaps"
 FILM_SIDE = 1280  # longer side of the overlay film

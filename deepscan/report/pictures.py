@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from deepscan.records import Crop, Frame, Output, Pixels
 from deepscan.report import heatmap
+from deepscan.shapes import Float
 
 # Frames spread evenly over the sampled ones (all 32 by default), and those with the highest logits from
 # anywhere else, since they are what a reader wants to see first.
