@@ -8,18 +8,17 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from deepscan.cli.console import given_flags, progress_bars
+from deepscan.cli import options
+from deepscan.cli.console import fetch_weights, progress_bars
 from deepscan.errors import SettingsError
-
-SETTING_OF = {"offline": "scoring.offline"}
 
 
 def demo(
     context: typer.Context,
     folder: Annotated[Path, Argument(help="Where the clip and its results go.")] = Path("demo"),
     force: Annotated[bool, Option("--force", help="Replace an earlier demo's files.")] = False,
-    offline: Annotated[bool, Option("--offline", help="Never fetch weights.")] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")] = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make a sample clip with a manipulated face, and look for it.
 
@@ -33,13 +32,12 @@ def demo(
     from deepscan.cli.results import announce, print_table
     from deepscan.files import check_free
     from deepscan.flow import keep_memory_level
-    from deepscan.model.networks import prepare_weights
     from deepscan.pipeline import scan
     from deepscan.records import Request
     from deepscan.verification import sample
 
     clip, results = folder / "sample.mp4", folder / "results" / "sample.mp4"
-    preferences = gather(given_flags(context, SETTING_OF) | {"heatmaps.draw": True})
+    preferences = gather(options.given_flags(context) | {"heatmaps.draw": True})
     for there in (clip, results):
         if there.exists() and not force:
             raise SettingsError(
@@ -47,10 +45,7 @@ def demo(
             )
     check_free(results, force)
     keep_memory_level()
-    with progress_bars(quiet) as bars:
-        prepare_weights(
-            preferences.settings.scoring, bars.callback("fetching the CLIP base", "bytes")
-        )
+    fetch_weights(preferences.settings.scoring, quiet)
     sample.write(clip)
     with progress_bars(quiet) as bars:
         report = scan(
