@@ -114,9 +114,9 @@ def hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def check_known(key: str, known: Collection[str], where: str) -> None:
-    """Raise SettingsError unless `key` is `known`; it names the nearest that is."""
-    if key not in known:
-        near = difflib.get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+def check_known(key: str, allowed: Collection[str], where: str) -> None:
+    """Raise SettingsError unless `key` is among `allowed`; the message names the nearest one."""
+    if key not in allowed:
+        near = difflib.get_close_matches(key, allowed, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(allowed)}"
         raise SettingsError(f"{where}: unknown key {key}; {hint}")

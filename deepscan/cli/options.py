@@ -10,11 +10,11 @@ from typer import Option
 
 
 def detectors(incomplete: str) -> list[str]:
-    """For completion: detectors' names that begin like this."""
+    """Detectors' names that begin with `incomplete`, for shell completion."""
     from deepscan.model.catalogue import catalogue
 
-    known = catalogue()
-    return [n for n in (*known.detectors, *known.published) if n.startswith(incomplete)]
+    entries = catalogue()
+    return [n for n in (*entries.detectors, *entries.published) if n.startswith(incomplete)]
 
 
 # What is trained and classified; as model.header has it, which --help has no time to import.
