@@ -594,6 +594,7 @@ def test_a_mirror_out_of_reach_for_a_while_stops_nothing(
     assert sha256(tmp_path / "back" / "results.json") == sha256(done.folder / "results.json")
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None:
     """torchrun over gloo, the same global batch: equal to 1e-5, MACL and pseudo-fakes included."""
     toy.crops(tmp_path / "data")
