@@ -28,8 +28,8 @@ test-plain: base
 	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n 2 -m "not slow" tests/model/test_model.py tests/test_pipeline.py \
 	  tests/verification/test_doctor.py
 
-# Mutants of clips through detect, as many of what else is read through its readers, and as many of hypothesis's own
-# making through each of these: 2,000 take hours of two cores.
+# Mutated clips through detect, as many mutants of other files through their readers, and as many of hypothesis's
+# own examples through each reader: 2,000 take hours of two cores.
 MUTANTS ?= 2000
 fuzz: base
 	rm -rf runs/fuzz

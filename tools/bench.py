@@ -1,4 +1,4 @@
-"""`make bench`: how long detect takes, where, against the straight-line way and against what is possible.
+"""`make bench`: measures how long detect takes and where, beside a straightforward script and the floor.
 
 Each measurement is a whole process of its own, timed from outside, imports included; the ways take
 turns, so that a slow moment of the machine strikes all. The straight-line way is how people write it:

@@ -9,9 +9,9 @@
     clips     many clips through the whole pipeline, against decoding alone and the networks alone
     compiled  the detector by torch's compiler, and what compiling takes
 
-Each section is a process of its own with so much time: a kernel that fails leaves its process unable to use
-the GPU, and a decoder may crash. What was found by then is log, and the next section runs. A tower named by
---tower has random weights, made on the device.
+Each section is a process of its own with a time limit: a kernel that fails leaves its process unable to use
+the GPU, and a decoder may crash. Whatever was found by then is logged, and the next section runs. A tower
+named by --tower has random weights, made on the device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`make bench-long` and `make growth`: how time and memory grow with a clip's length, its faces and instants.
+"""`make bench-long` and `make growth`: measure how time and memory grow with length, faces and instants.
 
 Each measurement is a whole process of its own, its decoder's peak added to its own. A cost is linear if the
 next face or instant costs as much among many as among few: the last line of a table is the ratio of the two.

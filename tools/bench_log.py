@@ -1,4 +1,4 @@
-"""What the GPU's bench shares: a way to tell what was found, and to take times."""
+"""Shared by the parts of `make bench-gpu`: logs results and measures times."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Log:
-    """What a section found: Markdown as it comes, and the same as plain values in a file."""
+    """Logs a section's results: as Markdown at once, and as plain values in a file."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.found: dict[str, Any] = {}
 
     def line(self, text: str) -> None:
-        """A line of Markdown, seen at once."""
+        """Print a line of Markdown at once."""
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 

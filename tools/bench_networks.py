@@ -1,4 +1,4 @@
-"""The networks' part of `make bench-gpu`: rates, logits and faces, against those of the processor."""
+"""Measures the networks for `make bench-gpu`: rates, logits and faces, compared with the processor's."""
 
 from __future__ import annotations
 

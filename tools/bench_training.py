@@ -1,8 +1,9 @@
-"""`make bench-training`: crops a second in training, and what +Ours costs over its baseline.
+"""`make bench-training`: measures crops a second in training, and what +Ours costs over its baseline.
 
-Baseline and +Ours take steps in turn in one process, on the same random crops, so that a slow moment of
-the machine strikes both; what is log is the median of the ratios of neighbours. Data loading and
-augmentation are left out: they go on in other processes and are the same for both.
+Baseline and +Ours take steps in turn in one process on the same random crops, so that a slow moment of the
+machine affects both; the result is the median of the ratios of neighbouring steps. Data loading and
+augmentation are left
+out: they run in other processes and are the same for both.
 """
 
 from __future__ import annotations

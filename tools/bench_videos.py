@@ -1,4 +1,4 @@
-"""The videos' part of `make bench-gpu`: the GPU's decoder, and many clips through the whole pipeline."""
+"""Measures videos for `make bench-gpu`: the GPU's decoder, and many clips through the whole pipeline."""
 
 from __future__ import annotations
 

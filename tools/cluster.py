@@ -1,9 +1,9 @@
-"""A batch on Ray against the same batch here: rows, scores, and what Ray costs a clip.
+"""Compares a batch on Ray with the same batch here: rows, scores, and what Ray costs for each clip.
 
 python -m tools.cluster FOLDER --clips 200 --poison 10 --jobs 2 [--nodes 2]      (make cluster)
 
-Poison kills whatever process it is given to; half-way through, one of Ray's workers is killed on top of that.
-With --nodes the cluster is simulated: so many nodes of one core each, as ray.cluster_utils makes them.
+Poison kills any process that opens it; half-way through, one of Ray's workers is killed as well. With
+--nodes the cluster is simulated, with that many nodes of one core each (ray.cluster_utils).
 """
 
 from __future__ import annotations

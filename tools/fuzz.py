@@ -1,8 +1,8 @@
-"""Mutants of clips through `deepscan detect`, and of everything else that deepscan reads through its readers.
+"""Feeds mutated clips to `deepscan detect`, and mutants of all else that deepscan reads to its readers.
 
 python -m tools.fuzz FOLDER --mutants 2000 --seed 1       (make fuzz)
 
-What must hold: every input has its row, no traceback, no process ends but by a signal from within a decoder,
+It checks that every input has its row, nothing prints a traceback, only decoders are ended by signals, and
 nothing takes longer than its limit. Whatever breaks that is kept in FOLDER/findings and becomes a test.
 """
 

@@ -1,4 +1,4 @@
-"""Does a batch survive kill -9? A real one, killed at random moments, against the same one undisturbed.
+"""Tests that a batch survives kill -9: compares one killed at random moments with an undisturbed one.
 
 python -m tools.kills FOLDER --clips 60 --kills 20 --seed 1     (make kills)
 """

@@ -1,8 +1,7 @@
-"""Measure a trained detector on the people that its run held out: `make model-card RUN=runs/default/run`.
+"""Measures a trained detector on the people its run held out: `make model-card RUN=runs/default/run`.
 
-A model card's numbers come from here: how well it tells on each set, what its verdicts would be, what
-distortions cost, and where it errs. The page holds numbers alone; the pictures of its errors belong to
-others and stay in OUT.
+The numbers of a model card come from here: accuracy on each set, the verdicts, the effect of distortions,
+and the errors. The page holds numbers only; the pictures of errors belong to others and stay in OUT.
 """
 
 from __future__ import annotations

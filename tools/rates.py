@@ -1,4 +1,4 @@
-"""What docs/million-clips.md multiplies by a million: seconds, bytes and rows, measured here (make rates)."""
+"""Measures what docs/million-clips.md multiplies by a million: seconds, bytes and rows (`make rates`)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`make small-study`: every table and figure of the paper, on little material that fits two CPU cores.
+"""`make small-study`: makes every table and figure of the paper, on little material that fits two CPU cores.
 
-Trained on side-by-side pairs, judged on three stand-ins for the paper's ten sets: pairs of people held out
-("pairs"), crops of FaceForensics++ ("ffpp"), whole clips ("clips"). Runs that are finished stay, a run
-broken off is gone on with; OUT keeps them, and DOCS gets the tables, the figures and a page that says
-what agrees with the paper's direction and what does not.
+Detectors train on side-by-side pairs and are tested on three stand-ins for the paper's ten sets: pairs of
+held-out people ("pairs"), crops of FaceForensics++ ("ffpp") and whole clips ("clips"). Finished runs are
+kept in OUT and interrupted ones continue; DOCS gets the tables, the figures and a page that says where the
+results agree with the paper's direction.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Train the shipped detector anew from the material it came from: `make train-default`.
+"""Trains the shipped detector again from its original material: `make train-default`.
 
 The material is not part of deepscan: 53 side-by-side clips (pairs/), crops of FaceForensics++ (ffpp-crops/)
-and face pictures (faces/); see weights/b16-lora.md. Landmarks of real crops are looked for, so that they
-can be blended. A share of the people of each, as the recipe says, is held out; by them the detector is
-selected, calibrated and, with `make model-card`, judged. What is prepared, and a run that was broken off, is
-gone on with.
+and face pictures (faces/); see weights/b16-lora.md. Landmarks of real crops are detected, so that they can
+be blended. A share of the people in each is held out, as the recipe says, to select, calibrate and, with
+`make model-card`, measure the detector. Prepared data are reused and an interrupted run continues.
 """
 
 from __future__ import annotations
