@@ -1,4 +1,4 @@
-"""Records from plain values, as JSON and TOML hold them: names and types are checked, none is guessed."""
+"""Reads records from plain values (JSON, TOML), checking names and types by the records' annotations."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
 
 
 def read(kind: type[T], values: Any, where: str, whole: bool = False) -> T:
-    """The record of dataclass `kind` whose fields `values` names.
+    """Make a record of dataclass `kind` from the values of its fields.
 
     Args:
-        values: a table of plain values, of records within it likewise; or the record itself.
+        values: a table of plain values, with tables for nested records; or the record itself.
         where: begins every message: the file, and the table in it.
         whole: every field must be there, whatever has a default.
 
     Raises:
-        SettingsError: a name is unknown (the nearest known one is told) or missing, a value has another
-            type, or is out of range.
+        SettingsError: a name is unknown (the message suggests the nearest) or missing, or a value has another
+            type or is out of range.
     """
     if isinstance(values, kind):
         return values
@@ -49,7 +49,7 @@ def read(kind: type[T], values: Any, where: str, whole: bool = False) -> T:
 def read_fields(
     kind: type, values: Mapping[str, Any], where: str, whole: bool = False
 ) -> dict[str, Any]:
-    """Some of a record's fields, as `read` reads them all."""
+    """Read some of a record's fields, as `read` does for all."""
     known, read_values = hints(kind), {}
     for name, value in values.items():
         check_known(name, known, where)
@@ -92,7 +92,7 @@ def _converted(hint: Any, value: Any) -> Any:
     if hint is Fraction:
         return Fraction(str(_converted(float, value)))
     wanted = (int, float) if hint is float else hint
-    # To Python True is an int; to whoever writes a file it is none.
+    # In Python True is an int; in a settings file it is not.
     if (
         origin is not None
         or not isinstance(value, wanted)

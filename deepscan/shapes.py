@@ -1,7 +1,7 @@
-"""The names that shapes in annotations are written with, as in Float[np.ndarray, "height width"].
+"""Names for array shapes in annotations, as in Float[np.ndarray, "height width"].
 
-They are jaxtyping's where annotations are checked: by mypy, and under pytest, whose hook has imported it.
-Nowhere else is anything checked, and a decoder's process, of which each input starts one, need not import it.
+Where annotations are checked, by mypy and under pytest, these are jaxtyping's. Elsewhere they are
+placeholders, so that the decoder process started for each input need not import jaxtyping.
 """
 
 from __future__ import annotations

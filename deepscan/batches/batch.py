@@ -1,10 +1,11 @@
-"""Many inputs, any of which may be hostile, on a machine that may be switched off: one row each.
+"""Scans many inputs, any of which may be hostile, on a machine that may be switched off at any time.
 
     inputs -> plan (what is there already?) -> processes, each scanning one input at a time -> rows
 
-Results appear as each input is finished, and then its row in batch.sqlite (see `outcomes`). A run that was
-killed, at whatever moment, goes on with `resume`. Bytes that the same work has judged already are not judged
-again: their row leads to the results that are there.
+As each input is finished its results appear, then its row in batch.sqlite (see `outcomes`). A killed run
+continues with `resume`, whenever it was killed. Bytes that were scanned already, with the same weights and
+settings, are not
+scanned again: their row points to the results that exist.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from deepscan.model.networks import limit_threads, sleep_for_gpu, weights_file
 from deepscan.pipeline import Progress, scan
 from deepscan.records import Report, Request
 
-# What is taken out of a folder; a file named by itself may be called anything.
+# Files that are picked from a folder; a file named on its own may have any suffix.
 VIDEO_SUFFIXES = """
 .3gp .asf .avi .flv .gif .h264 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts
 .vob .webm .wmv .y4m
@@ -51,13 +52,13 @@ STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
 # Names in the batch's folder that no input's results may have.
 RESERVED = {"index.html", *(outcomes.NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))}
 
-# Where the next input would fail for the same reason.
+# Errors with which the next input would fail, too.
 HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file, and where under the batch's folder its results would lie."""
+    """A file, and the place of its results under the batch's folder."""
 
     path: Path
     inner: PurePath
@@ -68,10 +69,10 @@ class Input:
 
 
 def found(paths: Iterable[Path], exclude: Path) -> Iterator[Input]:
-    """The inputs that `paths` mean: themselves, or of folders the media files in them, sorted.
+    """The inputs in `paths`: files themselves, and the media files in folders, sorted.
 
-    Each file once. Links to folders are not followed, and nothing is taken out of the folder `exclude`. A
-    folder with nothing in it is an input that fails, not one that goes missing.
+    Each file comes once. Links to folders are not followed, and the folder `exclude` is skipped. An empty
+    folder becomes an input that fails, so that it does not go unnoticed.
     """
     seen: set[str] = set()
     for given in paths:
@@ -84,7 +85,7 @@ def found(paths: Iterable[Path], exclude: Path) -> Iterator[Input]:
 
 
 def itself(path: Path) -> Input:
-    """The input that is a file, or a folder that is none."""
+    """The input for one file, or for a folder without media."""
     return Input(path, PurePath(path.name if path.name not in ("", "..") else "input"))
 
 
@@ -94,7 +95,7 @@ def _inner(path: Path, folder: Path) -> PurePath:
 
 
 def listed(content: bytes) -> list[Path]:
-    """The paths that a list names: one a line, or ended by NUL bytes as `find -print0` writes them."""
+    """The paths in a list: one on each line, or separated by NUL bytes as `find -print0` writes them."""
     mark = b"\0" if b"\0" in content else b"\n"
     names = (name if mark == b"\0" else name.rstrip(b"\r") for name in content.split(mark))
     return [Path(os.fsdecode(name)) for name in names if name]
@@ -116,7 +117,7 @@ def _media(folder: Path, exclude: Path) -> Iterator[Path]:
             path = here / entry.name
             if entry.is_dir(follow_symlinks=False):
                 left.append(path)
-            # macOS leaves "._clip.mp4" beside a clip on disks that cannot hold what it knows of it.
+            # macOS leaves "._clip.mp4" beside a clip on disks that cannot store its attributes.
             elif (
                 path.suffix.lower() in suffixes
                 and not entry.name.startswith("._")
@@ -127,7 +128,7 @@ def _media(folder: Path, exclude: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """An input to be scanned. `replace`: what lies in the folder may go."""
+    """An input to scan. `replace`: results in its folder may be replaced."""
 
     path: Path
     entry: Attempt
@@ -135,22 +136,22 @@ class _Task:
 
 
 class Batch:
-    """A folder of results, its ledger, and the processes that fill it; to be closed.
+    """A folder of results, its outcomes and the processes that fill it; must be closed.
 
     Args:
         out: the folder. It is locked against other runs.
         settings: as for `scan`.
-        jobs: processes that scan; each loads the networks.
+        jobs: number of processes that scan; each loads the networks.
         crew: as for `Pool`: this machine's processes, unless they are a cluster's `Actors`.
-        threads: of each; by default this machine's cores are shared out.
-        resume: go on with what an earlier run left. Finished inputs are not looked at again unless their
-            file has changed; failed ones and those that were under way are.
+        threads: of each process; by default they share this machine's cores.
+        resume: continue an earlier run. Finished inputs are skipped unless their file has changed; failed and
+            unfinished ones are scanned again.
         force: replace earlier results.
         request: how the run was asked for, for the reports.
 
     Raises:
-        WeightsError: the detector is missing or not what it should be.
-        OutputError: `out` cannot be written, or another run is at work in it.
+        WeightsError: the detector is missing or wrong.
+        OutputError: `out` cannot be written, or another run is using it.
     """
 
     def __init__(
@@ -178,25 +179,25 @@ class Batch:
             crew=crew,
         )
         self._running: dict[Path, _Task] = {}
-        self._digests: dict[Path, str] = {}  # of inputs under way, where one was needed
+        self._digests: dict[Path, str] = {}  # of inputs under way, if needed
 
     def __enter__(self) -> Batch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what is under way, and take away what it has written so far."""
+        """Stop everything under way and delete its partial results."""
         self._pool.close()
         for task in self._running.values():
             clear_parts(task.entry.folder)
         self._outcomes.close()
 
     def assess(self, inputs: Sequence[Input]) -> Iterator[Outcome]:
-        """Each input's outcome, as it is there: first those of earlier runs, then as they finish.
+        """The outcome of each input: first those of earlier runs, then the others as they finish.
 
-        An input that cannot be analysed has an outcome that says why; one that three processes died of, too.
+        An input that cannot be analysed, or that crashes three processes, has an outcome that says so.
 
         Raises:
-            SettingsError: before any work, where results are in the way.
+            SettingsError: earlier results are in the way; raised before any work.
             OutputError: no more results can be written, as on a full disk; what is finished is kept.
         """
         taken: set[Path] = set()
@@ -207,7 +208,7 @@ class Batch:
                 yield plan
             else:
                 todo.append(plan)
-        waiting: deque[_Task] = deque()  # for an input of the same bytes that is under way
+        waiting: deque[_Task] = deque()  # for an input with the same bytes that is under way
         ready: deque[Outcome] = deque()
 
         def take() -> _Task | None:
@@ -242,7 +243,7 @@ class Batch:
     # -- planning -------------------------------------------------------------------------------
 
     def _plan(self, one: Input, taken: set[Path]) -> _Task | Outcome:
-        """What there is to do for an input, or what became of it earlier."""
+        """The task for an input, or its outcome from earlier."""
         try:
             stat = one.path.stat()
             size, changed = stat.st_size, stat.st_mtime_ns
@@ -276,7 +277,7 @@ class Batch:
         return _Task(one.path, entry, replaceable)
 
     def _name(self, one: Input, taken: set[Path]) -> Path:
-        """A folder of its own; names that meet are distinguished by a number."""
+        """A folder for an input's results; equal names get a number."""
         wanted = self._out / one.inner
         folder, number = wanted, 1
         while (
@@ -292,12 +293,12 @@ class Batch:
     # -- the same bytes twice -------------------------------------------------------------------
 
     def _meets(self, task: _Task) -> bool:
-        """Whether an input of the same bytes is under way."""
+        """Whether an input with the same bytes is under way."""
         peers = [t for t in self._running.values() if t.entry.bytes == task.entry.bytes]
         return any(self._digest(task) == self._digest(peer) != "" for peer in peers)
 
     def _twin(self, task: _Task) -> Outcome | None:
-        """What became of an input of the same bytes, if any; they are read only where sizes meet."""
+        """The outcome of an input with the same bytes, if any; bytes are compared only if sizes agree."""
         if self._force or not self._outcomes.sized(task.entry.bytes, task.path):
             return None
         twin = self._outcomes.twin(self._digest(task), self._work)
@@ -310,7 +311,7 @@ class Batch:
             try:
                 self._digests[task.path] = sha256(task.path)
             except UnreadableInput:
-                self._digests[task.path] = ""  # scanning it will say so
+                self._digests[task.path] = ""  # unreadable: scanning it will report that
         return self._digests[task.path]
 
     def _finish(self, task: _Task, outcome: Outcome) -> Outcome:
@@ -327,10 +328,10 @@ def attempt(
     request: Request | None,
     progress: Progress | None = None,
 ) -> Report | InputError | OutputError:
-    """The report of one input, as `scan` writes it to `out`, or why there is none.
+    """The report of one input, as `scan` writes it to `out`, or the reason why there is none.
 
     Raises:
-        WeightsError, SettingsError: what would be in the way of any other input, too.
+        WeightsError, SettingsError: every other input would fail likewise.
     """
     try:
         return scan(path, settings, out=out, force=force, request=request, progress=progress)
@@ -339,7 +340,7 @@ def attempt(
 
 
 def _work(settings: Settings) -> str:
-    """A digest of all that decides a result, the input aside."""
+    """A digest of everything that decides a result, except the input."""
     path = weights_file(settings.scoring.weights)
     plain: dict[str, Any] = settings.to_dict()
     del plain["limits"], plain["scoring"]["offline"], plain["scoring"]["weights"]
@@ -368,7 +369,7 @@ def _start(threads: int) -> None:
 
 
 def _scan(settings: Settings, request: Request | None, task: _Task) -> Outcome | DeepscanError:
-    """The outcome of one input; an error where no other input would fare better."""
+    """The outcome of one input, or an error with which every other input would fail, too."""
     try:
         result = attempt(task.path, settings, task.entry.folder, task.replace, request)
     except (WeightsError, SettingsError) as error:

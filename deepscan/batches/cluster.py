@@ -1,10 +1,10 @@
-"""A crew for `pool` on many machines: actors of a Ray cluster.
+"""Runs `pool` on many machines: its crew are actors of a Ray cluster.
 
-An actor holds the networks and does one task at a time; only actors that are ready get one, so nothing queues
-up in the cluster, and actors that wait for room are what an autoscaling cluster grows by. An actor that dies,
-with its machine or of its task, is replaced, and the task tried again elsewhere.
+An actor holds the networks and does one task at a time. Only ready actors get tasks, so nothing queues up
+in the cluster; actors that wait for room make an autoscaling cluster grow. An actor that dies, because of
+its machine or its task, is replaced and the task is tried again elsewhere.
 
-Every machine must have deepscan installed, and the inputs and the results' folder in the same places.
+Every machine must have deepscan installed, and the inputs and the results' folder at the same paths.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from typing import Any
 from deepscan.batches.pool import Death
 from deepscan.errors import SettingsError
 
-STARTS = 3  # actors that may fail to start one after the other
+STARTS = 3  # actors in a row that may fail to start
 
 
 def connect(address: str | None) -> None:
-    """Join the cluster at `address` ("auto", "host:6379", "ray://host:10001"), or begin one on this machine.
+    """Join the cluster at `address` ("auto", "host:6379", "ray://host:10001"), or start one on this machine.
 
-    "auto" is the one that RAY_ADDRESS names, or that was last started on this machine.
+    "auto" is the cluster that RAY_ADDRESS names, or the last one started on this machine.
 
     Raises:
-        SettingsError: ray is not installed, or nothing answers there.
+        SettingsError: ray is not installed, or nothing answers at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # deepscan tells nobody what it does
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # deepscan reports to nobody
     if address is not None:
-        # One that does not answer would be tried for a quarter of an hour; this is a minute and a half.
+        # Ray would try a silent address for a quarter of an hour; this limits it to a minute and a half.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     try:
         import ray
@@ -45,10 +45,10 @@ def connect(address: str | None) -> None:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        quiet["include_dashboard"] = False  # it serves nobody else
+        quiet["include_dashboard"] = False  # nobody else uses this cluster
     before = signal.getsignal(signal.SIGTERM)
     try:
-        # Told nothing, Ray would try RAY_ADDRESS, and what a file says that a killed cluster leaves behind.
+        # Without this Ray would try RAY_ADDRESS, or an address that a killed cluster left in a file.
         ray.init(address=address or "local", **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
@@ -58,11 +58,13 @@ def connect(address: str | None) -> None:
             " from this machine? Without an address one is begun here"
         ) from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray's own would exit past all that is to be kept
+        signal.signal(
+            signal.SIGTERM, before
+        )  # Ray's own handler would exit without finishing our files
 
 
 def joined(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
-    """Where --engine has a batch's work done, as arguments of `Batch`; a cluster is connected to.
+    """Arguments of `Batch` for where --engine runs a batch; connects to a cluster if need be.
 
     Args:
         engine: local, or ray[=ADDRESS].
@@ -81,26 +83,26 @@ def joined(engine: str, cpus: float, gpus: float) -> dict[str, Any]:
 
 
 class _Worker:
-    """What lives in a process of the cluster."""
+    """The object that lives in a process of the cluster."""
 
     def __init__(self, work: Callable[[Any], Any], start: Callable[[], None]) -> None:
         self._work = work
         start()
 
     def ready(self) -> None:
-        """Answers once it is placed and started."""
+        """Returns once the actor is placed and started."""
 
     def work(self, task: Any) -> Any:
         return self._work(task)
 
 
 class Actors:
-    """A crew of a cluster's actors, for `Pool`.
+    """A crew of actors on a cluster, for `Pool`.
 
     Args:
         work, jobs, start: as for `Pool`.
         cpus: cores that each actor claims.
-        gpus: GPUs that each claims; 0.25 puts four on one.
+        gpus: GPUs that each claims; 0.25 puts four actors on one.
     """
 
     def __init__(
@@ -116,9 +118,13 @@ class Actors:
 
         actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker)
         self._make, self._jobs = partial(actor.remote, work, start), jobs
-        self._coming: dict[Any, Any] = {}  # actors by what tells that they are ready
+        self._coming: dict[
+            Any, Any
+        ] = {}  # starting actors, by the reference that resolves when ready
         self._idle: list[Any] = []
-        self._waiting: tuple[Any, int] | None = None  # a task and its tries, for who comes first
+        self._waiting: tuple[Any, int] | None = (
+            None  # a task and its tries, for the next free actor
+        )
         # Actor, task and tries by what tells the result.
         self._busy: dict[Any, tuple[Any, Any, int]] = {}
 
@@ -133,7 +139,7 @@ class Actors:
         """See `Crew.wait`.
 
         Raises:
-            SettingsError: one actor after the other fails to start.
+            SettingsError: several actors in a row failed to start.
         """
         import ray
         from ray.exceptions import RayActorError, RayTaskError
@@ -167,7 +173,7 @@ class Actors:
         return task, tried, Death(type(died).__name__, tried)
 
     def _hand_on(self) -> None:
-        """Give the task that waits to an idle actor; where there is none, ask for as many as are missing."""
+        """Give the waiting task to an idle actor; if there is none, ask for the missing actors."""
         if self._waiting is None:
             return
         if self._idle:
@@ -180,7 +186,7 @@ class Actors:
             self._coming[actor.ready.remote()] = actor
 
     def close(self) -> None:
-        """End all actors; the cluster stays, unless this process began it."""
+        """End all actors; the cluster stays unless this process started it."""
         import ray
 
         for actor in (*self._idle, *self._coming.values(), *(b[0] for b in self._busy.values())):

@@ -1,10 +1,10 @@
-"""Workers that work tasks off one at a time each, and may die of one without loss of the others.
+"""Runs tasks on workers, one at a time on each; a task that kills its worker does not affect the others.
 
     take() -> task -> a worker of the crew: work(task) -> (task, result)
 
-A task goes to a worker only when that is idle, so nothing queues up; a worker that dies is replaced, and its
-task, which alone may be to blame, is tried again, until it has cost `tries` workers. The crew are processes
-of this machine, or actors of a cluster (see `cluster`).
+A task goes only to an idle worker, so nothing queues up. A worker that dies is replaced and its task is
+tried again, until it has cost `tries` workers. The crew is made of processes on this machine, or actors of
+a cluster (see `cluster`).
 """
 
 from __future__ import annotations
@@ -25,45 +25,44 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """How many of the machine's cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """In place of a result: how the last worker that tried ended, as in "SIGKILL" or "exit code 1"."""
+    """Replaces a result: how the last worker that tried ended, such as "SIGKILL" or "exit code 1"."""
 
     how: str
     tries: int
 
 
 class Crew(Protocol):
-    """Workers that are begun as there are tasks for them."""
+    """Workers that are started when there are tasks for them."""
 
     def room(self) -> bool:
-        """Whether one is idle, or may be begun."""
+        """Whether a worker is idle, or another may be started."""
 
     def give(self, task: Any, tried: int) -> None:
-        """Have a task worked off, which `tried` workers have had by then; only while there is room."""
+        """Start a task, counting this as try number `tried`; only while there is room."""
 
     def wait(self) -> tuple[Any, int, Any]:
-        """The next task to be finished, what `tried` was, and its result or `Death`."""
+        """Wait for the next finished task; return it with its `tried` and its result or `Death`."""
 
     def close(self) -> None:
-        """End all, whatever they are at."""
+        """End all workers, whatever they are doing."""
 
 
 class Pool(Generic[Task, Result]):
-    """`jobs` workers, begun as there are tasks for them, and ended by `close`.
+    """`jobs` workers, started when there are tasks for them and ended by `close`.
 
     Args:
-        work: called by a worker with a task; it, tasks and results are pickled. What it raises ends the
-            worker.
-        jobs: how many workers.
-        start: called once in each.
-        tries: workers that a task may cost.
-        lost: called with a task that has cost one, before it is tried again: to clear up after it.
-        crew: who works, of `work`, `jobs` and `start`.
+        work: called in a worker with a task; it, tasks and results are pickled. An exception ends the worker.
+        jobs: number of workers.
+        start: called once in each worker.
+        tries: number of workers that a task may cost.
+        lost: called with a task whose worker died, before it is tried again, to clean up.
+        crew: makes the workers from `work`, `jobs` and `start`.
     """
 
     def __init__(
@@ -79,10 +78,10 @@ class Pool(Generic[Task, Result]):
         self._tries, self._lost = tries, lost
 
     def run(self, take: Callable[[], Task | None]) -> Iterator[tuple[Task, Result | Death]]:
-        """Work tasks off; each with its result, in the order they finish.
+        """Run tasks; yield each with its result, in the order they finish.
 
-        `take` gives the next task, or None if there is none for now: it is asked again after the next
-        result, and the end is when nothing is under way.
+        `take` returns the next task, or None if there is none at the moment; it is asked again after the next
+        result. The run ends when nothing is under way.
         """
         again: deque[tuple[Task, int]] = deque()
         busy = 0
@@ -105,19 +104,20 @@ class Pool(Generic[Task, Result]):
             yield task, result
 
     def close(self) -> None:
-        """End all workers, whatever they are at."""
+        """End all workers, whatever they are doing."""
         self.crew.close()
 
 
 class Worker:
-    """A process of this machine, and this end of the pipe to it.
+    """A process on this machine, and our end of the pipe to it.
 
-    It is deaf to Ctrl-C, which its parent hears, and gone when that is.
+    It ignores Ctrl-C, which its parent handles, and ends with its parent.
 
     Args:
-        work: called in the process with each task that `pipe` is sent, and with what sends an answer back;
-            both are pickled. What it raises ends the process, and the pipe with it.
-        start: called in the process before.
+        work: called in the process with each task sent through `pipe` and a function that sends an answer
+        back;
+            both are pickled. An exception ends the process, and the pipe with it.
+        start: called first in the process.
     """
 
     def __init__(
@@ -127,15 +127,15 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, start), daemon=True)
         self.process.start()
-        theirs.close()  # so that the pipe ends with the process
+        theirs.close()  # so that the pipe closes with the process
 
     def end(self) -> None:
-        """Stop it, whatever it is at."""
+        """Stop it, whatever it is doing."""
         self.process.kill()
         self.process.join()
 
     def ended(self) -> str:
-        """How it ended by itself, in words; waits for that."""
+        """Wait until it has ended by itself; return how, in words."""
         self.process.join()
         code = self.process.exitcode or 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -167,12 +167,12 @@ def _answer(work: Callable[[Any], Any], task: Any, send: Callable[[Any], None]) 
 
 
 class Processes:
-    """A crew of this machine's processes; arguments as for `Pool`."""
+    """A crew of processes on this machine; the arguments are those of `Pool`."""
 
     def __init__(self, work: Callable[[Any], Any], jobs: int, start: Callable[[], None]) -> None:
         self._begin, self._jobs = partial(Worker, partial(_answer, work), start), jobs
         self._idle: list[Worker] = []
-        self._busy: dict[Any, tuple[Worker, Any, int]] = {}  # with task and tries, by their pipes
+        self._busy: dict[Any, tuple[Worker, Any, int]] = {}  # worker, task and tries, by pipe
 
     def room(self) -> bool:
         return len(self._busy) < self._jobs
@@ -180,7 +180,7 @@ class Processes:
     def give(self, task: Any, tried: int) -> None:
         worker = self._idle.pop() if self._idle else self._begin()
         self._busy[worker.pipe] = worker, task, tried
-        with suppress(OSError):  # dead already, which receiving from it will tell
+        with suppress(OSError):  # it is dead already; receiving from it will reveal that
             worker.pipe.send(task)
 
     def wait(self) -> tuple[Any, int, Any]:

@@ -1,7 +1,7 @@
-"""A batch's outcomes as Parquet, one row an input, in a folder or at any address that fsspec knows.
+"""Writes a batch's outcomes as Parquet, one row for each input, to a folder or any address fsspec knows.
 
-An object store shows an object when it is whole, and in a folder each part is renamed into place. Parts are
-named by their number, so that writing the same batch again replaces what an earlier run has written.
+Parts appear complete: object stores work that way, and in a folder each part is renamed into place. They
+are named by number, so writing the same batch again replaces the earlier parts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deepscan.batches.outcomes import Outcome, as_text
 from deepscan.errors import OutputError
 from deepscan.files import part_file, store
 
-PART = 100_000  # rows of one file
+PART = 100_000  # rows in one file
 
 SCHEMA = pa.schema(
     [
@@ -42,10 +42,10 @@ SCHEMA = pa.schema(
 
 
 def write(outcomes: Iterable[Outcome], place: str) -> list[str]:
-    """Write part-00000.parquet and so on to a folder or an address ("s3://bucket/run"); their names.
+    """Write part-00000.parquet and so on to a folder or an address ("s3://bucket/run"); return their names.
 
     Raises:
-        SettingsError: fsspec, or what it needs for this address, is not installed, or it knows no such kind.
+        SettingsError: fsspec, or what it needs for this address, is not installed, or the kind is unknown.
         OutputError: it cannot be written.
     """
     names = []

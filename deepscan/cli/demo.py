@@ -1,4 +1,4 @@
-"""`deepscan demo`."""
+"""The command `deepscan demo`: makes the sample clip and scans it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that several commands take, each declared once, and the settings that options give."""
+"""Declares the options that several commands share, and which setting each option sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def detectors(incomplete: str) -> list[str]:
     return [n for n in (*entries.detectors, *entries.published) if n.startswith(incomplete)]
 
 
-# What is trained and classified; as model.header has it, which --help has no time to import.
+# The names in model.header, repeated because importing it would slow --help down.
 Adapter: TypeAlias = Literal["effort", "lora", "full", "norm", "none"]
 Token: TypeAlias = Literal["global", "cls", "avg", "weighted-avg", "concat"]
 
@@ -36,7 +36,7 @@ Force = Annotated[bool, Option("--force", help="Write over an earlier file.")]
 Json = Annotated[bool, Option("--json", help="JSON to stdout.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")]
 
-# The key of the setting that an option gives (see preferences.py), in whichever command it is.
+# The setting that an option sets (see preferences.py), in any command.
 SETTING_OF = {
     "heatmap": "heatmaps.draw",
     "cls_map": "heatmaps.cls",

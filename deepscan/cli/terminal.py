@@ -1,4 +1,4 @@
-"""Reports for people at a terminal: a table, and sentences under it."""
+"""Shows outcomes at a terminal: a table, with sentences under it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLES = {
 
 
 def summary(results: Sequence[Outcome]) -> Group:
-    """A row per input, what to know of each below, and what every number stands under.
+    """A row for each input, notes on each below, and the caption for all numbers.
 
     Names and messages are shown as text, whatever they hold.
     """

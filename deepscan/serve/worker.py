@@ -1,4 +1,4 @@
-"""The process that analyses uploaded clips, apart from the server so that no clip can take it down."""
+"""Analyses uploaded clips in a process of its own, so that no clip can take the server down."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from deepscan.config import Settings
 from deepscan.errors import DeepscanError, InputError
 from deepscan.records import Case, Request
 
-# Called with a stage, how much of it is done, and how much there is.
+# Called with a stage, the amount done, and the total.
 Tell: TypeAlias = Callable[[str, int, int], None]
 
-# A clip that takes longer than this is given up; a minute is usual, however long the clip is.
+# A clip that takes longer is stopped; a minute is usual, however long the clip is.
 MOST_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What an analysis found, as the list of clips shows it; the report has the rest."""
+    """The result of an analysis as the list of clips shows it; the report has the rest."""
 
     verdict: str
     sentence: str
@@ -33,9 +33,9 @@ class Analysis:
 
 
 class Worker:
-    """One process, started when it is first needed and again after it was stopped or died.
+    """One process, started when first needed and restarted after it was stopped or died.
 
-    It keeps the networks for the next clip.
+    It keeps the networks loaded for the next clip.
     """
 
     def __init__(self, settings: Settings, argv: tuple[str, ...] = ()) -> None:
@@ -43,7 +43,7 @@ class Worker:
         self._worker: pool.Worker | None = None
 
     def start(self) -> None:
-        """Have the process load the networks, so that the first clip need not wait for them."""
+        """Let the process load the networks, so that the first clip need not wait for them."""
         self._started()
 
     def _started(self) -> pool.Worker:
@@ -56,7 +56,7 @@ class Worker:
         """Analyse `clip` and write its results to `out`.
 
         Raises:
-            InputError: it cannot be analysed, it broke the process, or it took too long.
+            InputError: the clip cannot be analysed, crashed the process, or took too long.
         """
         pipe = self._started().pipe
         ends = time.monotonic() + MOST_SECONDS
@@ -95,7 +95,7 @@ def _load(settings: Settings) -> None:
     from deepscan.model.networks import load_models
 
     keep_memory_level()
-    with suppress(DeepscanError):  # scan says so again, to somebody who waits for it
+    with suppress(DeepscanError):  # scan raises it again, when somebody waits for it
         load_models(settings.faces, settings.scoring)
 
 
@@ -105,13 +105,12 @@ def _scan(
     task: tuple[Path, Path, Case | None],
     send: Callable[[Any], None],
 ) -> None:
-    """Analyse one clip; send its stages as they advance, then its analysis, or why there is none."""
+    """Analyse one clip; send its stages as they advance, then its analysis or the reason for none."""
     from deepscan.pipeline import scan
 
     clip, out, case = task
     here = Path.cwd()
-    # From within its folder a clip has its name alone for a path: reports tell of no folder that is gone
-    # when they are read.
+    # Run in the clip's folder, so that reports state only its name and no folder that will be gone.
     os.chdir(clip.parent)
     try:
         report = scan(
