@@ -137,6 +137,7 @@ def test_what_is_missing_is_named_and_planned_not_trained(
     assert not list((folder / "out/runs").glob("effort+ours-avg*"))
 
 
+@pytest.mark.slow
 def test_a_detector_is_judged_beside_another_tool(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

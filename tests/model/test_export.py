@@ -57,9 +57,12 @@ def same_in_both(detector: Detector, path: Path, crops: Crops) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"adapter": "lora"},
+        pytest.param({"adapter": "lora"}, marks=pytest.mark.slow),
         {"adapter": "effort", "token": "cls"},
-        {"adapter": "norm", "token": "cls", "normalise": True, "reference": 0.5},
+        pytest.param(
+            {"adapter": "norm", "token": "cls", "normalise": True, "reference": 0.5},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )

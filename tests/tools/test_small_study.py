@@ -47,6 +47,7 @@ def test_a_share_of_the_people_is_held_out(tmp_path: Path) -> None:
         small_study.hold_out(tmp_path / "in", tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_it_goes_from_material_to_a_page(base: None, tmp_path: Path) -> None:
     clips, one = tmp_path / "clips", footage.portrait()
     footage.film(clips / "real/a.mp4", one)
