@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates
+.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default fuzz kills selftest docs cluster rates evidence-pack evidence
 
 demo: base
 	$(BIN)/deepscan demo --force
@@ -104,6 +104,17 @@ MATERIAL ?= ../shared/data
 DEVICE ?= cpu
 train-default: base
 	$(BIN)/python -m tools.train_default --material $(MATERIAL) --out runs/default --device $(DEVICE)
+
+# The material of all sources in one archive of at most 60 MB: once, on a processor.
+evidence-pack: base
+	$(BIN)/python -m tools.evidence.pack --material $(MATERIAL) --out runs/evidence/pack.zip
+
+# Detectors judged on sources they did not learn from, by docs/training-log.md: PHASE one or two, minutes of a GPU.
+PHASE ?= one
+SECONDS_ALLOWED ?= 340
+evidence: base
+	$(BIN)/python -m tools.evidence.plan $(PHASE) runs/evidence/pack.zip $$($(BIN)/deepscan weights path clip-vit-b16) \
+	  runs/evidence/$(PHASE) --seconds $(SECONDS_ALLOWED) --decoders $(MATERIAL)/../tools/decoders.py
 
 # What a model card says of a trained detector: on the people its run held out, undistorted and distorted.
 RUN ?= runs/default/run
