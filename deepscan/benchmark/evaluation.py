@@ -32,7 +32,9 @@ Rounds = Float[np.ndarray, " rounds"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % bootstrap interval over videos, and the rounds that the interval comes from.
+    """A value with its 95 % interval over videos, and the bootstrap's rounds.
+
+    The interval is the rounds', unless `interval` says another: metrics.auc_interval's for few videos.
 
     Rounds of one set draw the same videos whatever detector or rule is judged: the difference of two
     estimates is a paired comparison.
@@ -40,14 +42,23 @@ class Estimate:
 
     value: float
     rounds: Rounds = field(repr=False, compare=False)
+    interval: tuple[float, float] | None = None
 
     @property
     def low(self) -> float:
-        return float(np.quantile(self.rounds, LEVELS[0]))
+        return (
+            float(np.quantile(self.rounds, LEVELS[0]))
+            if self.interval is None
+            else self.interval[0]
+        )
 
     @property
     def high(self) -> float:
-        return float(np.quantile(self.rounds, LEVELS[1]))
+        return (
+            float(np.quantile(self.rounds, LEVELS[1]))
+            if self.interval is None
+            else self.interval[1]
+        )
 
     def __sub__(self, other: Estimate) -> Estimate:
         return Estimate(self.value - other.value, self.rounds - other.rounds)
@@ -55,6 +66,8 @@ class Estimate:
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
     """Mean over sets, whose rounds are independent, or over seeds, whose rounds are paired."""
+    if len(estimates) == 1:
+        return estimates[0]
     return Estimate(
         float(np.mean([e.value for e in estimates])),
         np.mean([e.rounds for e in estimates], axis=0),
@@ -149,7 +162,9 @@ def auc(judged: Videos) -> Estimate:
     """
     try:
         value = metrics.auc(judged.labels, judged.scores)
-        return Estimate(value, metrics.aucs(judged.labels, judged.scores, judged.draws()))
+        few = min(np.bincount(judged.labels, minlength=2)) < metrics.FEW
+        interval = metrics.auc_interval(judged.labels, judged.scores) if few else None
+        return Estimate(value, metrics.aucs(judged.labels, judged.scores, judged.draws()), interval)
     except DataError as error:
         raise DataError(f"{judged.name}: {error}") from error
 

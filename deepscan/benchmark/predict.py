@@ -38,7 +38,9 @@ from deepscan.flow import Clock
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.model.networks import load_detector, weights_file
+from deepscan.training import identity
 from deepscan.training.data import picture, pictures
+from deepscan.training.identity import Seen, crop_digest
 from deepscan.training.losses import fake_leaning
 
 # Crops between two parts written: what a killed run loses at most.
@@ -58,6 +60,9 @@ class Judge:
     weights: str  # its SHA-256
     seed: int | None = None
     trained_on: str = ""  # what its checkpoint says
+    seen: Seen | None = (
+        None  # what it learnt from, was selected by and calibrated on; None: not stated
+    )
 
 
 def judge(weights: str, name: str | None = None, seed: int | None = None) -> Judge:
@@ -69,7 +74,10 @@ def judge(weights: str, name: str | None = None, seed: int | None = None) -> Jud
     path = weights_file(weights)
     header = read_header(path)
     data = str(header.training.get("data", "data that its checkpoint does not name"))
-    return Judge(name or header.name, path, sha256(path), seed, data)
+    seen = identity.from_plain(header.training.get("seen"))
+    if seen is not None:
+        seen |= identity.from_plain(header.training.get("calibrated_on")) or Seen()
+    return Judge(name or header.name, path, sha256(path), seed, data, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +101,17 @@ def _loaded(asked: Judge, scoring: Scoring) -> tuple[Detector, Header]:
 def missing(
     folder: Path, asked: Judge, crops: Crops, view: str = PLAIN
 ) -> tuple[list[CropRow], list[Cropless]]:
-    """The rows of a set that `folder` holds no predictions of, by whole videos."""
+    """The rows of a set that `folder` holds no predictions of, by whole videos.
+
+    A video whose crops are others than those that were scored counts as missing.
+    """
     known = predictions.done(folder, asked.weights, crops.short, view)
-    rows = [row for row in crops.rows if row.video not in known]
-    return rows, [video for video in crops.cropless if video.video not in known]
+    now: dict[str, set[str | None]] = {video.video: {None} for video in crops.cropless}
+    for row in crops.rows:
+        now.setdefault(row.video, set()).add(crop_digest(row.path))
+    there = {video for video, digests in now.items() if known.get(video) == digests}
+    rows = [row for row in crops.rows if row.video not in there]
+    return rows, [video for video in crops.cropless if video.video not in there]
 
 
 def score(
@@ -119,12 +134,16 @@ def score(
         change: what is done to each crop first.
 
     Raises:
-        DataError: a crop cannot be read.
+        DataError: a crop cannot be read, or the checkpoint learnt from it.
         WeightsError, OutputError.
     """
+    if asked.seen is not None:
+        identity.refuse(asked.seen, crops.rows, f"{crops.short}: {asked.name} was trained on")
     rows, cropless = missing(folder, asked, crops, view)
     if not rows and not cropless:
         return None
+    anew = {row.video for row in rows} | {video.video for video in cropless}
+    predictions.drop(folder, asked.weights, crops.short, view, anew)
     detector, header = _loaded(asked, scoring)
     own = {
         "set": crops.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
@@ -158,13 +177,14 @@ def _write(
     rows = [
         {
             **own, "video": r.video, "label": r.label, "method": r.method, "split": r.split, "frame": r.frame,
-            "time": r.time, "face_size": r.face_size, "logit": logit, "state": "scored", "track": None,
+            "crop": crop_digest(r.path), "time": r.time, "face_size": r.face_size, "logit": logit,
+            "state": "scored", "track": None,
         }
         for r, logit in pairs
     ] + [
         {
             **own, "video": v.video, "label": v.label, "method": v.method, "split": v.split, "frame": None,
-            "time": None, "face_size": None, "logit": None, "state": v.state, "track": None,
+            "crop": None, "time": None, "face_size": None, "logit": None, "state": v.state, "track": None,
         }
         for v in cropless
     ]  # fmt: skip

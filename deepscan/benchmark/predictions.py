@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("method", pa.string()),  # "real", or what made the forgery
         ("split", pa.string()),
         ("state", pa.string()),  # "scored", "faceless", "failed"
+        ("crop", pa.string()),  # start of its file's SHA-256; null for a video without a crop
         ("frame", pa.int64()),  # number in the video, or place where names are no numbers
         ("time", pa.float64()),  # seconds; null where the listing does not know, as face_size
         ("track", pa.int32()),  # null: the largest face of each frame
@@ -67,27 +68,51 @@ def read(path: Path) -> pa.Table:
     Raises:
         DataError: unreadable, or not of SCHEMA's columns.
     """
-    tables = []
-    for file in _parts_in(path):
-        try:
-            table = pq.read_table(file, columns=SCHEMA.names)
-            tables.append(table.cast(SCHEMA))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(
-                f"{file}: no predictions of deepscan benchmark ({error}); move it away, and what it held is"
-                " scored again"
-            ) from error
+    tables = [_read_part(file, SCHEMA.names, None).cast(SCHEMA) for file in _parts_in(path)]
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
-def done(folder: Path, weights: str, name: str, view: str) -> set[str]:
-    """The videos of a set whose rows are there already, of this checkpoint under this view.
+def done(folder: Path, weights: str, name: str, view: str) -> dict[str, set[str | None]]:
+    """The videos of a set whose rows are there already, of this checkpoint under this view, and their crops.
 
     Parts of other sets and checkpoints are passed over by their statistics, unread.
+
+    Raises:
+        DataError: as `read`.
     """
     where = _where(set=name, weights=weights, view=view)
-    parts = [pq.read_table(file, columns=["video"], filters=where) for file in _parts_in(folder)]
-    return {video for part in parts for video in part["video"].to_pylist()}
+    found: dict[str, set[str | None]] = {}
+    for file in _parts_in(folder):
+        part = _read_part(file, ["video", "crop"], where)
+        for video, crop in zip(part["video"].to_pylist(), part["crop"].to_pylist(), strict=True):
+            found.setdefault(video, set()).add(crop)
+    return found
+
+
+def drop(folder: Path, weights: str, name: str, view: str, videos: Collection[str]) -> None:
+    """Take out what was said of these videos' earlier crops, part by part."""
+    gone = _where(set=name, weights=weights, view=view) & pc.field("video").isin(list(videos))
+    for file in _parts_in(folder):
+        if len(_read_part(file, ["video"], gone)):
+            kept = _read_part(file, SCHEMA.names, ~gone)
+            with part_file(file) as part:
+                pq.write_table(kept, part)
+
+
+def _read_part(file: Path, columns: list[str], where: pc.Expression | None) -> pa.Table:
+    """Some columns of the rows of a part for which `where` holds."""
+    try:
+        if absent := set(SCHEMA.names) - set(pq.read_schema(file).names):
+            raise DataError(
+                f"{file}: of an older version (no column {min(absent)}); move it away, and what it held is"
+                " scored again"
+            )
+        return pq.read_table(file, columns=columns, filters=where)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{file}: no predictions of deepscan benchmark ({error}); move it away, and what it held is"
+            " scored again"
+        ) from error
 
 
 def _parts_in(path: Path) -> list[Path]:

@@ -91,6 +91,12 @@ def _detectors(
     first = next(iter(found))
     rows: dict[str, Answers] = dict(found)
     notes = [f"{judge.name} was trained on {judge.trained_on}." for judge in judges]
+    notes += [
+        f"{judge.name}: its checkpoint keeps no list of what it was trained on; overlap with these sets"
+        " is not checked."
+        for judge in judges
+        if judge.seen is None
+    ]
     notes += [f"{name} was skipped: {why}" for name, why in skipped.items()]
     for name, file in request.foreign:
         foreign = predictions.read_foreign(file, name)

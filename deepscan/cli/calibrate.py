@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from deepscan.cli.console import progress_bars
+from deepscan.cli.console import progress_bars, say
 
 
 def calibrate(
@@ -31,9 +31,10 @@ def calibrate(
     """Find out what a detector's scores mean on your own material, and write that into a copy of it.
 
     Fits a map from scores to probabilities, and two thresholds that 5 % of the real videos reach from below
-    and 5 % of the manipulated ones from above; measures how far compression and small faces move scores.
-    `detect --weights FILE` then gives probabilities and calibrated verdicts. At least ten real and ten
-    manipulated videos are needed, better a hundred.
+    and 5 % of the manipulated ones from above (1 in n + 1, with fewer than 19 videos of a class); measures
+    how far compression and small faces move scores. `detect --weights FILE` then gives probabilities and
+    calibrated verdicts. At least ten real and ten manipulated videos are needed, better a hundred. Videos
+    that the detector was trained on, and other ones of people in them, are refused.
     """
     from deepscan.errors import OutputError
     from deepscan.model.weights import detector_file
@@ -46,7 +47,13 @@ def calibrate(
         tuple(data), out, name=name or out.stem, device=device, precision=precision, offline=offline
     )
     with progress_bars(quiet) as bars:
-        found = calibrate_anew(detector_file(weights), out, settings, bars.stages("calibrating"))
+        found = calibrate_anew(
+            detector_file(weights),
+            out,
+            settings,
+            bars.stages("calibrating"),
+            None if quiet else say,
+        )
     if json:
         typer.echo(jsonlib.dumps(asdict(found), indent=2))
     elif not quiet:

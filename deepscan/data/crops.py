@@ -62,6 +62,18 @@ ORIGINS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Who and what is seen, by names that hold beyond the folder at hand.
+
+    A listing's names begin with its set or data set; a flat folder's with the folder's own name.
+    """
+
+    video: str
+    source: str  # "" where unknown
+    people: tuple[str, ...]  # who is seen, and whose face was put there
+
+
+@dataclass(frozen=True, slots=True)
 class CropRow:
     """One aligned face crop in a file."""
 
@@ -79,6 +91,7 @@ class CropRow:
     landmarks: Path | None  # .npy (5, 2) or (81, 2), x and y in crop pixels
     time: float | None = None  # seconds; only deepscan's own listings state this and the next
     face_size: float | None = None  # of the face in its frame, pixels
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +228,21 @@ class _Video:
         inner = folder if folder.name == self.video else folder / self.video
         return f"{self.set}/{self.label}/{self.method}/{inner}"
 
-    def ties(self) -> tuple[str, tuple[str, ...]]:
-        """Source, and the ids that this video ties into one group."""
+    def ties(self) -> tuple[str, tuple[str, ...], Identity]:
+        """Source, the ids that this video ties into one group, and both by names that hold everywhere."""
+        scope = self.set
         source = self.stated.get("source", "")
         ids: tuple[str, ...] = ()
         for start, form in FORGERIES.items():
             if self.name.startswith(start) and (match := form.fullmatch(self.video)):
                 source = source or match["target"] + match["scene"]
+                scope = start.rstrip("-_")
                 ids = tuple(i for i in (match["target"], match["other"]) if i)
         if group := self.stated.get("group"):
             ids = (group,)
-        return source, ids or (source or self.identity,)
+        ids = ids or (source or self.identity,)
+        people = tuple(f"{scope}/{i}" for i in ids)
+        return source, ids, Identity(self.identity, source and f"{scope}/{source}", people)
 
 
 class _Pictures:
@@ -256,11 +273,11 @@ class _Pictures:
 
 def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
     ties = [video.ties() for video in videos]
-    groups = _groups(ids for _, ids in ties)
+    groups = _groups(ids for _, ids, _ in ties)
     shelves = _Pictures(folder)
     rows: dict[tuple[Path, str], CropRow] = {}
     missing: list[str] = []
-    for video, (source, ids) in zip(videos, ties, strict=True):
+    for video, (source, ids, known) in zip(videos, ties, strict=True):
         identity, group = video.identity, groups[ids[0]]
         for number, frame in _numbered(video.frames):
             inner, _, name = frame.rpartition("/")
@@ -269,6 +286,7 @@ def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
             if path is None:
                 missing.append(frame)
             elif (path, video.split) not in rows:
+                time, face_size = video.seen.get(frame, (None, None))
                 rows[path, video.split] = CropRow(
                     path,
                     video.label,
@@ -280,7 +298,9 @@ def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
                     number,
                     shelves.find_beside(inner, "masks", f"{stem}.png"),
                     shelves.find_beside(inner, "landmarks", f"{stem}.npy"),
-                    *video.seen.get(frame, (None, None)),
+                    time,
+                    face_size,
+                    known,
                 )
     if missing:
         raise DataError(
@@ -412,9 +432,15 @@ def _read_flat(folder: Path) -> list[CropRow]:
             frame=frame,
             mask=None,
             landmarks=_landmarks_of(path),
+            identity=_flat_identity(folder.resolve().name, label, ids),
         )
         for label, ids, frame, path in sorted(found)
     ]
+
+
+def _flat_identity(folder: str, label: int, ids: tuple[str, ...]) -> Identity:
+    people = tuple(f"{folder}/{i}" for i in ids)
+    return Identity(f"{folder}/{label}/{'_'.join(ids)}", people[0], people)
 
 
 def _landmarks_of(crop: Path) -> Path | None:

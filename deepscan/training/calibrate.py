@@ -15,12 +15,14 @@ from PIL import Image
 from scipy.optimize import minimize
 
 from deepscan.data.distortions import h264
+from deepscan.errors import DataError
 from deepscan.judgement import metrics
 from deepscan.records import Calibration, Pixels
 
 PRIOR = 0.5
 FPR = FNR = 0.05
 FEWEST = 10  # videos of each class; with fewer no 5 % can be told from 20 %
+ENOUGH = 5  # videos of each class that a map to judge others by is fitted on
 GRADE = 0.9  # of the shifts that weak material causes, the share that the widening covers
 
 Labels = Int[np.ndarray, " v"]
@@ -45,24 +47,42 @@ WEAK: dict[str, Callable[[Pixels], Pixels]] = {
 
 
 def fit(
-    labels: Labels, scores: Scores, groups: Sequence[str], weak: Sequence[Scores], data: str
+    labels: Labels,
+    scores: Scores,
+    ties: Sequence[Sequence[str]],
+    weak: Sequence[Scores],
+    data: str,
 ) -> Calibration | None:
     """The calibration of a detector with these video scores.
 
     Args:
-        groups: people tied together, by video: no group is judged by a map fitted on itself.
+        ties: what no map may be judged on that was fitted on it, by video: first the groups of people tied
+            together, then the next best, for material where people chain into one group.
         weak: the same videos' scores when made weak, one array for each way.
         data: what they are, in words.
 
     Returns:
         None with fewer than 10 videos of a class, in which case nothing can be said.
+
+    Raises:
+        DataError: no part of the videos can be left out so that enough of both classes remain.
     """
     real, manipulated = int((labels == 0).sum()), int((labels == 1).sum())
     if min(real, manipulated) < FEWEST:
         return None
     slope, intercept = platt(labels, scores)
     low, high = bounds(labels, scores)
-    judged = _cross_fitted(labels, scores, np.array(groups))
+    tries = (_cross_fitted(labels, scores, np.array(names)) for names in ties)
+    level, judged = next(((i, j) for i, j in enumerate(tries) if j is not None), (0, None))
+    if judged is None:
+        raise DataError(
+            f"{data}: these videos are all tied together, so that none can be judged by the others;"
+            " add videos of other people"
+        )
+    if level:
+        data += (
+            " (people tied together in one group: judged by maps fitted on other videos of theirs)"
+        )
     shifts = [float(np.quantile(np.abs(s - scores), GRADE)) for s in weak]
     return Calibration(
         slope=slope,
@@ -70,8 +90,8 @@ def fit(
         prior=PRIOR,
         low=low,
         high=high,
-        fpr=FPR,
-        fnr=FNR,
+        fpr=max(FPR, 1 / (real + 1)),
+        fnr=max(FNR, 1 / (manipulated + 1)),
         widening=max(shifts, default=0.0),
         data=data,
         real=real,
@@ -109,7 +129,8 @@ def bounds(
     """Two thresholds: a share `fpr` of new real videos reaches the upper, `fnr` of manipulated the lower.
 
     The k-th highest of n real scores is reached by a new one with a probability of k / (n + 1): k is the
-    largest that keeps this within `fpr`, at least 1. Likewise the lowest manipulated ones.
+    largest that keeps this within `fpr`, at least 1: with fewer than 19 videos the rate is 1 / (n + 1), not
+    5 %. Likewise the lowest manipulated ones.
     Source: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic Learning in a Random World", 2005 (conformal
     prediction). Where the classes are so far apart that the two cross, what lies between is inconclusive.
     """
@@ -120,11 +141,19 @@ def bounds(
     return low, high if high > low else math.nextafter(low, math.inf)
 
 
-def _cross_fitted(labels: Labels, scores: Scores, groups: np.ndarray) -> Scores:
-    """Each video's log-odds by a map fitted on the other groups."""
+def _cross_fitted(labels: Labels, scores: Scores, groups: np.ndarray) -> Scores | None:
+    """Each video's log-odds by a map fitted on the other groups.
+
+    None where a group leaves fewer than ENOUGH videos of a class, or half of all: no map comes of these.
+    """
+    _, sizes = np.unique(groups, return_counts=True)
+    if sizes.max() > len(groups) / 2:
+        return None
     judged = np.empty(len(scores))
     for group in np.unique(groups):
         own = groups == group
+        if min((labels[~own] == label).sum() for label in (0, 1)) < ENOUGH:
+            return None
         slope, intercept = platt(labels[~own], scores[~own])
         judged[own] = slope * scores[own] + intercept
     return judged

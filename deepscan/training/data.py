@@ -7,7 +7,7 @@ asks, whatever ran before, and however often the run was broken off.
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -49,7 +49,11 @@ def thin(rows: Iterable[CropRow], frames: int) -> list[CropRow]:
 
 
 def split(
-    sets: Sequence[Sequence[CropRow]], share: float, seed: int, blend: bool = False
+    sets: Sequence[Sequence[CropRow]],
+    share: float,
+    seed: int,
+    blend: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[list[CropRow], list[CropRow]]:
     """Rows to learn from and to validate on; videos that stand in a "test" split are left out of both.
 
@@ -59,7 +63,9 @@ def split(
     Celeb-DF's train holds everything.
 
     A set's own "train" and "val" where it has both; otherwise `share` of its groups, drawn by `seed`, are
-    held out. With `blend`, what is held out of a set without manipulated crops gets a self-blended one
+    held out. Where people chain into one group that holds more than half of the videos, sources are held
+    out instead: a video and its manipulations stay together, people may be on both sides. `say` hears of
+    it. With `blend`, what is held out of a set without manipulated crops gets a self-blended one
     of each real crop.
 
     Raises:
@@ -68,7 +74,7 @@ def split(
     train: list[CropRow] = []
     val: list[CropRow] = []
     for rows in sets:
-        learn, held = _divided(rows, share, seed)
+        learn, held = _divided(rows, share, seed, say)
         if blend and not any(row.label for row in held):
             held += [blended(row) for row in held]
         train += learn
@@ -80,16 +86,29 @@ def split(
 
 
 def _divided(
-    rows: Sequence[CropRow], share: float, seed: int
+    rows: Sequence[CropRow], share: float, seed: int, say: Callable[[str], None] | None
 ) -> tuple[list[CropRow], list[CropRow]]:
     tested = {row.video for row in rows if row.split == "test"}
     usable = [row for row in rows if row.video not in tested]
     train = [row for row in usable if row.split == "train"]
     val = [row for row in usable if row.split == "val"]
     if not (train and val):
-        held = _held_out([row.group for row in usable], share, seed)
-        train = [row for row in usable if row.group not in held]
-        val = [row for row in usable if row.group in held]
+        videos = {row.video: row for row in usable}
+        of_group = Counter(row.group for row in videos.values())
+        units = {name: row.group for name, row in videos.items()}
+        if of_group and max(of_group.values()) > len(videos) / 2:
+            sources = {name: row.source or name for name, row in videos.items()}
+            if len(set(sources.values())) > len(of_group):
+                units = sources
+                if say is not None:
+                    say(
+                        f"{max(of_group.values())} of {len(videos)} videos show people who are tied together"
+                        f" ({usable[0].path.parent}): held out are videos with all made of them, not people;"
+                        " the same person may be on both sides"
+                    )
+        held = _held_out(list(units.values()), share, seed)
+        train = [row for row in usable if units[row.video] not in held]
+        val = [row for row in usable if units[row.video] in held]
     return train, val
 
 

@@ -1,6 +1,7 @@
 """The run folder: what a training run leaves, and what it needs to go on after it was broken off.
 
 settings.json         settings, versions, digests of the data; written first
+crops.csv             each crop of each side: its hash (the first 16 digits), video, source, people
 log.csv, tensorboard/ one row (event) a step
 state.safetensors     the newest state to resume from: weights, Adam's moments, the step
 detector.safetensors  the best so far by validation, ready for `detect --weights`
@@ -11,11 +12,10 @@ results.json          written last
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,9 +30,10 @@ from safetensors.torch import load_file, save_file
 import deepscan
 from deepscan.data.crops import CropRow
 from deepscan.errors import DataError, OutputError, SettingsError
-from deepscan.files import part_file, sha256
+from deepscan.files import part_file
 from deepscan.model.detector import Detector
 from deepscan.training import curves
+from deepscan.training.identity import crop_digest
 from deepscan.training.mirror import Mirror
 from deepscan.training.settings import TrainSettings, from_plain
 
@@ -160,6 +161,28 @@ class RunFolder:
                 json.dumps(content, indent=2, default=str, allow_nan=False) + "\n", "utf-8"
             )
 
+    def write_seen(self, sides: Mapping[str, Sequence[CropRow]]) -> None:
+        """Every crop of each side with its hash: what the run learnt from, was selected by, judged on."""
+        with (
+            part_file(self.folder / "crops.csv") as part,
+            part.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(("side", "sha256", "video", "source", "people", "label", "frame"))
+            for side, rows in sides.items():
+                for row in rows:
+                    who = row.identity
+                    writer.writerow(
+                        [
+                            *(side, crop_digest(row.path), who.video if who else row.video),
+                            *(
+                                who.source if who else row.source,
+                                " ".join(who.people if who else ()),
+                            ),
+                            *(row.label, row.frame),
+                        ]
+                    )
+
     def write_predictions(
         self, name: str, rows: Sequence[CropRow], logits: Float[np.ndarray, " n"]
     ) -> None:
@@ -255,22 +278,13 @@ class RunFolder:
         return self._step, None if best is None else Best(**best)
 
 
-def data_digest(folder: Path, paths: Iterable[Path]) -> str:
-    """SHA-256 over the lines "<sha256>  <path within folder>" of the files, as sha256sum prints them, sorted.
-
-    The lines are sorted by path. It changes with any byte of any file used, and with no other file.
-    """
-    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in sorted(paths)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def check_digests(stated: dict[str, str], found: dict[str, str]) -> None:
     """Raise DataError unless a run goes on with the very data it began with."""
     for name, digest in stated.items():
         if found.get(name) != digest:
             raise DataError(
-                f"{name}: its files are not those the run began with (digest {found.get(name)}, not"
-                f" {digest}); bring them back, or begin anew"
+                f"{name}: its files or its listing are not those the run began with (digest"
+                f" {found.get(name)}, not {digest}); bring them back, or begin anew"
             )
 
 

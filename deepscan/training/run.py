@@ -19,9 +19,10 @@ from deepscan.model import adapters, checkpoint, weights
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.records import Calibration
-from deepscan.training import calibrate
+from deepscan.training import calibrate, identity
 from deepscan.training.data import BLENDED, blended, check_classes, pictures, split, thin
-from deepscan.training.folder import Best, RunFolder, check_digests, data_digest
+from deepscan.training.folder import Best, RunFolder, check_digests
+from deepscan.training.identity import Seen, rows_digest
 from deepscan.training.loop import Progress, Ranks, Sides, fit, ranks, score
 from deepscan.training.settings import TrainSettings
 
@@ -60,10 +61,11 @@ def train(
     """
     with ranks(settings.device) as us:
         folder = RunFolder(settings.out, settings.mirror)
-        sides, digests = _sides(settings, us)
+        sides, digests = _sides(settings, us, say)
         base = _base(settings)
         if us.leads:
             folder.create(settings, digests, date)
+            folder.write_seen({"train": sides.train, "validation": sides.val, "test": sides.test})
         return _run(settings, folder, sides, digests, date, base, us, progress, say)
 
 
@@ -95,7 +97,9 @@ def digests_of_data(settings: TrainSettings) -> dict[str, str]:
     return _sides(replace(settings, test=None), Ranks(0, 1, "cpu"))[1]
 
 
-def shown(settings: TrainSettings) -> tuple[list[CropRow], list[CropRow]]:
+def shown(
+    settings: TrainSettings, say: Callable[[str], None] | None = None
+) -> tuple[list[CropRow], list[CropRow]]:
     """What `settings` learn from, and what they are selected by.
 
     Raises:
@@ -103,12 +107,14 @@ def shown(settings: TrainSettings) -> tuple[list[CropRow], list[CropRow]]:
     """
     wanted = None if settings.dataset is None else [settings.dataset]
     sets = [thin(_crops(folder, wanted), settings.frames) for folder in settings.data]
-    return split(sets, settings.validation, settings.seed, blend=settings.pseudo > 0)
+    return split(sets, settings.validation, settings.seed, settings.pseudo > 0, say)
 
 
-def _sides(settings: TrainSettings, us: Ranks) -> tuple[Sides, dict[str, str]]:
+def _sides(
+    settings: TrainSettings, us: Ranks, say: Callable[[str], None] | None = None
+) -> tuple[Sides, dict[str, str]]:
     """The rows of all sides, and the digests of their files (of the leading process alone)."""
-    learn, val = shown(settings)
+    learn, val = shown(settings, say)
     test: list[CropRow] = []
     if settings.test is not None:
         every = read_crops(settings.test)
@@ -123,12 +129,13 @@ def _sides(settings: TrainSettings, us: Ranks) -> tuple[Sides, dict[str, str]]:
             )
     digests: dict[str, str] = {}
     if us.leads:
-        used = _files(learn + val)
+        learnt = Seen.of(learn)
+        identity.refuse(learnt, val, "validation: training shows")
+        identity.refuse(learnt | Seen.of(val), test, "test: training or validation shows")
         for folder in settings.data:
-            own = {path for path in used if path.is_relative_to(folder)}
-            digests[f"data/{folder.name}"] = data_digest(folder, own)
+            digests[f"data/{folder.name}"] = _digest(folder, learn + val)
         if settings.test is not None:
-            digests["test"] = data_digest(settings.test, _files(test))
+            digests["test"] = rows_digest(settings.test, test)
     return Sides(learn, val, test), digests
 
 
@@ -144,8 +151,10 @@ def _crops(folder: Path, sets: Sequence[str] | None) -> list[CropRow]:
     ]
 
 
-def _files(rows: Sequence[CropRow]) -> set[Path]:
-    return {path for row in rows for path in (row.path, row.mask) if path is not None}
+def _digest(folder: Path, rows: Sequence[CropRow]) -> str:
+    """Of those of the rows that are `folder`'s own; blends are made of them."""
+    own = [row for row in rows if row.method != BLENDED and row.path.is_relative_to(folder)]
+    return rows_digest(folder, own)
 
 
 def _run(
@@ -160,6 +169,7 @@ def _run(
     say: Callable[[str], None] | None,
 ) -> Trained:
     entry = weights.catalogue().bases[settings.base]
+    seen = Seen.of(sides.train + sides.val).plain() if us.leads else None
     detector = build(settings, entry.tower, base).to(us.device)
 
     def header(results: dict[str, Any], calibration: Calibration | None = None) -> Header:
@@ -173,6 +183,7 @@ def _run(
                 "test": settings.test.name if settings.test is not None else None,
                 "licence_note": settings.licence_note,
                 "digests": digests,
+                "seen": seen,
                 "recipe": settings.recipe(),
                 "results": results,
             },
@@ -223,6 +234,7 @@ def calibrate_anew(
     out: Path,
     settings: TrainSettings,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Calibration:
     """Write a copy of a checkpoint to `out`, calibrated and judged on `settings.data`.
 
@@ -239,18 +251,13 @@ def calibrate_anew(
     stored, _ = checkpoint.load(weights_file, base, getattr(torch, settings.precision))
     stored.to(settings.device)
     rows = [row for folder in settings.data for row in _crops(folder, None)]
-    digests = {
-        f"data/{folder.name}": data_digest(
-            folder, _files([r for r in rows if r.path.is_relative_to(folder)])
-        )
-        for folder in settings.data
-    }
-    stated = header.training.get("digests", {})
-    learnt = {value for name, value in stated.items() if name != "test"}
-    if known := [name for name, value in digests.items() if value in learnt]:
-        raise DataError(
-            f"{known[0].removeprefix('data/')}: {weights_file.name} was trained on it; calibrate on videos of"
-            " other people"
+    seen = identity.from_plain(header.training.get("seen"))
+    if seen is not None:
+        identity.refuse(seen, rows, f"{weights_file.name} was trained on", people=True)
+    elif say is not None:
+        say(
+            f"{weights_file.name} is of a version that kept no list of what it was trained on: that these are"
+            " other videos is not checked"
         )
     names = ", ".join(folder.name for folder in settings.data)
     found = _calibration(stored, rows, settings, progress, names)
@@ -262,7 +269,9 @@ def calibrate_anew(
     training = header.training | {
         "test": names,
         "results": header.training.get("results", {}) | {"test": judged},
-        "digests": stated | {"test": ", ".join(digests.values())},
+        "digests": header.training.get("digests", {})
+        | {"test": ", ".join(_digest(folder, rows) for folder in settings.data)},
+        "calibrated_on": Seen.of(rows).plain(),
     }
     checkpoint.write(
         out,
@@ -293,6 +302,11 @@ def _calibration(
         return None
     logits = score(detector, rows, settings, progress, "calibrating")
     names, of_video, scores = metrics.video_scores(videos, labels, logits)
+    shows = [{row.video: row for row in rows}[name] for name in names]
+    ties = [
+        [f"{folder_of(row)}/{row.group}" for row in shows],
+        [row.source or row.video for row in shows],
+    ]
     weak = [
         metrics.video_scores(
             videos,
@@ -301,8 +315,7 @@ def _calibration(
         )[2]
         for name, change in calibrate.WEAK.items()
     ]
-    groups = {row.video: f"{folder_of(row)}/{row.group}" for row in rows}
-    found = calibrate.fit(of_video, scores, [groups[name] for name in names], weak, what)
+    found = calibrate.fit(of_video, scores, ties, weak, what)
     assert found is not None
     rng = np.random.default_rng(settings.seed)
     return found, metrics.summary(videos, labels, logits, rng)

@@ -30,7 +30,7 @@ def row(
         "set": "s", "video": LONG.format(label=label, method=method, name=name), "label": label,
         "method": method, "split": "test", "state": "scored", "frame": frame, "time": None, "track": None,
         "logit": logit, "face_size": None, "detector": "d", "seed": None, "weights": "00", "threshold": None,
-        "view": "",
+        "view": "", "crop": None if frame is None else f"{name}{frame}",
     }  # fmt: skip
     return facts | more
 
@@ -251,8 +251,11 @@ def test_predictions_are_appended_in_parts(tmp_path: Path) -> None:
     store(tmp_path, row("a", 0, 0, -1.0))
     store(tmp_path, row("b", 1, 0, 1.0))
     table = predictions.read(tmp_path)
-    assert predictions.done(tmp_path, "00", "s", "") == set(table["video"].to_pylist())
-    assert predictions.done(tmp_path, "01", "s", "") == set()
+    assert predictions.done(tmp_path, "00", "s", "") == {
+        video: {crop}
+        for video, crop in zip(table["video"].to_pylist(), table["crop"].to_pylist(), strict=True)
+    }
+    assert predictions.done(tmp_path, "01", "s", "") == {}
     assert predictions.told_apart(table)[1] == {"00": "d"}
     assert predictions.scored(table, "s", "nobody") is None
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,11 @@ def add_tiny_tower(patch: pytest.MonkeyPatch) -> str:
 
 
 def crops(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -> Path:
-    """Crops of made-up people; in manipulated ones a square in the middle is brighter by `signal`."""
-    rng = np.random.default_rng(0)
+    """Crops of made-up people, others in a folder of another name.
+
+    In manipulated ones a square in the middle is brighter by `signal`.
+    """
+    rng = np.random.default_rng(zlib.crc32(folder.name.encode()))
     for person in range(people):
         for frame in range(frames):
             real = rng.integers(60, 160, (32, 32, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
@@ -79,14 +83,14 @@ def crops(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -> P
 
 def prepared(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -> Path:
     """The same crops in DeepfakeBench's form, with masks: the square."""
-    flat = crops(folder / "flat", people, frames, signal)
+    flat = crops(folder / "flat" / folder.name, people, frames, signal)
     mask = np.zeros((256, 256), np.uint8)
     mask[64:192, 64:192] = 255
     listed: dict[str, dict[str, object]] = {"toy_real": {}, "toy_fake": {}}
     for kind, videos in zip(("real", "fake"), listed.values(), strict=True):
         for path in sorted((flat / kind).glob("*.jpg")):
             person, frame = path.name[:3], int(path.stem.split("_")[-1])
-            inner = f"toy/{kind}/frames/{person}/{frame:03d}.png"
+            inner = f"{folder.name}/{kind}/frames/{person}/{frame:03d}.png"
             for name in (inner, inner.replace("frames", "masks")):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
             Image.open(path).save(folder / inner)
@@ -98,7 +102,7 @@ def prepared(folder: Path, people: int = 6, frames: int = 3, signal: int = 60) -
             entry["frames"].append(inner)  # type: ignore[index]
     text = json.dumps({"toy": {label: {"train": videos} for label, videos in listed.items()}})
     (folder / "toy.json").write_text(text, "utf-8")
-    shutil.rmtree(flat)
+    shutil.rmtree(flat.parent)
     return folder
 
 

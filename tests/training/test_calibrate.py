@@ -13,6 +13,7 @@ import pytest
 from builders import toy
 from builders.reports import CALIBRATED
 from deepscan.cli import run
+from deepscan.errors import DataError
 from deepscan.model import tower, weights
 from deepscan.model.header import read_header
 from deepscan.training.calibrate import bounds, fit, platt
@@ -78,7 +79,8 @@ def test_a_group_is_judged_by_the_others(rng: np.random.Generator) -> None:
     """Scores that carry nothing: a map fitted on all would still look a little informed."""
     labels = np.tile([0, 1], 40)
     scores = rng.normal(size=80)
-    found = fit(labels, scores, [str(i // 2) for i in range(80)], [scores + 1, scores - 3], "drawn")
+    people = [str(i // 2) for i in range(80)]
+    found = fit(labels, scores, [people], [scores + 1, scores - 3], "drawn")
     assert found is not None
     assert found.cllr >= 1
     assert found.widening == pytest.approx(3)
@@ -87,7 +89,33 @@ def test_a_group_is_judged_by_the_others(rng: np.random.Generator) -> None:
 
 def test_few_videos_give_no_calibration() -> None:
     labels = np.repeat([0, 1], [50, 9])
-    assert fit(labels, np.zeros(59), ["a"] * 59, [], "few") is None
+    assert fit(labels, np.zeros(59), [["a"] * 59], [], "few") is None
+
+
+def test_the_rate_stated_is_the_one_that_so_few_videos_can_keep(rng: np.random.Generator) -> None:
+    """Ten real videos: a new one is above all of them once in 11 times, not once in 20."""
+    labels = np.repeat([0, 1], [10, 30])
+    found = fit(labels, rng.normal(labels), [[str(i) for i in range(40)]], [], "few")
+    assert found is not None
+    assert (found.fpr, found.fnr) == (1 / 11, 0.05)
+
+
+def test_people_who_chain_into_one_group_are_judged_by_other_videos(
+    rng: np.random.Generator,
+) -> None:
+    """As Celeb-DF's do: without them half of the videos, or a class, would be left to fit a map on."""
+    labels, scores = drawn(80, rng)
+    chained = ["id0"] * 60 + [f"id{i}" for i in range(1, 21)]
+    videos = [str(i // 2) for i in range(80)]
+    found = fit(labels, scores, [chained, videos], [], "celeb")
+    expected = fit(labels, scores, [videos], [], "celeb")
+    assert found is not None
+    assert expected is not None
+    assert (found.ece, found.cllr) == (expected.ece, expected.cllr)
+    assert "people tied together in one group" in found.data
+    assert "tied" not in expected.data
+    with pytest.raises(DataError, match="all tied together"):
+        fit(labels, scores, [["id0"] * 80], [], "celeb")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +169,7 @@ def test_what_a_detector_learnt_from_calibrates_nothing(
 ) -> None:
     out = tmp_path / "mine.safetensors"
     assert run(["calibrate", str(trained), f"--data={tmp_path / 'few'}", f"--out={out}", "-q"]) == 1
-    assert "few: detector.safetensors was trained on it" in capsys.readouterr().err
+    assert "detector.safetensors was trained on 36 of these 36 crops" in capsys.readouterr().err
     other = toy.crops(tmp_path / "other", people=9, signal=50)
     assert run(["calibrate", str(trained), f"--data={other}", f"--out={out}", "-q"]) == 1
     assert "other: fewer than 10 real or manipulated videos" in capsys.readouterr().err

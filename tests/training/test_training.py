@@ -31,7 +31,7 @@ from deepscan.model import checkpoint, processor, tower, weights
 from deepscan.training import loop
 from deepscan.training.augment import AugmentSettings
 from deepscan.training.data import Order, Twins, batches, blended, picture, split, thin
-from deepscan.training.folder import RunFolder, data_digest
+from deepscan.training.folder import RunFolder
 from deepscan.training.run import build, resume, shown, train
 from deepscan.training.settings import TrainSettings, from_plain, told
 
@@ -402,7 +402,13 @@ def test_a_run_leaves_a_detector_and_all_that_tells_how_it_came_about(
     names = {path.name for path in done.folder.iterdir()}
     assert names == {
         *("settings.json", "log.csv", "tensorboard", "state.safetensors", "detector.safetensors"),
-        *("curves.png", "results.json", "predictions-validation.csv", "predictions-test.csv"),
+        *(
+            "crops.csv",
+            "curves.png",
+            "results.json",
+            "predictions-validation.csv",
+            "predictions-test.csv",
+        ),
     }
     loaded, header = checkpoint.load(done.checkpoint, base)
     assert (
@@ -446,17 +452,6 @@ def test_tensorboard_reads_the_events(base: Path, tmp_path: Path) -> None:
     assert [e.value for e in events.Scalars("loss")] == pytest.approx(
         [float(r["loss"]) for r in rows]
     )
-
-
-def test_the_digest_sees_every_byte_and_name(tmp_path: Path) -> None:
-    for name in ("a", "b", "unused"):
-        (tmp_path / name).write_text(name, "utf-8")
-    used = [tmp_path / "b", tmp_path / "a"]
-    digest = data_digest(tmp_path, used)
-    (tmp_path / "unused").write_text("other", "utf-8")
-    assert data_digest(tmp_path, reversed(used)) == digest
-    (tmp_path / "a").write_text("other", "utf-8")
-    assert data_digest(tmp_path, used) != digest
 
 
 # --- what it survives ------------------------------------------------------------------------------

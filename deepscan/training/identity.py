@@ -1,0 +1,132 @@
+"""What a detector has seen, and the refusal to judge or calibrate it on any of that.
+
+A file is known by its bytes, whatever it is called and wherever it lies; a video, its source and the people
+in it by the names their listing gives them. A copy that was encoded anew under another name is not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from deepscan.data.crops import CropRow
+from deepscan.errors import DataError
+from deepscan.files import sha256
+
+SHORT = 16  # hex digits kept of a SHA-256: of a million files two agree with a chance of 3e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Crops by the hash of their bytes; videos, sources and people by that of their names."""
+
+    files: frozenset[str] = frozenset()
+    videos: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+    people: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, rows: Iterable[CropRow]) -> Seen:
+        """All that these rows show. Reads every crop."""
+        rows = list(rows)
+        known = [row.identity for row in rows if row.identity is not None]
+        return cls(
+            frozenset(crop_digest(row.path) for row in rows),
+            frozenset(_hashed(one.video) for one in known),
+            frozenset(_hashed(one.source) for one in known if one.source),
+            frozenset(_hashed(person) for one in known for person in one.people),
+        )
+
+    def __or__(self, other: Seen) -> Seen:
+        return Seen(*(getattr(self, f.name) | getattr(other, f.name) for f in fields(Seen)))
+
+    def plain(self) -> dict[str, list[str]]:
+        """As a checkpoint's header holds it; `from_plain` reads it back."""
+        return {f.name: sorted(getattr(self, f.name)) for f in fields(Seen)}
+
+
+def from_plain(values: Mapping[str, Any] | None) -> Seen | None:
+    """What a header states; None where it is of a version that kept nothing."""
+    if values is None:
+        return None
+    return Seen(**{f.name: frozenset(values.get(f.name, ())) for f in fields(Seen)})
+
+
+def refuse(seen: Seen, rows: Sequence[CropRow], what: str, people: bool = False) -> None:
+    """Raise DataError if any row's crop or video, or with `people` source or person, is in `seen`.
+
+    Official splits of Celeb-DF and DFD share people between training and test, so `people` is for material
+    that must be of others.
+
+    Args:
+        what: names both sides, as in "x.safetensors was trained on".
+    """
+    reasons = {"file": "the same bytes", "video": "the same video", "person": "the same people"}
+    found: dict[str, list[Path]] = {reason: [] for reason in reasons}
+    for row in rows:
+        if (reason := _shared(seen, row, people)) is not None:
+            found[reason].append(row.path)
+    for reason, paths in found.items():
+        if paths:
+            names = ", ".join(map(str, sorted(paths)[:3]))
+            raise DataError(
+                f"{what} {len(paths)} of these {len(rows)} crops ({reasons[reason]}), first {names};"
+                " leave them out, or take videos of other people"
+            )
+
+
+def overlap_of_people(seen: Seen, rows: Sequence[CropRow]) -> int:
+    """How many of the rows show a source or a person that is in `seen`."""
+    return sum(_shared(seen, row, True) is not None for row in rows)
+
+
+def _shared(seen: Seen, row: CropRow, people: bool) -> str | None:
+    if crop_digest(row.path) in seen.files:
+        return "file"
+    if row.identity is None:
+        return None
+    if _hashed(row.identity.video) in seen.videos:
+        return "video"
+    shared = _hashed(row.identity.source) in seen.sources or any(
+        _hashed(person) in seen.people for person in row.identity.people
+    )
+    return "person" if people and shared else None
+
+
+def rows_digest(folder: Path, rows: Iterable[CropRow]) -> str:
+    """SHA-256 over one line a row: its files' bytes and all that decides what becomes of it, sorted.
+
+    It changes when a crop, a mask or landmarks change, and when a listing gives a row another label, split,
+    group, source or video.
+    """
+    lines = sorted(
+        "\t".join(
+            (
+                row.path.relative_to(folder).as_posix(),
+                *(sha256(p) if p is not None else "" for p in (row.path, row.mask, row.landmarks)),
+                *(str(row.label), row.split, row.group, row.source, row.video, row.method),
+            )
+        )
+        for row in rows
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def crop_digest(path: Path) -> str:
+    """The start of a file's SHA-256. Read once, as long as its size and time stay."""
+    stat = path.stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 20)
+def _digest(path: Path, size: int, changed: int) -> str:
+    return sha256(path)[:SHORT]
+
+
+@lru_cache(maxsize=1 << 20)
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:SHORT]
