@@ -93,9 +93,10 @@ def main(arguments: list[str] | None = None) -> None:
         sets=tuple(judged),
         weights=(str(checkpoint),),
         scoring=scoring,
+        own_validation=True,
     )
     told = benchmark(request, say)
-    judge = predict.judge(str(checkpoint))
+    judge = predict.judge(str(checkpoint), own_validation=True)
     for crops in sets:
         predict.score(asked.out / "predictions", judge, crops, scoring, 1)
     answers = {crops.short: _answers(asked.out, judge.name, crops.short) for crops in sets}

@@ -25,6 +25,7 @@ from deepscan.faces.mtcnn import Mtcnn
 from deepscan.files import part_file, part_folder, sha256
 from deepscan.model.weights import shipped_folder
 from deepscan.training.data import picture
+from deepscan.training.folder import RunFolder
 from deepscan.training.run import resume, train
 from deepscan.training.settings import from_plain
 
@@ -99,12 +100,14 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = load_toml(shipped_folder() / "recipe.toml")
     run = asked.out / "run"
     folders = material(asked.material, asked.out)
+    places = {"data": list(map(str, folders)), "out": str(run), "device": asked.device}
+    settings = from_plain(recipe | places, "recipe.toml")
     if run.exists():
-        trained = resume(run, say=say)
+        if RunFolder(run).reopen()[0].recipe() != settings.recipe():
+            raise DataError(f"{run}: begun with another recipe; give another --out, or remove it")
+        trained = resume(run, say=say, device=asked.device)
     else:
-        places = {"data": list(map(str, folders)), "out": str(run), "device": asked.device}
-        today = datetime.now(UTC).date().isoformat()
-        trained = train(from_plain(recipe | places, "recipe.toml"), today, say=say)
+        trained = train(settings, datetime.now(UTC).date().isoformat(), say=say)
     sys.stdout.write(f"{trained.checkpoint}\n")
 
 

@@ -43,10 +43,13 @@ class Stepper:
         self._detector = build(settings, tower, None).to(settings.device).train()
         self._model = torch.compile(self._detector) if compiled else self._detector
         self._trained = [p for p in self._detector.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.AdamW(self._trained, lr=settings.lr, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(
+            self._trained, lr=settings.lr, weight_decay=0.0, fused=True
+        )
         grid = self._detector.tower.size.image_size // self._detector.tower.size.patch_size
         self._forged = torch.zeros(settings.batch, grid * grid, dtype=torch.bool)
         self._known = torch.ones(settings.batch, dtype=torch.bool)
+        self._labels = torch.tensor([0.0, 1.0]).repeat(settings.batch // 2)
 
     def step(self, crops: torch.Tensor) -> float:
         """One optimizer step; its seconds."""
@@ -57,9 +60,8 @@ class Stepper:
         bf16 = self.settings.precision == "bfloat16"
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             answer = self._model(crops)
-        loss, _ = objective(
-            self._detector, answer, self._forged, self._known, self.settings, self._us
-        )
+        truth = self._forged, self._known, self._labels
+        loss, _ = objective(self._detector, answer, *truth, self.settings, self._us)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self._trained, self.settings.max_norm)
         self._optimizer.step()

@@ -82,6 +82,7 @@ class Videos:
     names: list[str]
     labels: Int[np.ndarray, " v"]
     scores: Float[np.ndarray, " v"]
+    seed: int | None = None  # of the detector's training
 
     def draws(self) -> Int[np.ndarray, "rounds v"]:
         """The bootstrap's rounds: a function of the set and its videos' labels alone."""
@@ -91,7 +92,7 @@ class Videos:
     def only(self, kept: Bool[np.ndarray, " v"]) -> Videos:
         """Those of the videos that are `kept`."""
         names = [name for name, keep in zip(self.names, kept, strict=True) if keep]
-        return Videos(self.name, names, self.labels[kept], self.scores[kept])
+        return Videos(self.name, names, self.labels[kept], self.scores[kept], self.seed)
 
 
 # --- rules -----------------------------------------------------------------------------------------
@@ -137,17 +138,26 @@ def videos(
         [name for name, has in zip(names, full, strict=True) if has],
         forged[full].astype(int) // counts[full],
         sums[full] / counts[full],
+        scored.seed,
     )
 
 
-def with_cropless(judged: Videos, scored: Scored) -> Videos:
-    """The same with every video without a crop counted as logit 0: as if the detector had no opinion."""
-    without = [i for i, state in enumerate(scored.states) if state != "scored"]
+def with_cropless(judged: Videos, scored: Scored, protocol: str = "deepscan") -> Videos:
+    """The same with every video without a crop counted as logit 0: as if the detector had no opinion.
+
+    Under "deepfakebench" that is a probability of 1/2, and a video whose folder's name another one has that
+    was scored is part of that one.
+    """
+    called = {i: scored.names[i] for i, state in enumerate(scored.states) if state != "scored"}
+    if protocol == "deepfakebench":
+        called = {i: PurePosixPath(name).name for i, name in called.items()}
+        called = {i: name for i, name in called.items() if name not in judged.names}
+    neutral = 0.5 if protocol == "deepfakebench" else 0.0
     return Videos(
         judged.name,
-        judged.names + [scored.names[i] for i in without],
-        np.append(judged.labels, scored.labels[without]),
-        np.append(judged.scores, np.zeros(len(without))),
+        judged.names + list(called.values()),
+        np.append(judged.labels, scored.labels[list(called)]),
+        np.append(judged.scores, np.full(len(called), neutral)),
     )
 
 

@@ -65,8 +65,13 @@ class Judge:
     )
 
 
-def judge(weights: str, name: str | None = None, seed: int | None = None) -> Judge:
+def judge(
+    weights: str, name: str | None = None, seed: int | None = None, own_validation: bool = False
+) -> Judge:
     """The checkpoint that --weights means, under its own name or another.
+
+    Args:
+        own_validation: it may be judged on what it was selected by and calibrated on.
 
     Raises:
         WeightsError: it is not there or not deepscan's.
@@ -74,9 +79,7 @@ def judge(weights: str, name: str | None = None, seed: int | None = None) -> Jud
     path = weights_file(weights)
     header = read_header(path)
     data = str(header.training.get("data", "data that its checkpoint does not name"))
-    seen = identity.from_plain(header.training.get("seen"))
-    if seen is not None:
-        seen |= identity.from_plain(header.training.get("calibrated_on")) or Seen()
+    seen = identity.stated(header.training, ("train",) if own_validation else identity.SIDES)
     return Judge(name or header.name, path, sha256(path), seed, data, seen)
 
 
@@ -299,5 +302,5 @@ def distorted(
     wanted = {row.video for row in crops.rows} | {video.video for video in crops.cropless}
     names = [n for n in crops.test_set.listings if (out / f"{n}.json").is_file()]
     rows = [r for r in read_crops(out, names) if r.video in wanted and r.split == "test"]
-    without = [v for v in read_cropless(out, names) if v.split == "test"]
+    without = [v for v in read_cropless(out, names) if v.video in wanted and v.split == "test"]
     return Crops(crops.test_set, out, rows, without)

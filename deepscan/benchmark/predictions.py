@@ -150,6 +150,7 @@ class Scored:
     frames: Int[np.ndarray, " n"]
     logits: Float[np.ndarray, " n"]
     threshold: float | None = None
+    seed: int | None = None  # of the detector's training, where it is a study's run
 
     def __repr__(self) -> str:
         return f"Scored({self.name}, {len(self.names)} videos, {len(self.logits)} crops)"
@@ -197,6 +198,7 @@ def scored(
         np.array(rows["frame"].to_pylist(), dtype=object)[kept].astype(int),
         np.array(rows["logit"].to_pylist(), dtype=float)[kept],
         threshold,
+        seed,
     )
 
 

@@ -29,7 +29,8 @@ class Request:
     `sets`: to be looked for, or read already; None for those a study names. `recipe`: what a study's runs are
     trained by; None where nothing can be trained. `foreign`: name and file of other tools' predictions.
     `tabulate`: tell what predictions and attention in `out` hold, without media. `timing`: tower and steps of
-    Table 5's measurement. `faces`: whether figures show crops, or maps alone.
+    Table 5's measurement. `own_validation`: whether detectors may be judged on what they were selected by, as
+    a model card does that says so. `faces`: whether figures show crops, or maps alone.
     """
 
     out: Path
@@ -52,6 +53,7 @@ class Request:
     workers: int = 1
     timing: tuple[str, int] = ("ViT-L-14-quickgelu", 8)
     date: str = ""
+    own_validation: bool = False
     faces: bool = True
 
 

@@ -209,18 +209,25 @@ def _gain(
         return [None, named]
     gains, videos = [], 0
     for name in both:
-        found = [
-            evaluation.gain(ours, theirs)
-            for ours, theirs in zip(own[name], _repeated(other[name], len(own[name])), strict=True)
-        ]
+        pairs = _of_one_seed(own[name], other[name])
+        if not pairs:
+            continue
+        found = [evaluation.gain(ours, theirs) for ours, theirs in pairs]
         gains.append(mean([estimate for estimate, _ in found]))
         videos += found[0][1]
+    if not gains:
+        return [None, named]
     return [Cell.of(mean(gains), signed=True, n=videos), named]
 
 
-def _repeated(found: list[Videos], count: int) -> list[Videos]:
-    """One for each seed; a detector without seeds stands beside each."""
-    return found * count if len(found) == 1 else found[:count]
+def _of_one_seed(own: list[Videos], other: list[Videos]) -> list[tuple[Videos, Videos]]:
+    """Both rows' videos of each seed that both have; a detector without seeds stands beside each."""
+    by_seed = {one.seed: one for one in other}
+    alone = by_seed.get(None)
+    if alone is None and [one.seed for one in own] == [None]:
+        return [(own[0], one) for one in other]
+    pairs = [(one, by_seed.get(one.seed, alone)) for one in own]
+    return [(ours, theirs) for ours, theirs in pairs if theirs is not None]
 
 
 def _peer_rows(rule: Rule, width: int) -> list[tuple[str, tuple[Cell | str | None, ...]]]:
@@ -250,7 +257,8 @@ def _counted(rows: Mapping[str, Answers], rule: Rule) -> list[str]:
 
 
 def _with_cropless(one: Scored, rule: Rule) -> Estimate:
-    return evaluation.auc(evaluation.with_cropless(evaluation.videos(one, frames=rule.frames), one))
+    judged = evaluation.videos(one, rule.protocol, rule.frames)
+    return evaluation.auc(evaluation.with_cropless(judged, one, rule.protocol))
 
 
 # --- all measures, robustness, averaging -----------------------------------------------------------

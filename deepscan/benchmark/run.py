@@ -72,7 +72,13 @@ def _detectors(
 ) -> None:
     names, sets, skipped = sets_of(request, ())
     views: list[str] = [AVERAGED] if request.averaging else []
-    judges = [] if request.tabulate else [predict.judge(name) for name in request.weights]
+    judges = (
+        []
+        if request.tabulate
+        else [
+            predict.judge(name, own_validation=request.own_validation) for name in request.weights
+        ]
+    )
     distortions = [d for kind in kinds_of(request) for d in every(kind)]
     for one in judges:
         for crops in sets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 from typer import Option
@@ -17,6 +17,9 @@ from deepscan.errors import SettingsError
 
 if TYPE_CHECKING:
     from deepscan.training.settings import TrainSettings
+
+
+Recipe: TypeAlias = Literal["ours", "qtfp"]
 
 
 def train(
@@ -37,6 +40,14 @@ def train(
         Option(help="What holds real crops to [CLS]: RAAL's metric, or token-l2. [kl]"),
     ] = None,
     raal: Annotated[float | None, Option(help="Weight of the alignment. [1.0]")] = None,
+    recipe: Annotated[
+        Recipe | None,
+        Option(help="ours, or the paper's as far as it is public: qtfp. [ours]"),
+    ] = None,
+    base: Annotated[
+        str | None,
+        Option(help="CLIP to stand on: a name, or its file. [clip-vit-b16]", metavar="NAME|FILE"),
+    ] = None,
     data: Annotated[
         list[Path] | None,
         Option(help="Prepared crops (deepscan prepare, DeepfakeBench); more than once. [FF++ c23]"),
@@ -89,13 +100,17 @@ def train(
     ] = None,
     licence_note: Annotated[str | None, Option(help="What to say of the data's terms.")] = None,
     offline: Annotated[bool | None, Option("--offline", help="Never fetch the CLIP base.")] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Print all settings as a --config file, and stop.")
+    ] = False,
     json: Annotated[bool, Option("--json", help="The results as JSON to stdout.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a detector on CLIP's tower: the paper's method, its baselines and its ablations.
 
-    Without --data it looks for FaceForensics++ (c23) under the data root. Every setting can stand in a
-    --config file, or under [train] in deepscan.toml, by the names of TrainSettings.
+    Without --data it looks for FaceForensics++ (c23) under the data root. --recipe qtfp is the paper's
+    recipe as far as it is public, on ViT-L/14; ours differs from it as --dry-run shows. Every setting can
+    stand in a --config file, or under [train] in deepscan.toml, by the names of TrainSettings.
 
     The run folder gets detector.safetensors (for detect --weights), results.json, settings.json, log.csv,
     curves.png and TensorBoard events. The epoch is chosen on held-out people of --data, never on --test.
@@ -105,7 +120,7 @@ def train(
     given = {k: v for k, v in locals().items() if v is not None}
     if compiled:
         given["compile"] = given.pop("compiled")
-    for other in ("resume", "config", "root", "json", "quiet"):
+    for other in ("resume", "config", "recipe", "root", "dry_run", "json", "quiet"):
         given.pop(other, None)
     from datetime import UTC, datetime
 
@@ -119,7 +134,7 @@ def train(
     if resume is not None:
         address = "://" in resume
         back = given.pop("out", Path("runs") / PurePath(resume).name) if address else Path(resume)
-        if given or config or root:
+        if given or config or root or recipe or dry_run:
             raise SettingsError(
                 "--resume goes on with a run's own settings; leave the other options out, or start anew"
             )
@@ -128,7 +143,12 @@ def train(
         with progress_bars(quiet) as bars:
             trained = go_on(back, bars.stages(f"training {back.name}"), tell)
     else:
-        settings = _settings(given, config, root)
+        settings = _settings(given, config, root, recipe)
+        if dry_run:
+            from deepscan.training.settings import as_toml
+
+            typer.echo(as_toml(settings), nl=False)
+            return
         with progress_bars(quiet) as bars:
             today = datetime.now(UTC).date().isoformat()
             trained = run_training(settings, today, bars.stages(f"training {settings.name}"), tell)
@@ -142,11 +162,13 @@ def train(
         say(f"detector in {trained.checkpoint}")
 
 
-def _settings(given: dict[str, Any], config: Path | None, root: Path | None) -> TrainSettings:
-    """Defaults < deepscan.toml < --config < flags; FF++ under the data root where no data are named."""
-    from deepscan.training.settings import from_plain, told
+def _settings(
+    given: dict[str, Any], config: Path | None, root: Path | None, recipe: Recipe | None
+) -> TrainSettings:
+    """Defaults < --recipe < deepscan.toml < --config < flags; without data FF++ under the data root."""
+    from deepscan.training.settings import RECIPES, from_plain, told
 
-    values = told(config) | given
+    values = RECIPES[recipe or "ours"] | told(config) | given
     name = "-".join((values.get("adapter", "lora"), values.get("token", "global")))
     values.setdefault("name", name)
     values.setdefault("out", Path("runs") / values["name"])

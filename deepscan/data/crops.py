@@ -285,7 +285,13 @@ def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
             path = shelves.find(inner, name)
             if path is None:
                 missing.append(frame)
-            elif (path, video.split) not in rows:
+            elif (path, video.split) in rows:
+                if rows[path, video.split].label != video.label:
+                    raise DataError(
+                        f"{path}: listed as real and as manipulated ({rows[path, video.split].video},"
+                        f" {identity}); correct the listing"
+                    )
+            else:
                 time, face_size = video.seen.get(frame, (None, None))
                 rows[path, video.split] = CropRow(
                     path,

@@ -106,7 +106,15 @@ class Detector(nn.Module):
         )
         self.tower = Tower(settings.tower, settings.patch_norm, settings.depth)
         width = self.tower.width
+        if (settings.adapted or 0) > self.tower.size.layers:
+            raise SettingsError(
+                f"adapted: {settings.adapted} is more than the {self.tower.size.layers} layers that run"
+            )
         if settings.with_queries:
+            if width % settings.heads:
+                raise SettingsError(
+                    f"heads: {settings.heads} do not divide the tower's width of {width}"
+                )
             self.aggregation = QueryAggregation(width, settings.queries, settings.heads)
         if settings.token == "weighted-avg":
             self.balance = nn.Parameter(torch.zeros(2))
@@ -128,16 +136,34 @@ class Detector(nn.Module):
         Without queries a score needs no patches: with `patches` False the answer has none, and is the
         sooner there.
         """
-        images = crops.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
-        side = self.tower.input_side
-        if images.shape[-2:] != (side, side):
-            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        images = self._images(crops)
         answer = self._answer(images, keep, patches)
         share = self.settings.reference
         if share and not self.training:
             copy = self._answer(without_detail(images), keep, patches=False)
             answer = answer._replace(logit=answer.logit - share * copy.logit)
         return answer
+
+    @torch.no_grad()
+    def held_to(
+        self,
+        answer: Answer,
+        tower: Tower,
+        crops: UInt8[Tensor, "b height width 3"],
+        keep: Int[Tensor, " p"] | None = None,
+    ) -> Answer:
+        """The answer with another tower's [CLS] and its attention: a yardstick that does not train."""
+        images = ((self._images(crops) - self.mean) / self.std).to(tower.dtype)
+        tokens = tower(images, keep, patches=False)
+        return answer._replace(cls=tokens.cls.float(), cls_attention=tokens.cls_attention)
+
+    def _images(self, crops: UInt8[Tensor, "b height width 3"]) -> Float[Tensor, "b 3 side side"]:
+        """Crops at the tower's size, RGB in 0..1."""
+        images = crops.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
+        side = self.tower.input_side
+        if images.shape[-2:] != (side, side):
+            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        return images
 
     def _answer(
         self, images: Float[Tensor, "b 3 side side"], keep: Int[Tensor, " p"] | None, patches: bool

@@ -159,10 +159,17 @@ class Order:
     share of the units is real crops alone, drawn by lot; in that pass the manipulated crops whose places
     they take are not shown. Where some real crops come with landmarks, those without are not blended. A
     `swap` share of the blended ones gets the face of any other real crop instead of its own.
+
+    With `natural` there are no pairs: unit n is one crop, passes are of all crops, real or not.
     """
 
     def __init__(
-        self, rows: Sequence[CropRow], pseudo: float, seed: int, swap: float = 0.0
+        self,
+        rows: Sequence[CropRow],
+        pseudo: float,
+        seed: int,
+        swap: float = 0.0,
+        natural: bool = False,
     ) -> None:
         self.reals = [row for row in rows if row.label == 0]
         self.fakes = [row for row in rows if row.label == 1]
@@ -170,12 +177,22 @@ class Order:
             check_classes("training", rows)
         self._blendable = [row for row in self.reals if row.landmarks] or self.reals
         self._pseudo, self._swap, self._seed = pseudo, swap, seed
+        self.size = 1 if natural else 2  # crops a unit
         self._of_source: dict[str, list[CropRow]] = defaultdict(list)
         for row in self.reals:
             if row.source:
                 self._of_source[row.source].append(row)
         self._frames = {(row.source, row.frame): row for row in self.reals if row.source}
         self._permutation = lru_cache(maxsize=4)(self._permuted)
+
+    def crops(self, n: int) -> tuple[list[CropRow], Unit]:
+        """The crops of the n-th unit, real before manipulated, and the unit."""
+        if self.size == 2:
+            unit = self.unit(n)
+            return [unit.real, unit.fake], unit
+        row = self._turn([*self.reals, *self.fakes], n, 3)
+        views = int(np.random.default_rng([self._seed, 1, n]).integers(2**31))
+        return [row], Unit(row, row, views)
 
     def unit(self, n: int) -> Unit:
         """The n-th unit."""
@@ -202,8 +219,10 @@ class Order:
         return np.random.default_rng([self._seed, stream, passed]).permutation(count).tolist()
 
 
-class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Unit n -> both crops (2, side, side, 3), which of their patches are manipulated (2, p), and known (2,).
+class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
+    """Unit n -> its c crops (c, side, side, 3), their manipulated patches (c, p), known (c,), labels (c,).
+
+    c is 2, a real and a manipulated crop, or 1 with natural sampling.
 
     Of a manipulated crop without a mask it is not known which are; none is said to be.
 
@@ -227,21 +246,24 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(
         self, n: int
-    ) -> tuple[UInt8[Tensor, "2 side side 3"], Bool[Tensor, "2 p"], Bool[Tensor, 2]]:
-        unit = self._order.unit(n)
+    ) -> tuple[
+        UInt8[Tensor, "c side side 3"], Bool[Tensor, "c p"], Bool[Tensor, " c"], Float[Tensor, " c"]
+    ]:
+        rows, unit = self._order.crops(n)
         face = _face_points(unit.real)
         shown = [
             augment(
                 *picture(row, unit.seed, self._blend, unit.donor), self._transform, unit.seed, face
             )
-            for row in (unit.real, unit.fake)
+            for row in rows
         ]
         crops = np.stack([pixels for pixels, _ in shown])
         masks = np.stack([self._as_input(mask) for _, mask in shown])
         grid = self._size.image_size // self._size.patch_size
         forged = forged_patches(torch.from_numpy(masks), grid, self._share)
-        known = torch.tensor([True, unit.fake.mask is not None or unit.fake.method == BLENDED])
-        return torch.from_numpy(crops), forged, known
+        known = [not r.label or r.mask is not None or r.method == BLENDED for r in rows]
+        labels = torch.tensor([float(row.label) for row in rows])
+        return torch.from_numpy(crops), forged, torch.tensor(known), labels
 
     def _as_input(self, mask: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, "side side"]:
         """A mask at the tower's input size."""
@@ -252,9 +274,18 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def batches(
-    twins: Twins, start: int, stop: int, units: int, rank: int, world: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """What steps `start` to `stop` show this process, as `Twins` of u units, (2u, ...).
+    twins: Twins,
+    start: int,
+    stop: int,
+    units: int,
+    rank: int,
+    world: int,
+    workers: int,
+    pin: bool = False,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """What steps `start` to `stop` show this process, as `Twins` of u units, (c u, ...).
+
+    With `pin` crops stand in pinned memory, from which a GPU takes them while it computes.
 
     A step shows `units` units; this process gets its share of them, real and manipulated in turn.
     """
@@ -268,11 +299,13 @@ def batches(
         batch_sampler=[list(step) for step in steps],
         num_workers=workers,
         worker_init_fn=_one_thread,
+        pin_memory=pin,
         # Workers draw nothing from it; given, so that torch's global generator is not drawn from.
         generator=torch.Generator(),
     )
-    for crops, forged, known in _named(loader):
-        yield crops.flatten(0, 1), forged.flatten(0, 1), known.flatten()
+    for crops, *rest in _named(loader):
+        forged, known, labels = (x.flatten(0, 1) for x in rest)
+        yield crops.flatten(0, 1), forged, known, labels
 
 
 def _one_thread(worker: int) -> None:

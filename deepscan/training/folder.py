@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import deepscan
 from deepscan.data.crops import CropRow
@@ -239,13 +240,19 @@ class RunFolder:
     # -- the state ----------------------------------------------------------------------------------
 
     def save(
-        self, detector: Detector, optimizer: torch.optim.Optimizer, step: int, best: Best | None
+        self,
+        detector: Detector,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        best: Best | None,
+        average: Sequence[Tensor] = (),
     ) -> None:
         """Write the state after `step` steps. All chance of a run comes from its seed and the step."""
         tensors = {f"model.{name}": value for name, value in detector.trained_state().items()}
         for name, parameter in detector.named_parameters():
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = value
+        tensors |= {f"average.{n}": v for n, v in zip(_trained(detector), average, strict=False)}
         header = {"step": step, "best": None if best is None else asdict(best)}
         with part_file(self._state) as part:
             whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -253,9 +260,16 @@ class RunFolder:
         self._step = step
 
     def restore(
-        self, detector: Detector, optimizer: torch.optim.Optimizer
+        self,
+        detector: Detector,
+        optimizer: torch.optim.Optimizer,
+        average: Sequence[Tensor] = (),
     ) -> tuple[int, Best | None]:
-        """Put the newest state into both; the step it was saved at, 0 without any, and the best so far."""
+        """Put the newest state into all of them.
+
+        Returns:
+            The step it was saved at, 0 without any, and the best so far.
+        """
         if not self._state.is_file():
             return 0, None
         tensors = load_file(self._state)
@@ -265,8 +279,10 @@ class RunFolder:
             for name, value in detector.trained_state().items():
                 value.copy_(tensors[f"model.{name}"])
         groups = optimizer.state_dict()["param_groups"]
-        trained = [name for name, p in detector.named_parameters() if p.requires_grad]
-        keys = {name.split(".")[0] for name in tensors} - {"model"}
+        trained = _trained(detector)
+        for name, value in zip(trained, average, strict=False):
+            value.copy_(tensors[f"average.{name}"])
+        keys = {name.split(".")[0] for name in tensors} - {"model", "average"}
         state = {
             i: {key: tensors[f"{key}.{name}"] for key in keys}
             for i, name in enumerate(trained)
@@ -276,6 +292,10 @@ class RunFolder:
         best = header["best"]
         self._step = header["step"]
         return self._step, None if best is None else Best(**best)
+
+
+def _trained(detector: Detector) -> list[str]:
+    return [name for name, p in detector.named_parameters() if p.requires_grad]
 
 
 def check_digests(stated: dict[str, str], found: dict[str, str]) -> None:

@@ -45,15 +45,23 @@ class Seen:
         return Seen(*(getattr(self, f.name) | getattr(other, f.name) for f in fields(Seen)))
 
     def plain(self) -> dict[str, list[str]]:
-        """As a checkpoint's header holds it; `from_plain` reads it back."""
+        """As a checkpoint's header holds it, one for each side; `stated` reads it back."""
         return {f.name: sorted(getattr(self, f.name)) for f in fields(Seen)}
 
 
-def from_plain(values: Mapping[str, Any] | None) -> Seen | None:
-    """What a header states; None where it is of a version that kept nothing."""
-    if values is None:
+SIDES = ("train", "validation", "calibration")
+
+
+def stated(training: Mapping[str, Any], sides: Sequence[str] = SIDES) -> Seen | None:
+    """What a header's `training` says that some sides showed; None where its version kept nothing."""
+    kept: Mapping[str, Any] | None = training.get("seen")
+    if kept is None:
         return None
-    return Seen(**{f.name: frozenset(values.get(f.name, ())) for f in fields(Seen)})
+    found = Seen()
+    for side in sides:
+        values = kept.get(side, {})
+        found |= Seen(**{f.name: frozenset(values.get(f.name, ())) for f in fields(Seen)})
+    return found
 
 
 def refuse(seen: Seen, rows: Sequence[CropRow], what: str, people: bool = False) -> None:

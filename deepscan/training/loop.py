@@ -6,6 +6,7 @@ is learnt is the same.
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import time
@@ -104,19 +105,29 @@ def fit(
     Raises:
         DataError: a loss is not finite; the last good state and the best checkpoint stay.
     """
-    units = settings.batch // 2
+    order = Order(
+        sides.train,
+        settings.pseudo,
+        settings.seed,
+        settings.blend.swap,
+        settings.sampling == "natural",
+    )
+    units = settings.batch // order.size
     if units % (us.world * settings.accumulate):
         raise SettingsError(
             f"batch: {settings.batch} crops are not to be shared by {us.world} processes in"
             f" {settings.accumulate} part(s) of whole pairs"
         )
-    order = Order(sides.train, settings.pseudo, settings.seed, settings.blend.swap)
     per_epoch = max(1, len(sides.train) // settings.batch)
     steps = min(settings.steps or settings.epochs * per_epoch, settings.epochs * per_epoch)
     trained = [p for p in detector.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+    )
+    average = [weight.detach().clone() for weight in trained] if settings.average else []
+    yardstick = copy.deepcopy(detector.tower) if settings.yardstick == "pretrained" else None
     validate_every = settings.validate_every or per_epoch
-    start, best = folder.restore(detector, optimizer)
+    start, best = folder.restore(detector, optimizer, average)
     if us.leads:
         folder.open_log(start)
     model = _wrapped(detector, settings, us)
@@ -124,8 +135,9 @@ def fit(
     patches = (size.image_size // size.patch_size) ** 2
     twins = Twins(order, settings.augment, size, settings.forged_share, settings.blend)
     meter, epoch = Meter(settings.batch, start), list[Row]()
-    shown = batches(twins, start, steps, units, us.rank, us.world, settings.workers)
-    for step, (crops, forged, known) in enumerate(shown, start + 1):
+    pin = us.device != "cpu"
+    shown = batches(twins, start, steps, units, us.rank, us.world, settings.workers, pin)
+    for step, (crops, forged, known, labels) in enumerate(shown, start + 1):
         detector.train()
         optimizer.param_groups[0]["lr"] = settings.rate(step - 1, steps)
         optimizer.zero_grad(set_to_none=True)
@@ -133,20 +145,26 @@ def fit(
         if keep is not None:
             forged, keep = forged[:, keep], keep.to(us.device)
         parts = list(
-            zip(*(x.chunk(settings.accumulate) for x in (crops, forged, known)), strict=True)
+            zip(
+                *(x.chunk(settings.accumulate) for x in (crops, forged, known, labels)), strict=True
+            )
         )
-        for i, (part, places, told) in enumerate(parts, 1):
+        for i, (part, *truth) in enumerate(parts, 1):
             waits = us.world > 1 and i < len(parts)
             with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
+                part = part.to(us.device, non_blocking=True)
                 with _autocast(settings, us):
-                    answer = model(part.to(us.device), keep)
-                loss, terms = objective(detector, answer, places.to(us.device), told, settings, us)
+                    answer = model(part, keep)
+                    if yardstick is not None:
+                        answer = detector.held_to(answer, yardstick, part, keep)
+                places, told, real_or_not = truth
+                loss, terms = objective(detector, answer, places, told, real_or_not, settings, us)
                 torch.autograd.backward(loss / len(parts))
             meter.add(terms)
         norm = nn.utils.clip_grad_norm_(trained, settings.max_norm)
         optimizer.step()
         if settings.average:
-            _average(optimizer, trained, settings.average, step)
+            _average(average, trained, settings.average, step)
 
         judged = step % validate_every == 0 or step == steps
         saves = judged or step % settings.save_every == 0
@@ -154,7 +172,7 @@ def fit(
             continue
         row = meter.read(step, -(-step // per_epoch), optimizer.param_groups[0]["lr"], norm, us)
         if judged:
-            with _averaged(optimizer, trained) if settings.average else nullcontext():
+            with _averaged(average, trained) if settings.average else nullcontext():
                 video_auc, frame_auc, loss_there = validate(detector, sides.val, settings, us)
                 row = replace(
                     row,
@@ -171,7 +189,7 @@ def fit(
         if us.leads:
             folder.add(row)
             if saves:
-                folder.save(detector, optimizer, step, best)
+                folder.save(detector, optimizer, step, best, average)
             if judged:
                 folder.draw()
                 if say is not None:
@@ -210,29 +228,22 @@ def _kept_patches(count: int, settings: TrainSettings, step: int) -> Int[Tensor,
 
 
 @torch.no_grad()
-def _average(
-    optimizer: torch.optim.Optimizer, trained: Sequence[Tensor], decay: float, step: int
-) -> None:
-    """Move the running average of the weights towards them; it stands with the optimizer's own state.
+def _average(average: list[Tensor], trained: Sequence[Tensor], decay: float, step: int) -> None:
+    """Move the running average of the weights towards them; its first value is the weights' after a step.
 
     Early on it moves faster, so that the start, which nothing has learnt, is soon forgotten.
     """
-    share = 1 - min(decay, step / (step + 9))
-    for weight in trained:
-        state = optimizer.state[weight]
-        if "average" in state:
-            state["average"].lerp_(weight, share)
-        else:
-            state["average"] = weight.detach().clone()
+    share = 1.0 if step == 1 else 1 - min(decay, step / (step + 9))
+    torch._foreach_lerp_(average, list(trained), share)
 
 
 @contextmanager
-def _averaged(optimizer: torch.optim.Optimizer, trained: Sequence[Tensor]) -> Iterator[None]:
+def _averaged(average: Sequence[Tensor], trained: Sequence[Tensor]) -> Iterator[None]:
     """The running average in the weights' place, for a while."""
     current = [weight.detach().clone() for weight in trained]
     with torch.no_grad():
-        for weight in trained:
-            weight.copy_(optimizer.state[weight]["average"])
+        for weight, value in zip(trained, average, strict=True):
+            weight.copy_(value)
     try:
         yield
     finally:
@@ -246,20 +257,21 @@ def objective(
     answer: Answer,
     forged: Bool[Tensor, "b p"],
     known: Bool[Tensor, " b"],
+    labels: Float[Tensor, " b"],
     settings: TrainSettings,
     us: Ranks,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """L = L_cls + flcl L_contrast + raal L_alignment (method.md), and each term unweighted.
 
-    Real and manipulated crops come in turn. Terms that need the whole batch gather it from all ranks,
-    and each rank answers for its own crops' share; DDP divides gradients by their number, hence the
-    factor. Crops whose forged patches are not `known` take no part in MACL.
+    What is known of the crops stays on the CPU: there it is counted, and no GPU is waited for. Terms that
+    need the whole batch gather it from all ranks, and each rank answers for its own crops' share; DDP
+    divides gradients by their number, hence the factor. Crops whose forged patches are not `known` take no
+    part in MACL.
     """
     chosen, b = settings.losses(), len(answer.logit)
-    labels = torch.tensor([0.0, 1.0]).repeat(b // 2)
-    whole = labels.repeat(us.world)
-    reals, own = len(whole) // 2, slice(us.rank * b, (us.rank + 1) * b)
-    value = binary_cross_entropy_with_logits(answer.logit, labels.to(us.device))
+    whole = _gathered(labels, us)
+    reals, own = int((whole == 0).sum()), slice(us.rank * b, (us.rank + 1) * b)
+    value = binary_cross_entropy_with_logits(answer.logit, labels.to(us.device, non_blocking=True))
     weighted = {"classification": (1.0, value)}
     told: dict[str, Tensor] = {}
     if chosen.contrast != "none":
@@ -269,14 +281,15 @@ def objective(
             told["snr"] = likely.snr
             value = losses.flcl(patches, whole, likely.weights, chosen.tau, own)
         else:
-            told_of = losses.gather(known.to(us.device))
+            told_of = _gathered(known, us)
             before, until = int(told_of[: own.start].sum()), int(told_of[: own.stop].sum())
-            forged = losses.gather(forged)[told_of]
-            value = losses.macl(patches[told_of], forged, chosen.tau, slice(before, until))
+            forged = _gathered(forged, us)[told_of]
+            places = told_of.nonzero().squeeze(1).to(us.device, non_blocking=True)
+            value = losses.macl(patches[places], forged, chosen.tau, slice(before, until))
         weighted["contrast"] = chosen.flcl, us.world * value
     if chosen.alignment == "token-l2":
         assert answer.global_token is not None
-        value = losses.token_l2(answer.cls, answer.global_token, labels, reals)
+        value = losses.token_l2(answer.cls, answer.global_token, labels, reals, chosen.squared)
         weighted["alignment"] = chosen.raal, us.world * value
     elif chosen.alignment != "none":
         assert answer.query_attention is not None
@@ -291,6 +304,11 @@ def objective(
     loss = torch.stack([weight * term for weight, term in weighted.values()]).sum()
     told |= {name: term.detach() for name, (_, term) in weighted.items()}
     return loss, told | {"loss": loss.detach()}
+
+
+def _gathered(x: Tensor, us: Ranks) -> Tensor:
+    """All ranks' tensors of the CPU one after another; alone, the tensor."""
+    return x if us.world == 1 else losses.gather(x.to(us.device)).cpu()
 
 
 def validate(

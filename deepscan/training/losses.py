@@ -51,6 +51,7 @@ class LossSettings:
     flcl: float = 0.14  # weight of the contrast, whichever it is
     alignment: str = "kl"  # kl | l1 | l2: RAAL's metric; token-l2 | none
     raal: float = 1.0  # weight of the alignment
+    squared: bool = True  # token-l2's distance; else the distance itself
     tau: float = 0.1  # temperature of the contrast
     temperature: float = 0.1  # of the fake likelihood's sigmoid
 
@@ -130,7 +131,7 @@ def forged_patches(
             "resize them to the tower's input first"
         )
     masked = torch.nn.functional.avg_pool2d(masks.float(), side // grid)
-    return masked.flatten(1) > 0.5
+    return masked.flatten(1) > share
 
 
 # --- contrast --------------------------------------------------------------------------------------
@@ -188,8 +189,10 @@ def contrastive(
     A patch of length 0 has cosine 0 with all others and no gradient. Weights get no gradient.
     """
     start, stop, _ = (own or slice(None)).indices(len(forged))
+    forged = forged.cpu()  # on a GPU, counting and nonzero would be waited for
     first, last = int(forged[:start].sum()), int(forged[:stop].sum())
-    places = forged.flatten().nonzero().squeeze(1), (~forged).flatten().nonzero().squeeze(1)
+    flat = forged.flatten()
+    places = flat.nonzero().squeeze(1), (~flat).nonzero().squeeze(1)
     if len(places[0]) < 2 or not len(places[1]) or first == last:
         return _full(patches)[:0].sum()
     if weights is None:
@@ -311,8 +314,9 @@ def token_l2(
     global_token: Float[Tensor, "b d"],
     labels: Labels,
     count: int | None = None,
+    squared: bool = True,
 ) -> Float[Tensor, ""]:
-    """Mean over real crops of |c - g|_2^2: RAAL's alternative that aligns tokens, not attentions.
+    """Mean over real crops of |c - g|_2^2, or of |c - g|_2: RAAL's alternative, which aligns tokens.
 
     Source: QTFP (CVPR 2026), supplement Table 4. That [CLS] is detached, as RAAL's target is, is our
     decision: the paper does not say.
@@ -322,7 +326,8 @@ def token_l2(
     """
     real = _crops(labels, 0, global_token.device)
     apart = _full(global_token)[real] - _full(cls.detach())[real]
-    return apart.square().sum() / max(1, _count(real, count))
+    lengths = apart.square().sum(1) if squared else torch.linalg.vector_norm(apart, dim=1)
+    return lengths.sum() / max(1, _count(real, count))
 
 
 # --- several processes -----------------------------------------------------------------------------

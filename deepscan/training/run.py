@@ -14,8 +14,10 @@ from torch import Tensor
 
 from deepscan.data.crops import CropRow, read_crops
 from deepscan.errors import DataError, SettingsError
+from deepscan.files import sha256
 from deepscan.judgement import metrics
 from deepscan.model import adapters, checkpoint, weights
+from deepscan.model.catalogue import BaseEntry
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.records import Calibration
@@ -70,16 +72,22 @@ def train(
 
 
 def resume(
-    folder: Path, progress: Progress | None = None, say: Callable[[str], None] | None = None
+    folder: Path,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+    device: str | None = None,
 ) -> Trained:
     """Go on with the run in `folder` from its newest state, to the very weights it would have reached.
+
+    Args:
+        device: another one than the run began on.
 
     Raises:
         SettingsError: `folder` is no run.
         DataError: the data have changed since; and as `train`.
     """
     settings, stated, date = RunFolder(folder).reopen()
-    settings = replace(settings, out=folder)
+    settings = replace(settings, out=folder, device=device or settings.device)
     with ranks(settings.device) as us:
         sides, digests = _sides(settings, us)
         if us.leads:
@@ -163,20 +171,22 @@ def _run(
     sides: Sides,
     digests: dict[str, str],
     date: str,
-    base: Path,
+    base: tuple[BaseEntry, Path],
     us: Ranks,
     progress: Progress | None,
     say: Callable[[str], None] | None,
 ) -> Trained:
-    entry = weights.catalogue().bases[settings.base]
-    seen = Seen.of(sides.train + sides.val).plain() if us.leads else None
-    detector = build(settings, entry.tower, base).to(us.device)
+    entry, base_path = base
+    seen: dict[str, Any] = {}
+    if us.leads:
+        seen = {"train": Seen.of(sides.train).plain(), "validation": Seen.of(sides.val).plain()}
+    detector = build(settings, entry.tower, base_path).to(us.device)
 
     def header(results: dict[str, Any], calibration: Calibration | None = None) -> Header:
         return Header(
             name=settings.name,
             settings=detector.settings,
-            base={"name": settings.base, "sha256": entry.sha256},
+            base={"name": entry.name, "sha256": entry.sha256},
             training={
                 "date": date,
                 "data": ", ".join(folder.name for folder in settings.data),
@@ -207,17 +217,19 @@ def _run(
     if us.leads:
         # Judged as it was stored and as `detect` loads it: rounded, merged, in the tower's own type.
         dtype = getattr(torch, settings.precision)
-        stored, _ = checkpoint.load(folder.checkpoint, base, dtype)
+        stored, _ = checkpoint.load(folder.checkpoint, base_path, dtype)
         stored.to(us.device)
         rng = np.random.default_rng(settings.seed)
+        judged: dict[str, Float[np.ndarray, " n"]] = {}
         for name, rows in (("validation", sides.val), ("test", sides.test)):
             if rows:
                 logits = score(stored, rows, settings, progress, f"judging {name}")
+                judged[name] = logits
                 folder.write_predictions(name, rows, logits)
                 labels = np.array([row.label for row in rows])
                 results[name] = metrics.summary([row.video for row in rows], labels, logits, rng)
         what = "held-out people of " + ", ".join(folder.name for folder in settings.data)
-        found = _calibration(stored, sides.val, settings, progress, what)
+        found = _calibration(stored, sides.val, settings, progress, what, judged["validation"])
         means = _prototypes(stored, sides.train, settings)
         checkpoint.write(
             folder.checkpoint,
@@ -251,7 +263,7 @@ def calibrate_anew(
     stored, _ = checkpoint.load(weights_file, base, getattr(torch, settings.precision))
     stored.to(settings.device)
     rows = [row for folder in settings.data for row in _crops(folder, None)]
-    seen = identity.from_plain(header.training.get("seen"))
+    seen = identity.stated(header.training, ("train", "validation"))
     if seen is not None:
         identity.refuse(seen, rows, f"{weights_file.name} was trained on", people=True)
     elif say is not None:
@@ -271,8 +283,9 @@ def calibrate_anew(
         "results": header.training.get("results", {}) | {"test": judged},
         "digests": header.training.get("digests", {})
         | {"test": ", ".join(_digest(folder, rows) for folder in settings.data)},
-        "calibrated_on": Seen.of(rows).plain(),
     }
+    if seen is not None:
+        training["seen"] = header.training["seen"] | {"calibration": Seen.of(rows).plain()}
     checkpoint.write(
         out,
         checkpoint.read_tensors(weights_file),
@@ -287,11 +300,13 @@ def _calibration(
     settings: TrainSettings,
     progress: Progress | None,
     what: str,
+    logits: Float[np.ndarray, " n"] | None = None,
 ) -> tuple[Calibration, dict[str, Any]] | None:
     """What video scores mean, and how well they tell, on folders with manipulations; pseudo-fakes left out.
 
-    None with too few videos.
+    None with too few videos. `logits`: of the rows, where they were scored already.
     """
+    every = rows
     rows = [row for row in rows if row.method != BLENDED]
     folder_of: Callable[[CropRow], str] = lambda row: row.video.split("/")[0]
     manipulated = {folder_of(row) for row in rows if row.label == 1}
@@ -300,7 +315,11 @@ def _calibration(
     counts = [len({row.video for row in rows if row.label == label}) for label in (0, 1)]
     if min(counts) < calibrate.FEWEST:
         return None
-    logits = score(detector, rows, settings, progress, "calibrating")
+    if logits is None:
+        logits = score(detector, rows, settings, progress, "calibrating")
+    else:
+        kept = set(map(id, rows))
+        logits = logits[[id(row) in kept for row in every]]
     names, of_video, scores = metrics.video_scores(videos, labels, logits)
     shows = [{row.video: row for row in rows}[name] for name in names]
     ties = [
@@ -353,9 +372,22 @@ def build(settings: TrainSettings, tower: str, base: Path | None) -> Detector:
     return detector
 
 
-def _base(settings: TrainSettings) -> Path:
-    """The base's verified file."""
+def _base(settings: TrainSettings) -> tuple[BaseEntry, Path]:
+    """What `settings.base` means, a name or a file, and its verified file.
+
+    Raises:
+        SettingsError: neither; or the file is no base that deepscan knows, so that no detector on it would
+            find it again.
+    """
     known = weights.catalogue().bases
-    if settings.base not in known:
-        raise SettingsError(f"base: {settings.base!r} is none of {', '.join(known)}")
-    return weights.base_file(known[settings.base], settings.offline)
+    if settings.base in known:
+        entry = known[settings.base]
+        return entry, weights.base_file(entry, settings.offline)
+    path = Path(settings.base)
+    if not path.is_file():
+        raise SettingsError(f"base: {settings.base!r} is none of {', '.join(known)}, and no file")
+    digest = sha256(path)
+    for entry in known.values():
+        if entry.sha256 == digest:
+            return entry, path
+    raise SettingsError(f"base: {path} (SHA-256 {digest}) is none of {', '.join(known)}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from deepscan.training.losses import LossSettings
 from deepscan.training.pseudo import PseudoSettings
 
 SCHEDULES = ("constant", "cosine")
+SAMPLINGS = ("pairs", "natural")
+YARDSTICKS = ("own", "pretrained")
 # Where a run lies and how it is carried out; two runs that differ in these alone learn the same.
 PLACES = (
     "data", "test", "out", "mirror", "name", "licence", "licence_note", "device", "offline", "workers",
@@ -70,6 +73,9 @@ class TrainSettings:
     flcl: float | None = None
     alignment: str = "kl"
     raal: float | None = None
+    squared: bool = True  # token-l2: the squared distance; else the distance
+    # Whose [CLS] the alignment holds to: the tower's as it trains, or that of the base as it came.
+    yardstick: str = "own"
     tau: float = 0.1
     temperature: float = 0.1
     forged_share: float = 0.5  # of a patch that must be masked for MACL to call it forged
@@ -77,6 +83,9 @@ class TrainSettings:
     keeping: float = 0.0
     # what is shown
     frames: int = 8  # of each video, spread evenly over its crops; all of them in testing
+    # pairs: as many real as manipulated crops, each beside its original; natural: whatever there is, in
+    # the data's own proportion.
+    sampling: str = "pairs"
     pseudo: float = 0.0  # share of the manipulated crops that are self-blended from real ones
     blend: PseudoSettings = field(default_factory=PseudoSettings)  # how these are made
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -96,7 +105,7 @@ class TrainSettings:
     schedule: str = "constant"  # or cosine: down to 0 at the last step
     warmup: int = 0  # steps of linear rise
     weight_decay: float = 0.0  # decoupled: a step takes lr times this share of every weight
-    max_norm: float = 1.0  # of the gradient
+    max_norm: float = 1.0  # of the gradient; inf: any
     average: float = (
         0.0  # decay of the running average of the weights, which is what is kept; 0: the last
     )
@@ -134,14 +143,22 @@ class TrainSettings:
         for count in ("steps", "validate_every"):
             if getattr(self, count) is not None and getattr(self, count) < 1:
                 raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")
+        for name, known in (("sampling", SAMPLINGS), ("yardstick", YARDSTICKS)):
+            if getattr(self, name) not in known:
+                raise SettingsError(
+                    f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}"
+                )
+        if self.sampling == "natural" and self.pseudo:
+            raise SettingsError(
+                "pseudo: blends are made in pairs; leave it out with natural sampling"
+            )
         if self.batch < 2 or self.batch % (2 * self.accumulate):
             raise SettingsError(
                 f"batch: {self.batch} crops in {self.accumulate} part(s); each part is half real, so its"
                 " size is an even count"
             )
-        for rate in ("lr", "max_norm"):
-            if not 0 < getattr(self, rate) < math.inf:
-                raise SettingsError(f"{rate}: {getattr(self, rate)} is not above 0")
+        if not 0 < self.lr < math.inf or not self.max_norm > 0:
+            raise SettingsError(f"lr, max_norm: {self.lr}, {self.max_norm}: above 0, lr finite")
         for least in ("weight_decay", "orthogonality", "keeping", "warmup", "workers"):
             if not getattr(self, least) >= 0:
                 raise SettingsError(f"{least}: {getattr(self, least)} is below 0")
@@ -158,10 +175,12 @@ class TrainSettings:
                 raise SettingsError(f"{part}: {getattr(self, part)} is no share from 0 to 1")
         if (self.orthogonality or self.keeping) and self.adapter != "effort":
             raise SettingsError(f"orthogonality, keeping: penalties of effort, not {self.adapter}")
-        if self.token == "cls" and (self.flcl or self.raal):
+        others = self.contrast == "macl", self.alignment not in ("kl", "none")
+        asked = (self.flcl, self.raal, *others)
+        if self.token == "cls" and any(asked):
             raise SettingsError(
-                "token cls is the baseline without queries, which flcl and raal have no part in; leave them"
-                " out, or classify another token"
+                "token cls is the baseline without queries, which flcl, raal, contrast and alignment have no"
+                " part in; leave them out, or classify another token"
             )
 
     def detector(self, tower: str) -> DetectorSettings:
@@ -178,17 +197,18 @@ class TrainSettings:
             alignment="none" if off else self.alignment,
             flcl=ours.flcl if self.flcl is None else self.flcl,
             raal=ours.raal if self.raal is None else self.raal,
+            squared=self.squared,
             tau=self.tau,
             temperature=self.temperature,
         )
 
     def recipe(self) -> dict[str, Any]:
         """All that shapes the weights, without the places on this machine."""
-        return {k: v for k, v in asdict(self).items() if k not in PLACES}
+        return {k: _json(v) for k, v in asdict(self).items() if k not in PLACES}
 
     def plain(self) -> dict[str, Any]:
         """Everything, as JSON can hold it; `from_plain` reads it back."""
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        plain = {k: str(v) if isinstance(v, Path) else _json(v) for k, v in asdict(self).items()}
         return plain | {"data": [str(folder) for folder in self.data]}
 
     def rate(self, step: int, steps: int) -> float:
@@ -202,13 +222,50 @@ class TrainSettings:
         return rate
 
 
+# Recipes by name: what --recipe changes in the defaults. qtfp is the paper's, as far as it is public: FF++
+# c23, ViT-L/14, Adam at 2e-4, plain batches of 16 from one real to four manipulated videos, blur and
+# compression. That each of these two is done to half of the crops is our decision.
+RECIPES: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "qtfp": {
+        "base": "clip-vit-l14", "lr": 2e-4, "batch": 16, "frames": 8, "schedule": "constant",
+        "weight_decay": 0.0, "sampling": "natural", "max_norm": math.inf, "average": 0.0, "pseudo": 0.0,
+        "augment": {
+            "flip": 0.0, "zoom": 0.0, "colour": 0.0, "cast": 0.0, "blur": 0.5, "resize": 0.0, "noise": 0.0,
+            "h264": 0.0, "jpeg": 0.5,
+        },
+    },
+}  # fmt: skip
+
+
+def as_toml(settings: TrainSettings) -> str:
+    """All settings as a --config file of them: a run that is given it learns the same."""
+    plain = settings.plain()
+    tables = {name: plain.pop(name) for name in ("augment", "blend")}
+    lines = [f"{name} = {_toml(value)}" for name, value in plain.items() if value is not None]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # a TOML value, too, for what settings hold
+
+
+def _json(value: Any) -> Any:
+    """JSON has no infinity."""
+    return "inf" if value == math.inf else value
+
+
 def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
     """Settings from plain values, unknown names refused.
 
     Raises:
         SettingsError: an unknown name (the nearest known one is told), a wrong type, or out of range.
     """
-    return read(TrainSettings, _listed(values), where)
+    given, unclipped = _listed(values)
+    settings = read(TrainSettings, given, where)
+    return replace(settings, max_norm=math.inf) if unclipped else settings
 
 
 def told(config: Path | None) -> dict[str, Any]:
@@ -222,14 +279,27 @@ def told(config: Path | None) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for path, tables in files():
-        own = _listed(tables.get("train", {}))
-        values |= read_fields(TrainSettings, own, f"{path}: [train]")
+        values |= _fields(tables.get("train", {}), f"{path}: [train]")
     if config is not None:
-        values |= read_fields(TrainSettings, _listed(load_toml(config)), str(config))
+        values |= _fields(load_toml(config), str(config))
     return values
 
 
-def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` may name one folder alone."""
-    one = isinstance(values.get("data"), str | Path)
-    return {**values, "data": [values["data"]]} if one else dict(values)
+def _fields(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    given, unclipped = _listed(values)
+    found = read_fields(TrainSettings, given, where)
+    return found | ({"max_norm": math.inf} if unclipped else {})
+
+
+def _listed(values: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The values with `data` as a list, for it may name one folder alone; and whether max_norm was infinite.
+
+    An infinite max_norm is left out: nothing else may be infinite, and JSON writes it as "inf".
+    """
+    given = dict(values)
+    if isinstance(given.get("data"), str | Path):
+        given["data"] = [given["data"]]
+    unclipped = given.get("max_norm") in ("inf", math.inf)
+    if unclipped:
+        del given["max_norm"]
+    return given, unclipped

@@ -26,8 +26,9 @@ def base(tmp_path: Path) -> Iterator[None]:
 def pairs(folder: Path) -> Path:
     """Prepared pairs of eight people, as deepscan prepare lists them."""
     toy.prepared(folder, people=8)
-    (folder / "toy").rename(folder / "pairs")
+    (folder / folder.name).rename(folder / "pairs")
     text = (folder / "toy.json").read_text("utf-8").replace("toy", "pairs")
+    text = text.replace(f'"{folder.name}/', '"pairs/')
     (folder / "toy.json").unlink()
     (folder / "pairs.json").write_text(text, "utf-8")
     return folder

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toy
 from PIL import Image
 
-import toy
 from deepscan.benchmark import predict
 from deepscan.benchmark.datasets import Crops, TestSet
 from deepscan.config import Scoring
@@ -22,7 +22,7 @@ from deepscan.errors import DataError
 from deepscan.model import tower, weights
 from deepscan.model.header import read_header
 from deepscan.training.data import split, thin
-from deepscan.training.identity import Seen, from_plain, refuse, rows_digest
+from deepscan.training.identity import Seen, refuse, rows_digest, stated
 from deepscan.training.run import Trained, calibrate_anew, resume, train
 from deepscan.training.settings import TrainSettings
 
@@ -114,7 +114,7 @@ def test_one_picture_under_two_names_is_not_on_both_sides(tmp_path: Path) -> Non
 
 def test_a_checkpoint_keeps_hashes_and_no_names(trained: Trained, tmp_path: Path) -> None:
     """24 people, real and manipulated, two frames each: 96 crops, 48 videos."""
-    seen = from_plain(read_header(trained.checkpoint).training["seen"])
+    seen = stated(read_header(trained.checkpoint).training)
     assert seen is not None
     assert [len(getattr(seen, name)) for name in ("files", "videos", "people")] == [96, 48, 24]
     assert "data/" not in json.dumps(seen.plain())
