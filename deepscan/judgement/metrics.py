@@ -252,8 +252,8 @@ def summary(
     """The measures of a detector on one data set, from its frame logits.
 
     Returns:
-        Counts, and for each measure {"value", "low", "high"}. The interval is a bootstrap; below 50 videos of a
-        class that of the video AUC comes from `auc_interval`. EER and TPR are those of video scores.
+        Counts, and for each measure {"value", "low", "high"}. The interval is a bootstrap; below 50
+        videos of a class that of the video AUC comes from `auc_interval`. EER and TPR are those of video scores.
     """
     names, of_video, scores = video_scores(videos, labels, logits)
 
