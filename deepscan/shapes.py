@@ -14,6 +14,7 @@ if TYPE_CHECKING or "jaxtyping" in sys.modules:
     from jaxtyping import Float as Float
     from jaxtyping import Float32 as Float32
     from jaxtyping import Int as Int
+    from jaxtyping import Real as Real
     from jaxtyping import UInt8 as UInt8
 else:
 
@@ -21,4 +22,4 @@ else:
         def __class_getitem__(cls, _: Any) -> Any:
             return Any
 
-    Bool = Float = Float32 = Int = UInt8 = _Unchecked
+    Bool = Float = Float32 = Int = Real = UInt8 = _Unchecked

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 from scipy.special import expit
 
 from deepscan.benchmark.predictions import Scored
 from deepscan.errors import DataError
 from deepscan.judgement import metrics
+from deepscan.shapes import Bool, Float, Int
 
 PROTOCOLS = ("deepscan", "deepfakebench")
 FRAMES = 32  # of a video in testing

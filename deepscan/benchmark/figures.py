@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -21,6 +20,7 @@ from deepscan.benchmark.looks import Looks
 from deepscan.files import part_file
 from deepscan.records import Pixels
 from deepscan.report import heatmap
+from deepscan.shapes import Float
 
 # Okabe and Ito's colours, told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222", "#999999")

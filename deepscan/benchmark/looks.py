@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from deepscan.benchmark.evaluation import ROUNDS, Estimate
@@ -21,6 +20,7 @@ from deepscan.errors import DataError
 from deepscan.files import part_file
 from deepscan.judgement import metrics
 from deepscan.records import Pixels
+from deepscan.shapes import Bool, Float, Int, UInt8
 
 VIDEOS = 200  # of each class that are looked at, spread evenly over a set's
 CROPS = 4  # of each

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from deepscan.batches.pool import cores
@@ -38,6 +37,7 @@ from deepscan.flow import Clock
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.model.networks import load_detector, weights_file
+from deepscan.shapes import Float, UInt8
 from deepscan.training import identity
 from deepscan.training.data import picture, pictures
 from deepscan.training.identity import Seen, crop_digest

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int
 from scipy.special import logit as log_odds
 
 from deepscan.errors import DataError
 from deepscan.files import part_file
+from deepscan.shapes import Float, Int
 
 SCHEMA = pa.schema(
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
@@ -58,15 +58,8 @@ def train(
     ] = None,
     test: Annotated[Path | None, Option(help="Crops judged once, at the end.")] = None,
     out: Annotated[Path | None, Option(help="Run folder, made here. [runs/NAME]")] = None,
-    mirror: Annotated[
-        str | None,
-        Option(
-            help="Copy --out with each state to an fsspec URL, to --resume from.", metavar="URL"
-        ),
-    ] = None,
     resume: Annotated[
-        str | None,
-        Option(help="Go on with a run folder, or what was its --mirror.", metavar="RUN"),
+        Path | None, Option(help="Go on with the run in this folder.", metavar="RUN")
     ] = None,
     config: Annotated[
         Path | None, Option(help="TOML file of settings; flags win.", metavar="FILE")
@@ -114,8 +107,7 @@ def train(
 
     The run folder gets detector.safetensors (for detect --weights), results.json, settings.json, log.csv,
     curves.png and TensorBoard events. The epoch is chosen on held-out people of --data, never on --test.
-    Several GPUs: torchrun -m deepscan train ... With --mirror URL a run outlives its machine: --resume URL
-    brings it back to runs/NAME, or --out.
+    Several GPUs: torchrun -m deepscan train ...
     """
     given = {k: v for k, v in locals().items() if v is not None}
     if compiled:
@@ -124,7 +116,6 @@ def train(
         given.pop(other, None)
     from datetime import UTC, datetime
 
-    from deepscan.training.mirror import bring_back
     from deepscan.training.run import resume as go_on
     from deepscan.training.run import train as run_training
 
@@ -132,16 +123,12 @@ def train(
     quiet = quiet or not leads
     tell = None if quiet else say
     if resume is not None:
-        address = "://" in resume
-        back = given.pop("out", Path("runs") / PurePath(resume).name) if address else Path(resume)
         if given or config or root or recipe or dry_run:
             raise SettingsError(
                 "--resume goes on with a run's own settings; leave the other options out, or start anew"
             )
-        if address:
-            bring_back(resume, back)
         with progress_bars(quiet) as bars:
-            trained = go_on(back, bars.stages(f"training {back.name}"), tell)
+            trained = go_on(resume, bars.stages(f"training {resume.name}"), tell)
     else:
         settings = _settings(given, config, root, recipe)
         if dry_run:

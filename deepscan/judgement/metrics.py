@@ -253,7 +253,8 @@ def summary(
 
     Returns:
         Counts, and for each measure {"value", "low", "high"}. The interval is a bootstrap; below 50
-        videos of a class that of the video AUC comes from `auc_interval`. EER and TPR are those of video scores.
+        videos of a class that of the video AUC comes from `auc_interval`. EER and TPR are those of video
+        scores.
     """
     names, of_video, scores = video_scores(videos, labels, logits)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -20,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from deepscan.data.distortions import h264
 from deepscan.errors import SettingsError
+from deepscan.shapes import Bool, Float, UInt8
 
 
 @dataclass(frozen=True, slots=True)

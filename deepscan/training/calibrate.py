@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
 from PIL import Image
 from scipy.optimize import minimize
 
@@ -18,6 +17,7 @@ from deepscan.data.distortions import h264
 from deepscan.errors import DataError
 from deepscan.judgement import metrics
 from deepscan.records import Calibration, Pixels
+from deepscan.shapes import Float, Int
 
 PRIOR = 0.5
 FPR = FNR = 0.05

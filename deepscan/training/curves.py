@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from deepscan.errors import DataError
 from deepscan.files import part_file
+from deepscan.shapes import Float
 
 Series = Float[np.ndarray, " rows"]  # nan where the log's cell is empty
 Measured = Float[np.ndarray, " measured"]

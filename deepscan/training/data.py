@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -26,6 +25,7 @@ from deepscan.errors import DataError
 from deepscan.faces.alignment import CROP_SIDE, TEMPLATE
 from deepscan.model.tower import TowerSize
 from deepscan.records import Pixels
+from deepscan.shapes import Bool, Float, UInt8
 from deepscan.training.augment import AugmentSettings, augment, augmentation
 from deepscan.training.losses import forged_patches
 from deepscan.training.pseudo import PseudoSettings, self_blend

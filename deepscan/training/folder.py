@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -33,9 +32,9 @@ from deepscan.data.crops import CropRow
 from deepscan.errors import DataError, OutputError, SettingsError
 from deepscan.files import part_file
 from deepscan.model.detector import Detector
+from deepscan.shapes import Float
 from deepscan.training import curves
 from deepscan.training.identity import crop_digest
-from deepscan.training.mirror import Mirror
 from deepscan.training.settings import TrainSettings, from_plain
 
 PREDICTION = ("video", "label", "method", "group", "frame", "logit")
@@ -93,13 +92,10 @@ class RunFolder:
 
     Args:
         folder: a new folder, or with `resume` one of an earlier run.
-        mirror: address that it is copied to, too.
     """
 
-    def __init__(self, folder: Path, mirror: str | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._mirror = None if mirror is None else Mirror(mirror)
-        self._step = 0
         self.checkpoint = folder / "detector.safetensors"
         self._state = folder / "state.safetensors"
         self._log = folder / "log.csv"
@@ -111,10 +107,8 @@ class RunFolder:
         """Make the folder with its settings.json.
 
         Raises:
-            OutputError: it exists, or cannot be made; or its mirror.
+            OutputError: it exists, or cannot be made.
         """
-        if self._mirror is not None:
-            self._mirror.check_new()
         try:
             self.folder.mkdir(parents=True)
         except FileExistsError as error:
@@ -126,7 +120,6 @@ class RunFolder:
             raise OutputError(f"{self.folder}: cannot be made: {error.strerror}") from error
         facts = {"settings": settings.plain(), "date": date, "digests": digests} | _machine()
         self.write_json("settings.json", facts)
-        self.copy()
 
     def reopen(self) -> tuple[TrainSettings, dict[str, str], str]:
         """Settings, digests and date of the run to go on with.
@@ -140,21 +133,6 @@ class RunFolder:
             return from_plain(stated["settings"], str(path)), stated["digests"], stated["date"]
         except (OSError, ValueError, KeyError) as error:
             raise SettingsError(f"{self.folder}: not a run of deepscan train ({error})") from error
-
-    def copy(self) -> None:
-        """Bring the mirror, if there is one, to the newest state.
-
-        Raises:
-            OutputError: it cannot be written; the folder itself is whole.
-        """
-        if self._mirror is None:
-            return
-        try:
-            self._mirror.push(self.folder, self._step)
-        except OutputError as error:
-            raise OutputError(
-                f"{error}; {self.folder} itself is whole, and --resume goes on from it"
-            ) from error
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         with part_file(self.folder / name) as part:
@@ -257,7 +235,6 @@ class RunFolder:
         with part_file(self._state) as part:
             whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
             save_file(whole, part, {"state": json.dumps(header)})
-        self._step = step
 
     def restore(
         self,
@@ -290,8 +267,7 @@ class RunFolder:
         }
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         best = header["best"]
-        self._step = header["step"]
-        return self._step, None if best is None else Best(**best)
+        return header["step"], None if best is None else Best(**best)
 
 
 def _trained(detector: Detector) -> list[str]:

@@ -17,17 +17,17 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, distributed, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
 from deepscan.data.crops import CropRow
-from deepscan.errors import DataError, OutputError, SettingsError
+from deepscan.errors import DataError, SettingsError
 from deepscan.judgement import metrics
 from deepscan.model import adapters
 from deepscan.model.detector import Answer, Detector
 from deepscan.records import Pixels
+from deepscan.shapes import Bool, Float, Int
 from deepscan.training import losses
 from deepscan.training.data import Order, Twins, batches, pictures
 from deepscan.training.folder import Best, Row, RunFolder
@@ -194,8 +194,6 @@ def fit(
                 folder.draw()
                 if say is not None:
                     say(_line(epoch, -(-steps // per_epoch)))
-            if saves:
-                _copy(folder, say)
         if judged:
             epoch.clear()
         _tell(progress, "training", step, steps, _note(row, best))
@@ -203,15 +201,6 @@ def fit(
     if best is None:
         raise DataError("nothing was trained: the run folder's state is already past the last step")
     return best
-
-
-def _copy(folder: RunFolder, say: Callable[[str], None] | None) -> None:
-    """Bring the folder's mirror up to date; where that fails, the next may not, and the run is safe here."""
-    try:
-        folder.copy()
-    except OutputError as error:
-        if say is not None:
-            say(f"{error}; the next save tries again")
 
 
 def _kept_patches(count: int, settings: TrainSettings, step: int) -> Int[Tensor, " p"] | None:

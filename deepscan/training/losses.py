@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 from torch.distributed.nn.functional import all_gather
 
 from deepscan.errors import DataError, SettingsError
+from deepscan.shapes import Bool, Float, Int, Real
 
 Labels = Real[Tensor, " b"]  # 1 = manipulated, 0 = real
 

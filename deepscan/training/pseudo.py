@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import map_coordinates
 from scipy.spatial import ConvexHull, QhullError
@@ -25,6 +24,7 @@ from scipy.spatial import ConvexHull, QhullError
 from deepscan.errors import DataError, SettingsError
 from deepscan.faces.alignment import CROP_SIDE, TEMPLATE
 from deepscan.records import Pixels
+from deepscan.shapes import Float
 
 Points = Float[np.ndarray, "_points 2"]  # x, y
 Weight = Float[np.ndarray, "h w"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from deepscan.data.crops import CropRow, read_crops
@@ -21,6 +20,7 @@ from deepscan.model.catalogue import BaseEntry
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.records import Calibration
+from deepscan.shapes import Float
 from deepscan.training import calibrate, identity
 from deepscan.training.data import BLENDED, blended, check_classes, pictures, split, thin
 from deepscan.training.folder import Best, RunFolder, check_digests
@@ -62,7 +62,7 @@ def train(
         WeightsError: the base is unknown or cannot be had.
     """
     with ranks(settings.device) as us:
-        folder = RunFolder(settings.out, settings.mirror)
+        folder = RunFolder(settings.out)
         sides, digests = _sides(settings, us, say)
         base = _base(settings)
         if us.leads:
@@ -92,7 +92,7 @@ def resume(
         sides, digests = _sides(settings, us)
         if us.leads:
             check_digests(stated, digests)
-        again = RunFolder(folder, settings.mirror)
+        again = RunFolder(folder)
         return _run(settings, again, sides, stated, date, _base(settings), us, progress, say)
 
 
@@ -237,7 +237,6 @@ def _run(
             header(results, None if found is None else found[0]),
         )
         folder.write_json("results.json", results)
-        folder.copy()
     return Trained(folder.folder, folder.checkpoint, results)
 
 

@@ -25,7 +25,7 @@ SAMPLINGS = ("pairs", "natural")
 YARDSTICKS = ("own", "pretrained")
 # Where a run lies and how it is carried out; two runs that differ in these alone learn the same.
 PLACES = (
-    "data", "test", "out", "mirror", "name", "licence", "licence_note", "device", "offline", "workers",
+    "data", "test", "out", "name", "licence", "licence_note", "device", "offline", "workers",
     "save_every", "recompute",
 )  # fmt: skip
 
@@ -49,7 +49,6 @@ class TrainSettings:
     data: tuple[Path, ...]
     out: Path
     test: Path | None = None
-    mirror: str | None = None  # address that `out` is copied to, as in s3://bucket/run
     dataset: str | None = None  # the one set in each of `data` to learn from; None: all there are
     name: str = "detector"
     licence: str = "Apache-2.0"  # of the checkpoint
@@ -124,8 +123,6 @@ class TrainSettings:
     def __post_init__(self) -> None:
         self.detector("ViT-B-16-quickgelu")
         self.losses()
-        if self.mirror is not None and "://" not in self.mirror:
-            raise SettingsError(f"mirror: {self.mirror!r} is no address, such as s3://bucket/run")
         if self.schedule not in SCHEDULES:
             raise SettingsError(f"schedule: {self.schedule!r} is none of {', '.join(SCHEDULES)}")
         if self.precision not in ("auto", "float32", "bfloat16"):
@@ -264,6 +261,7 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
         SettingsError: an unknown name (the nearest known one is told), a wrong type, or out of range.
     """
     given, unclipped = _listed(values)
+    given.pop("mirror", None)  # which runs of earlier versions state
     settings = read(TrainSettings, given, where)
     return replace(settings, max_norm=math.inf) if unclipped else settings
 

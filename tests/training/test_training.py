@@ -537,15 +537,13 @@ def test_kill_9_and_resume(base: Path, tmp_path: Path) -> None:
     assert len(shas) == 1
 
 
-def test_a_run_outlives_its_machine(
+def test_a_run_goes_on_from_a_copy_of_its_folder(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broken off, its folder gone with the disk: what was mirrored goes on to the same bytes."""
-    pytest.importorskip("fsspec", reason="the extra cluster is not installed")
+    """Broken off, its folder gone with the disk: what was copied goes on to the same bytes."""
     toy.crops(tmp_path / "data")
-    asked = settings(tmp_path, save_every=2, mirror=(tmp_path / "bucket" / "run").as_uri())
-    train(replace(asked, mirror=None), DATE)
-    whole = asked.out.rename(tmp_path / "whole")
+    asked = settings(tmp_path, save_every=2)
+    whole = train(asked, DATE).folder.rename(tmp_path / "whole")
     real, left = loop.objective, 5
 
     def breaks(*args: Any) -> Any:
@@ -559,44 +557,12 @@ def test_a_run_outlives_its_machine(
     with pytest.raises(KeyboardInterrupt):
         train(asked, DATE)
     monkeypatch.setattr(loop, "objective", real)
-    shutil.rmtree(asked.out)
-    with pytest.raises(OutputError, match="holds a run already; --resume file://"):
-        train(asked, DATE)
-    monkeypatch.chdir(tmp_path)
-    assert cli(["train", f"--resume={asked.mirror}", "-q"]) == 0
+    copied = asked.out.rename(tmp_path / "elsewhere")
+    shutil.rmtree(copied / "tensorboard")
+    assert cli(["train", f"--resume={copied}", "-q"]) == 0
     for name in ("state.safetensors", "detector.safetensors"):
-        assert sha256(tmp_path / "runs" / "run" / name) == sha256(whole / name)
-    assert read_log(tmp_path / "runs" / "run")[4]["step"] == "5"
-    # The finished run is mirrored whole.
-    assert cli(["train", f"--resume={asked.mirror}", f"--out={tmp_path / 'copy'}", "-q"]) == 0
-    assert sha256(tmp_path / "copy" / "detector.safetensors") == sha256(
-        whole / "detector.safetensors"
-    )
-
-
-def test_a_mirror_out_of_reach_for_a_while_stops_nothing(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("fsspec", reason="the extra cluster is not installed")
-    from deepscan.training.mirror import Mirror
-
-    toy.crops(tmp_path / "data")
-    asked = settings(tmp_path, save_every=1, epochs=1, mirror=(tmp_path / "bucket").as_uri())
-    real, pushes = Mirror.push, 0
-
-    def fails(self: Mirror, folder: Path, step: int) -> None:
-        nonlocal pushes
-        pushes += 1
-        if pushes == 2:
-            raise OutputError("bucket: out of reach")
-        real(self, folder, step)
-
-    monkeypatch.setattr(Mirror, "push", fails)
-    said: list[str] = []
-    done = train(asked, DATE, say=said.append)
-    assert [words for words in said if "out of reach" in words and "the next save" in words]
-    Mirror(asked.mirror or "").pull(tmp_path / "back")
-    assert sha256(tmp_path / "back" / "results.json") == sha256(done.folder / "results.json")
+        assert sha256(copied / name) == sha256(whole / name)
+    assert read_log(copied)[4]["step"] == "5"
 
 
 @pytest.mark.slow
@@ -731,7 +697,6 @@ def test_missing_data_is_named_before_anything_runs(base: Path, tmp_path: Path) 
         {"orthogonality": 1.0, "adapter": "lora"},
         {"flcl": 0.14, "token": "cls"},
         {"reference": 1.5},
-        {"mirror": "bucket/run"},
     ],
 )
 def test_senseless_settings_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
