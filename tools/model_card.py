@@ -96,10 +96,10 @@ def main(arguments: list[str] | None = None) -> None:
         own_validation=True,
     )
     told = benchmark(request, say)
-    judge = predict.judge(str(checkpoint), own_validation=True)
+    candidate = predict.candidate(str(checkpoint), own_validation=True)
     for crops in sets:
-        predict.score(asked.out / "predictions", judge, crops, scoring, 1)
-    answers = {crops.short: _answers(asked.out, judge.name, crops.short) for crops in sets}
+        predict.score(asked.out / "predictions", candidate, crops, scoring, 1)
+    answers = {crops.short: _answers(asked.out, candidate.name, crops.short) for crops in sets}
     verdict_table = verdicts(answers, header)
     error_table, wrong = errors(answers, header)
     told.add(verdict_table)
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed=settings.seed,
         data=header.training["data"],
         date=datetime.now(UTC).date().isoformat(),
-        digest=judge.weights,
+        digest=candidate.weights,
     )
     kept = [table for table in told.tables if table.name != "auc"]
     page.write(asked.docs, head, kept, told, lambda name: "Robustness")

@@ -22,9 +22,9 @@ import numpy as np
 
 from deepscan.benchmark import page
 from deepscan.benchmark.datasets import Crops, TestSet, read_test
-from deepscan.benchmark.request import Request, Told
+from deepscan.benchmark.request import Request, Results
 from deepscan.benchmark.run import benchmark
-from deepscan.benchmark.runs import Shelf
+from deepscan.benchmark.runs import RunStore
 from deepscan.benchmark.studies import STUDIES
 from deepscan.benchmark.tables import Cell, Table
 from deepscan.config import Scoring
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
         faces=asked.docs is None,  # of the material, which is not ours to publish
         date=datetime.now(UTC).date().isoformat(),
     )
-    told = Told(request.out)
+    told = Results(request.out)
     for name in asked.only.split(","):
         one = benchmark(_of(request, name), say)
         told.tables.extend(table for table in one.tables if table not in told.tables)
@@ -99,11 +99,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _beside_others(
-    request: Request, named: list[str], told: Told, say: Callable[[str], None]
+    request: Request, named: list[str], told: Results, say: Callable[[str], None]
 ) -> None:
     """Other tools' predictions beside effort+ours, on the same crops."""
     assert request.recipe is not None
-    run = Shelf(request.out / "runs", request.recipe).run("effort+ours", request.seeds[0])
+    run = RunStore(request.out / "runs", request.recipe).run("effort+ours", request.seeds[0])
     foreign = tuple((name, Path(file)) for name, _, file in (word.partition("=") for word in named))
     alone = replace(
         request,
@@ -197,7 +197,7 @@ of it, with JSON, LaTeX and SVG, comes from kept predictions; the same command d
 """
 
 
-def write_page(told: Told, request: Request, sets: Sequence[Crops], folder: Path) -> None:
+def write_page(told: Results, request: Request, sets: Sequence[Crops], folder: Path) -> None:
     """README.md of all tables and figures, with their pictures and CSVs beside it."""
     assert request.recipe is not None
     recipe = request.recipe

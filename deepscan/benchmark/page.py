@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from deepscan.benchmark.request import Told
+from deepscan.benchmark.request import Results
 from deepscan.benchmark.tables import Table, to_markdown
 from deepscan.files import part_file
 
 
 def write(
-    folder: Path, head: str, tables: Sequence[Table], told: Told, title: Callable[[str], str]
+    folder: Path, head: str, tables: Sequence[Table], told: Results, title: Callable[[str], str]
 ) -> None:
     """README.md in `folder`: `head`, the tables, then the figures `told` of, each under its `title`.
 

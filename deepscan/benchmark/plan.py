@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from deepscan.benchmark import predict
 from deepscan.benchmark.datasets import SETS, present
 from deepscan.benchmark.request import Request
-from deepscan.benchmark.runs import Run, Shelf, seconds_a_step, steps_of
+from deepscan.benchmark.runs import Run, RunStore, seconds_a_step, steps_of
 from deepscan.benchmark.studies import Study, study
 from deepscan.benchmark.tables import Cell, Table
 from deepscan.training.run import shown
@@ -24,9 +24,9 @@ def plan(request: Request) -> Table:
         DataError: none of the sets is there.
     """
     asked = [study(name) for name in request.studies]
-    shelf = Shelf(request.out / "runs", request.recipe)
+    store = RunStore(request.out / "runs", request.recipe)
     names = dict.fromkeys(run for s in asked if s.kind != "efficiency" for run in s.rows.values())
-    runs = [shelf.run(name, seed) for seed in request.seeds for name in names]
+    runs = [store.run(name, seed) for seed in request.seeds for name in names]
     told, seconds = _training(request, runs)
     if not request.tabulate:
         judged, more = _scoring(request, asked, runs)
@@ -63,17 +63,17 @@ def _scoring(request: Request, asked: Sequence[Study], runs: Sequence[Run]) -> t
     found, skipped = present(sets, request.root, skip_missing=True)
     if asked:
         done = [run for run in runs if run.state == "finished"]
-        judges = [predict.judge(str(r.checkpoint), r.name, r.settings.seed) for r in done]
+        candidates = [predict.candidate(str(r.checkpoint), r.name, r.settings.seed) for r in done]
     else:
-        judges = [predict.judge(name) for name in request.weights]
-    anyone = judges[0] if judges else predict.judge("default")
+        candidates = [predict.candidate(name) for name in request.weights]
+    anyone = candidates[0] if candidates else predict.candidate("default")
     pace = predict.speed(anyone, found[0], request.scoring, request.workers)
     known = request.out / "predictions"
     told: Rows = []
     total = 0.0
     for crops in found:
-        left = sum(len(predict.missing(known, judge, crops)[0]) for judge in judges)
-        left += len(crops.rows) * (len(runs) - len(judges) if asked else 0)
+        left = sum(len(predict.missing(known, candidate, crops)[0]) for candidate in candidates)
+        left += len(crops.rows) * (len(runs) - len(candidates) if asked else 0)
         total += left / pace
         told.append((f"score {crops.short}", (None, f"{left} crops", _time(left / pace))))
     told += [(f"score {name}", ("missing", None, None)) for name in skipped]

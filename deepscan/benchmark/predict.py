@@ -52,7 +52,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Candidate:
     """A checkpoint to be asked, and the name its predictions carry."""
 
     name: str
@@ -65,9 +65,9 @@ class Judge:
     )
 
 
-def judge(
+def candidate(
     weights: str, name: str | None = None, seed: int | None = None, own_validation: bool = False
-) -> Judge:
+) -> Candidate:
     """The checkpoint that --weights means, under its own name or another.
 
     Args:
@@ -79,8 +79,8 @@ def judge(
     path = weights_file(weights)
     header = read_header(path)
     data = str(header.training.get("data", "data that its checkpoint does not name"))
-    seen = identity.stated(header.training, ("train",) if own_validation else identity.SIDES)
-    return Judge(name or header.name, path, sha256(path), seed, data, seen)
+    seen = identity.stated(header.training, ("train",) if own_validation else identity.SPLITS)
+    return Candidate(name or header.name, path, sha256(path), seed, data, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Scored:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(asked: Judge, scoring: Scoring) -> tuple[Detector, Header]:
+def _loaded(asked: Candidate, scoring: Scoring) -> tuple[Detector, Header]:
     """The detector and what its checkpoint says, kept for the next set."""
     detector, header, _, _ = load_detector(
         replace(scoring, weights=str(asked.checkpoint)), pack=True
@@ -102,7 +102,7 @@ def _loaded(asked: Judge, scoring: Scoring) -> tuple[Detector, Header]:
 
 
 def missing(
-    folder: Path, asked: Judge, crops: Crops, view: str = PLAIN
+    folder: Path, asked: Candidate, crops: Crops, view: str = PLAIN
 ) -> tuple[list[CropRow], list[Cropless]]:
     """The rows of a set that `folder` holds no predictions of, by whole videos.
 
@@ -119,7 +119,7 @@ def missing(
 
 def score(
     folder: Path,
-    asked: Judge,
+    asked: Candidate,
     crops: Crops,
     scoring: Scoring,
     workers: int,
@@ -224,7 +224,7 @@ def averaged_views(crops: UInt8[Tensor, "b h w 3"]) -> list[UInt8[Tensor, "b _h 
 # --- where a detector looks ------------------------------------------------------------------------
 
 
-def look(folder: Path, asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> Looks:
+def look(folder: Path, asked: Candidate, crops: Crops, scoring: Scoring, workers: int) -> Looks:
     """A detector's attention on some crops of a set, kept in `folder`; looked at once.
 
     FLCL's delta is by the prototypes in its checkpoint, nan where there are none.
@@ -269,7 +269,7 @@ def _delta(
 # --- how long it takes -----------------------------------------------------------------------------
 
 
-def speed(asked: Judge, crops: Crops, scoring: Scoring, workers: int) -> float:
+def speed(asked: Candidate, crops: Crops, scoring: Scoring, workers: int) -> float:
     """Crops a second, measured on two batches after one that warms up: for estimates."""
     detector, _ = _loaded(asked, scoring)
     rows = (crops.rows * (3 * scoring.batch))[: 3 * scoring.batch]

@@ -202,7 +202,7 @@ def scored(
     )
 
 
-def told_apart(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
+def distinguished(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
     """Predictions in which checkpoints that share a name carry the start of their hash behind it.
 
     Returns:

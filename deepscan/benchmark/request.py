@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from deepscan.benchmark import evaluation, figures, predict, predictions
 from deepscan.benchmark.datasets import SETS, Crops, TestSet, present
-from deepscan.benchmark.predict import Judge
+from deepscan.benchmark.predict import Candidate
 from deepscan.benchmark.predictions import PLAIN
 from deepscan.benchmark.tables import Table, write
 from deepscan.config import Scoring
@@ -58,7 +58,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Results:
     """What came out, and the files in `out` that it was written to."""
 
     out: Path
@@ -95,7 +95,7 @@ def sets_of(
 
 def score(
     request: Request,
-    asked: Judge,
+    asked: Candidate,
     crops: Crops,
     say: Say,
     progress: Callable[..., None] | None,
@@ -123,7 +123,7 @@ def score(
 
 def score_distorted(
     request: Request,
-    asked: Judge,
+    asked: Candidate,
     crops: Crops,
     distortion: Distortion,
     say: Say,
@@ -148,9 +148,11 @@ def kinds_of(request: Request) -> list[str]:
     return list(dict.fromkeys(kinds))
 
 
-def predictions_of(request: Request, judges: Sequence[Judge]) -> pa.Table:
+def predictions_of(request: Request, candidates: Sequence[Candidate]) -> pa.Table:
     """All predictions, or of the checkpoints asked for alone: an older one may carry the same name."""
     table = predictions.read(request.out / "predictions")
-    if judges:
-        table = table.filter(pc.field("weights").isin([judge.weights for judge in judges]))
+    if candidates:
+        table = table.filter(
+            pc.field("weights").isin([candidate.weights for candidate in candidates])
+        )
     return table

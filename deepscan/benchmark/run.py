@@ -25,12 +25,12 @@ from deepscan.benchmark.looks import (
     looks_file,
     read_looks,
 )
-from deepscan.benchmark.predict import VIEWS_AVERAGED, Judge
+from deepscan.benchmark.predict import VIEWS_AVERAGED, Candidate
 from deepscan.benchmark.predictions import AVERAGED
 from deepscan.benchmark.request import (
     Request,
+    Results,
     Say,
-    Told,
     kinds_of,
     predictions_of,
     score,
@@ -38,7 +38,7 @@ from deepscan.benchmark.request import (
     sets_of,
 )
 from deepscan.benchmark.results import Answers, Rule
-from deepscan.benchmark.runs import Run, Shelf, complete
+from deepscan.benchmark.runs import Run, RunStore, complete
 from deepscan.benchmark.studies import Study, study
 from deepscan.benchmark.tables import plain_name
 from deepscan.data.distortions import Distortion, every
@@ -47,7 +47,7 @@ from deepscan.model.networks import device_for
 from deepscan.training.settings import TrainSettings
 
 
-def benchmark(request: Request, say: Say, progress: Callable[..., None] | None = None) -> Told:
+def benchmark(request: Request, say: Say, progress: Callable[..., None] | None = None) -> Results:
     """Do what is asked: train, score, look, tell.
 
     Raises:
@@ -55,7 +55,7 @@ def benchmark(request: Request, say: Say, progress: Callable[..., None] | None =
             predictions.
         WeightsError, OutputError, SettingsError.
     """
-    told = Told(request.out)
+    told = Results(request.out)
     if request.studies:
         for name in request.studies:
             _study(name, study(name), request, told, say, progress)
@@ -68,27 +68,28 @@ def benchmark(request: Request, say: Say, progress: Callable[..., None] | None =
 
 
 def _detectors(
-    request: Request, told: Told, say: Say, progress: Callable[..., None] | None
+    request: Request, told: Results, say: Say, progress: Callable[..., None] | None
 ) -> None:
     names, sets, skipped = sets_of(request, ())
     views: list[str] = [AVERAGED] if request.averaging else []
-    judges = (
+    candidates = (
         []
         if request.tabulate
         else [
-            predict.judge(name, own_validation=request.own_validation) for name in request.weights
+            predict.candidate(name, own_validation=request.own_validation)
+            for name in request.weights
         ]
     )
     distortions = [d for kind in kinds_of(request) for d in every(kind)]
-    for one in judges:
+    for one in candidates:
         for crops in sets:
             score(request, one, crops, say, progress)
             if request.averaging:
                 score(request, one, crops, say, progress, AVERAGED)
             for distortion in distortions:
                 score_distorted(request, one, crops, distortion, say, progress)
-    table, called = predictions.told_apart(predictions_of(request, judges))
-    asked = {judge.weights: judge for judge in judges}
+    table, called = predictions.distinguished(predictions_of(request, candidates))
+    asked = {candidate.weights: candidate for candidate in candidates}
     found = {
         called[w]: results.answers(table, called[w], names) for w in asked or called if w in called
     }
@@ -96,12 +97,12 @@ def _detectors(
         raise DataError(f"{request.out / 'predictions'}: no predictions on {', '.join(names)}")
     first = next(iter(found))
     rows: dict[str, Answers] = dict(found)
-    notes = [f"{judge.name} was trained on {judge.trained_on}." for judge in judges]
+    notes = [f"{candidate.name} was trained on {candidate.trained_on}." for candidate in candidates]
     notes += [
-        f"{judge.name}: its checkpoint keeps no list of what it was trained on; overlap with these sets"
+        f"{candidate.name}: its checkpoint keeps no list of what it was trained on; overlap with these sets"
         " is not checked."
-        for judge in judges
-        if judge.seen is None
+        for candidate in candidates
+        if candidate.seen is None
     ]
     notes += [f"{name} was skipped: {why}" for name, why in skipped.items()]
     for name, file in request.foreign:
@@ -141,7 +142,7 @@ def _detectors(
 
 def _robustness(
     request: Request,
-    told: Told,
+    told: Results,
     table: pa.Table,
     detector: str,
     distortions: Sequence[Distortion],
@@ -184,7 +185,7 @@ def _study(
     name: str,
     asked: Study,
     request: Request,
-    told: Told,
+    told: Results,
     say: Say,
     progress: Callable[..., None] | None,
 ) -> None:
@@ -193,26 +194,28 @@ def _study(
         return
     names, sets, skipped = sets_of(request, asked.sets)
     runs = dict.fromkeys(asked.rows.values())
-    judges: dict[tuple[str, int], Judge] = {}
+    candidates: dict[tuple[str, int], Candidate] = {}
     notes = [f"{n} was skipped: {why}" for n, why in skipped.items()]
     if not request.tabulate:
         finished = _finished(request, list(runs), say, progress)
         notes.append(_budget(finished[0].settings, request.seeds))
         for run in finished:
-            judge = predict.judge(str(run.checkpoint), run.name, run.settings.seed)
-            judges[run.name, run.settings.seed] = judge
+            candidate = predict.candidate(str(run.checkpoint), run.name, run.settings.seed)
+            candidates[run.name, run.settings.seed] = candidate
     if asked.kind in ("auc", "curve"):
-        for judge in judges.values():
+        for candidate in candidates.values():
             for crops in sets:
-                score(request, judge, crops, say, progress)
-        table = predictions_of(request, list(judges.values()))
+                score(request, candidate, crops, say, progress)
+        table = predictions_of(request, list(candidates.values()))
         for protocol in request.protocols:
             rule = Rule(tuple(names), protocol, request.frames, tuple(notes))
             told.add(results.study_table(name, asked, table, rule, request.seeds))
             if asked.kind == "curve":
                 _curve(request, told, name, asked, table, rule)
     seed = request.seeds[0]
-    which: Which = {row: (run, seed, judges.get((run, seed))) for row, run in asked.rows.items()}
+    which: Which = {
+        row: (run, seed, candidates.get((run, seed))) for row, run in asked.rows.items()
+    }
     if asked.kind in ("attention", "maps"):
         _attention(request, told, name, asked, which, names, sets)
     elif request.localisation:
@@ -223,8 +226,8 @@ def _finished(
     request: Request, names: Sequence[str], say: Say, progress: Callable[..., None] | None
 ) -> list[Run]:
     """The runs, trained where they are missing and that is asked for."""
-    shelf = Shelf(request.out / "runs", request.recipe)
-    runs = [shelf.run(name, seed) for seed in request.seeds for name in names]
+    store = RunStore(request.out / "runs", request.recipe)
+    runs = [store.run(name, seed) for seed in request.seeds for name in names]
     lacking = [run for run in runs if run.state != "finished"]
     if lacking and not (request.train and request.recipe):
         told = ", ".join(f"{run.name} (seed {run.settings.seed}, {run.state})" for run in lacking)
@@ -246,7 +249,7 @@ def _budget(recipe: TrainSettings, seeds: Sequence[int]) -> str:
 
 
 def _curve(
-    request: Request, told: Told, name: str, asked: Study, table: pa.Table, rule: Rule
+    request: Request, told: Results, name: str, asked: Study, table: pa.Table, rule: Rule
 ) -> None:
     lines: dict[str, dict[str, evaluation.Estimate]] = {s: {} for s in (*rule.sets, "avg")}
     for value, run in asked.rows.items():
@@ -268,7 +271,7 @@ def _curve(
 
 
 Which = Mapping[
-    str, tuple[str, int | None, Judge | None]
+    str, tuple[str, int | None, Candidate | None]
 ]  # by row: detector, seed, and who can be asked
 
 
@@ -277,9 +280,9 @@ def _looks(request: Request, which: Which, name: str, sets: Sequence[Crops]) -> 
     folder = request.out / "attention"
     crops = next((c for c in sets if c.test_set.short == name), None)
     found = {}
-    for row, (detector, seed, judge) in which.items():
-        if judge is not None and crops is not None:
-            found[row] = predict.look(folder, judge, crops, request.scoring, request.workers)
+    for row, (detector, seed, candidate) in which.items():
+        if candidate is not None and crops is not None:
+            found[row] = predict.look(folder, candidate, crops, request.scoring, request.workers)
         elif (path := looks_file(folder, detector, seed, name)).is_file():
             found[row] = read_looks(path)
     if not found:
@@ -289,7 +292,7 @@ def _looks(request: Request, which: Which, name: str, sets: Sequence[Crops]) -> 
 
 def _attention(
     request: Request,
-    told: Told,
+    told: Results,
     name: str,
     asked: Study,
     which: Which,
@@ -312,7 +315,7 @@ def _attention(
 
 def _localisation(
     request: Request,
-    told: Told,
+    told: Results,
     prefix: str,
     which: Which,
     names: Sequence[str],

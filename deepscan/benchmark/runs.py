@@ -42,7 +42,7 @@ class Run:
         return self.folder / "detector.safetensors"
 
 
-class Shelf:
+class RunStore:
     """The folder of all runs, and what a run of it starts from.
 
     Args:

@@ -140,7 +140,7 @@ class RunFolder:
                 json.dumps(content, indent=2, default=str, allow_nan=False) + "\n", "utf-8"
             )
 
-    def write_seen(self, sides: Mapping[str, Sequence[CropRow]]) -> None:
+    def write_seen(self, splits: Mapping[str, Sequence[CropRow]]) -> None:
         """Every crop of each side with its hash: what the run learnt from, was selected by, judged on."""
         with (
             part_file(self.folder / "crops.csv") as part,
@@ -148,7 +148,7 @@ class RunFolder:
         ):
             writer = csv.writer(file)
             writer.writerow(("side", "sha256", "video", "source", "people", "label", "frame"))
-            for side, rows in sides.items():
+            for side, rows in splits.items():
                 for row in rows:
                     who = row.identity
                     writer.writerow(

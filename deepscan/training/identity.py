@@ -49,16 +49,16 @@ class Seen:
         return {f.name: sorted(getattr(self, f.name)) for f in fields(Seen)}
 
 
-SIDES = ("train", "validation", "calibration")
+SPLITS = ("train", "validation", "calibration")
 
 
-def stated(training: Mapping[str, Any], sides: Sequence[str] = SIDES) -> Seen | None:
+def stated(training: Mapping[str, Any], splits: Sequence[str] = SPLITS) -> Seen | None:
     """What a header's `training` says that some sides showed; None where its version kept nothing."""
     kept: Mapping[str, Any] | None = training.get("seen")
     if kept is None:
         return None
     found = Seen()
-    for side in sides:
+    for side in splits:
         values = kept.get(side, {})
         found |= Seen(**{f.name: frozenset(values.get(f.name, ())) for f in fields(Seen)})
     return found

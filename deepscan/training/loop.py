@@ -59,7 +59,7 @@ class Ranks:
 
 
 @contextmanager
-def ranks(device: str) -> Iterator[Ranks]:
+def process_group(device: str) -> Iterator[Ranks]:
     """Join the processes that torchrun started, if it did (its environment variables say so)."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -76,7 +76,7 @@ def ranks(device: str) -> Iterator[Ranks]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class Splits:
     """Rows to learn from, to select by, and to judge on at the end."""
 
     train: list[CropRow]
@@ -89,10 +89,10 @@ class Sides:
 
 def fit(
     detector: Detector,
-    sides: Sides,
+    splits: Splits,
     settings: TrainSettings,
     folder: RunFolder,
-    us: Ranks,
+    ranks: Ranks,
     store: Callable[[Best], None],
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -106,19 +106,19 @@ def fit(
         DataError: a loss is not finite; the last good state and the best checkpoint stay.
     """
     order = Order(
-        sides.train,
+        splits.train,
         settings.pseudo,
         settings.seed,
         settings.blend.swap,
         settings.sampling == "natural",
     )
     units = settings.batch // order.size
-    if units % (us.world * settings.accumulate):
+    if units % (ranks.world * settings.accumulate):
         raise SettingsError(
-            f"batch: {settings.batch} crops are not to be shared by {us.world} processes in"
+            f"batch: {settings.batch} crops are not to be shared by {ranks.world} processes in"
             f" {settings.accumulate} part(s) of whole pairs"
         )
-    per_epoch = max(1, len(sides.train) // settings.batch)
+    per_epoch = max(1, len(splits.train) // settings.batch)
     steps = min(settings.steps or settings.epochs * per_epoch, settings.epochs * per_epoch)
     trained = [p for p in detector.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -128,37 +128,39 @@ def fit(
     yardstick = copy.deepcopy(detector.tower) if settings.yardstick == "pretrained" else None
     validate_every = settings.validate_every or per_epoch
     start, best = folder.restore(detector, optimizer, average)
-    if us.leads:
+    if ranks.leads:
         folder.open_log(start)
-    model = _wrapped(detector, settings, us)
+    model = _wrapped(detector, settings, ranks)
     size = detector.tower.size
     patches = (size.image_size // size.patch_size) ** 2
     twins = Twins(order, settings.augment, size, settings.forged_share, settings.blend)
     meter, epoch = Meter(settings.batch, start), list[Row]()
-    pin = us.device != "cpu"
-    shown = batches(twins, start, steps, units, us.rank, us.world, settings.workers, pin)
+    pin = ranks.device != "cpu"
+    shown = batches(twins, start, steps, units, ranks.rank, ranks.world, settings.workers, pin)
     for step, (crops, forged, known, labels) in enumerate(shown, start + 1):
         detector.train()
         optimizer.param_groups[0]["lr"] = settings.rate(step - 1, steps)
         optimizer.zero_grad(set_to_none=True)
         keep = _kept_patches(patches, settings, step)
         if keep is not None:
-            forged, keep = forged[:, keep], keep.to(us.device)
+            forged, keep = forged[:, keep], keep.to(ranks.device)
         parts = list(
             zip(
                 *(x.chunk(settings.accumulate) for x in (crops, forged, known, labels)), strict=True
             )
         )
         for i, (part, *truth) in enumerate(parts, 1):
-            waits = us.world > 1 and i < len(parts)
+            waits = ranks.world > 1 and i < len(parts)
             with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
-                part = part.to(us.device, non_blocking=True)
-                with _autocast(settings, us):
+                part = part.to(ranks.device, non_blocking=True)
+                with _autocast(settings, ranks):
                     answer = model(part, keep)
                     if yardstick is not None:
                         answer = detector.held_to(answer, yardstick, part, keep)
                 places, told, real_or_not = truth
-                loss, terms = objective(detector, answer, places, told, real_or_not, settings, us)
+                loss, terms = objective(
+                    detector, answer, places, told, real_or_not, settings, ranks
+                )
                 torch.autograd.backward(loss / len(parts))
             meter.add(terms)
         norm = nn.utils.clip_grad_norm_(trained, settings.max_norm)
@@ -168,12 +170,12 @@ def fit(
 
         judged = step % validate_every == 0 or step == steps
         saves = judged or step % settings.save_every == 0
-        if not (us.device == "cpu" or saves or step % GPU_LOG_EVERY == 0):
+        if not (ranks.device == "cpu" or saves or step % GPU_LOG_EVERY == 0):
             continue
-        row = meter.read(step, -(-step // per_epoch), optimizer.param_groups[0]["lr"], norm, us)
+        row = meter.read(step, -(-step // per_epoch), optimizer.param_groups[0]["lr"], norm, ranks)
         if judged:
             with _averaged(average, trained) if settings.average else nullcontext():
-                video_auc, frame_auc, loss_there = validate(detector, sides.val, settings, us)
+                video_auc, frame_auc, loss_there = validate(detector, splits.val, settings, ranks)
                 row = replace(
                     row,
                     validation_video_auc=video_auc,
@@ -183,10 +185,10 @@ def fit(
                 here = Best(row.epoch, video_auc, loss_there)
                 if best is None or here.rank > best.rank:
                     best = here
-                    if us.leads:
+                    if ranks.leads:
                         store(best)
         epoch.append(row)
-        if us.leads:
+        if ranks.leads:
             folder.add(row)
             if saves:
                 folder.save(detector, optimizer, step, best, average)
@@ -248,7 +250,7 @@ def objective(
     known: Bool[Tensor, " b"],
     labels: Float[Tensor, " b"],
     settings: TrainSettings,
-    us: Ranks,
+    ranks: Ranks,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """L = L_cls + flcl L_contrast + raal L_alignment (method.md), and each term unweighted.
 
@@ -258,9 +260,11 @@ def objective(
     part in MACL.
     """
     chosen, b = settings.losses(), len(answer.logit)
-    whole = _gathered(labels, us)
-    reals, own = int((whole == 0).sum()), slice(us.rank * b, (us.rank + 1) * b)
-    value = binary_cross_entropy_with_logits(answer.logit, labels.to(us.device, non_blocking=True))
+    whole = _gathered(labels, ranks)
+    reals, own = int((whole == 0).sum()), slice(ranks.rank * b, (ranks.rank + 1) * b)
+    value = binary_cross_entropy_with_logits(
+        answer.logit, labels.to(ranks.device, non_blocking=True)
+    )
     weighted = {"classification": (1.0, value)}
     told: dict[str, Tensor] = {}
     if chosen.contrast != "none":
@@ -270,22 +274,22 @@ def objective(
             told["snr"] = likely.snr
             value = losses.flcl(patches, whole, likely.weights, chosen.tau, own)
         else:
-            told_of = _gathered(known, us)
+            told_of = _gathered(known, ranks)
             before, until = int(told_of[: own.start].sum()), int(told_of[: own.stop].sum())
-            forged = _gathered(forged, us)[told_of]
-            places = told_of.nonzero().squeeze(1).to(us.device, non_blocking=True)
+            forged = _gathered(forged, ranks)[told_of]
+            places = told_of.nonzero().squeeze(1).to(ranks.device, non_blocking=True)
             value = losses.macl(patches[places], forged, chosen.tau, slice(before, until))
-        weighted["contrast"] = chosen.flcl, us.world * value
+        weighted["contrast"] = chosen.flcl, ranks.world * value
     if chosen.alignment == "token-l2":
         assert answer.global_token is not None
         value = losses.token_l2(answer.cls, answer.global_token, labels, reals, chosen.squared)
-        weighted["alignment"] = chosen.raal, us.world * value
+        weighted["alignment"] = chosen.raal, ranks.world * value
     elif chosen.alignment != "none":
         assert answer.query_attention is not None
         value = losses.raal(
             answer.query_attention, answer.cls_attention, labels, chosen.alignment, reals
         )
-        weighted["alignment"] = chosen.raal, us.world * value
+        weighted["alignment"] = chosen.raal, ranks.world * value
     if settings.orthogonality or settings.keeping:
         orthogonality, keeping = adapters.penalties(detector.tower)
         value = settings.orthogonality * orthogonality + settings.keeping * keeping
@@ -295,23 +299,23 @@ def objective(
     return loss, told | {"loss": loss.detach()}
 
 
-def _gathered(x: Tensor, us: Ranks) -> Tensor:
+def _gathered(x: Tensor, ranks: Ranks) -> Tensor:
     """All ranks' tensors of the CPU one after another; alone, the tensor."""
-    return x if us.world == 1 else losses.gather(x.to(us.device)).cpu()
+    return x if ranks.world == 1 else losses.gather(x.to(ranks.device)).cpu()
 
 
 def validate(
-    detector: Detector, rows: Sequence[CropRow], settings: TrainSettings, us: Ranks
+    detector: Detector, rows: Sequence[CropRow], settings: TrainSettings, ranks: Ranks
 ) -> tuple[float, float, float]:
     """Video AUC, frame AUC and mean cross-entropy on all rows, which are shared out over the ranks."""
-    mine = score(detector, rows[us.rank :: us.world], settings)
+    mine = score(detector, rows[ranks.rank :: ranks.world], settings)
     gathered: list[Any] = [mine]
-    if us.world > 1:
-        gathered = [None] * us.world
+    if ranks.world > 1:
+        gathered = [None] * ranks.world
         distributed.all_gather_object(gathered, mine)
     logits = np.empty(len(rows))
     for rank, part in enumerate(gathered):
-        logits[rank :: us.world] = part
+        logits[rank :: ranks.world] = part
     labels = np.array([row.label for row in rows])
     _, of_video, scores = metrics.video_scores([row.video for row in rows], labels, logits)
     cross_entropy = np.logaddexp(0, np.where(labels == 1, -logits, logits)).mean()
@@ -338,22 +342,22 @@ def score(
     return torch.cat(found).numpy().astype(float) if found else np.empty(0)
 
 
-def _wrapped(detector: Detector, settings: TrainSettings, us: Ranks) -> nn.Module:
+def _wrapped(detector: Detector, settings: TrainSettings, ranks: Ranks) -> nn.Module:
     """The detector as it is called in training: compiled and spread, where asked for."""
-    if us.device != "cpu" and settings.precision == "bfloat16":
+    if ranks.device != "cpu" and settings.precision == "bfloat16":
         # What is left in float32, the losses foremost, may use TF32: ten bits where the tower has eight.
         torch.set_float32_matmul_precision("high")
     model: nn.Module = detector
     if settings.compile:
         model = cast(nn.Module, torch.compile(detector))
-    if us.world > 1:
+    if ranks.world > 1:
         # Not every parameter has a part in every score: CLIP's projection to text has none.
         model = DistributedDataParallel(model, find_unused_parameters=True)
     return model
 
 
-def _autocast(settings: TrainSettings, us: Ranks) -> torch.autocast:
-    kind = us.device.split(":")[0]
+def _autocast(settings: TrainSettings, ranks: Ranks) -> torch.autocast:
+    kind = ranks.device.split(":")[0]
     return torch.autocast(kind, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
@@ -372,7 +376,7 @@ class Meter:
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
         self._parts += 1
 
-    def read(self, step: int, epoch: int, lr: float, norm: Tensor, us: Ranks) -> Row:
+    def read(self, step: int, epoch: int, lr: float, norm: Tensor, ranks: Ranks) -> Row:
         """The row of the log for the steps since the last one, averaged over ranks.
 
         Raises:
@@ -380,9 +384,9 @@ class Meter:
         """
         values = torch.stack([*self._sums.values(), norm]).double() / self._parts
         values[-1] *= self._parts
-        if us.world > 1:
+        if ranks.world > 1:
             distributed.all_reduce(values)
-            values /= us.world
+            values /= ranks.world
         means = dict(zip([*self._sums, "gradient"], values.tolist(), strict=True))
         snr = means.pop("snr", None)
         if not all(np.isfinite(value) for value in means.values()):
@@ -404,7 +408,7 @@ class Meter:
             snr=snr if snr is not None and np.isfinite(snr) else None,
             gradient=means["gradient"],
             images_per_second=self._batch * (step - self._step) / (now - self._since),
-            memory_mb=_memory(us.device),
+            memory_mb=_memory(ranks.device),
         )
         self._sums, self._parts, self._step = {}, 0, step
         return row

@@ -25,7 +25,7 @@ from deepscan.training import calibrate, identity
 from deepscan.training.data import BLENDED, blended, check_classes, pictures, split, thin
 from deepscan.training.folder import Best, RunFolder, check_digests
 from deepscan.training.identity import Seen, rows_digest
-from deepscan.training.loop import Progress, Ranks, Sides, fit, ranks, score
+from deepscan.training.loop import Progress, Ranks, Splits, fit, process_group, score
 from deepscan.training.settings import TrainSettings
 
 PROTOTYPE_CROPS = 128  # of each class, some 25,000 patches: enough for a mean
@@ -61,14 +61,16 @@ def train(
         OutputError: `settings.out` exists or cannot be written.
         WeightsError: the base is unknown or cannot be had.
     """
-    with ranks(settings.device) as us:
+    with process_group(settings.device) as ranks:
         folder = RunFolder(settings.out)
-        sides, digests = _sides(settings, us, say)
+        splits, digests = _splits(settings, ranks, say)
         base = _base(settings)
-        if us.leads:
+        if ranks.leads:
             folder.create(settings, digests, date)
-            folder.write_seen({"train": sides.train, "validation": sides.val, "test": sides.test})
-        return _run(settings, folder, sides, digests, date, base, us, progress, say)
+            folder.write_seen(
+                {"train": splits.train, "validation": splits.val, "test": splits.test}
+            )
+        return _run(settings, folder, splits, digests, date, base, ranks, progress, say)
 
 
 def resume(
@@ -88,12 +90,12 @@ def resume(
     """
     settings, stated, date = RunFolder(folder).reopen()
     settings = replace(settings, out=folder, device=device or settings.device)
-    with ranks(settings.device) as us:
-        sides, digests = _sides(settings, us)
-        if us.leads:
+    with process_group(settings.device) as ranks:
+        splits, digests = _splits(settings, ranks)
+        if ranks.leads:
             check_digests(stated, digests)
         again = RunFolder(folder)
-        return _run(settings, again, sides, stated, date, _base(settings), us, progress, say)
+        return _run(settings, again, splits, stated, date, _base(settings), ranks, progress, say)
 
 
 def digests_of_data(settings: TrainSettings) -> dict[str, str]:
@@ -102,7 +104,7 @@ def digests_of_data(settings: TrainSettings) -> dict[str, str]:
     Raises:
         DataError: as `train`.
     """
-    return _sides(replace(settings, test=None), Ranks(0, 1, "cpu"))[1]
+    return _splits(replace(settings, test=None), Ranks(0, 1, "cpu"))[1]
 
 
 def shown(
@@ -118,9 +120,9 @@ def shown(
     return split(sets, settings.validation, settings.seed, settings.pseudo > 0, say)
 
 
-def _sides(
-    settings: TrainSettings, us: Ranks, say: Callable[[str], None] | None = None
-) -> tuple[Sides, dict[str, str]]:
+def _splits(
+    settings: TrainSettings, ranks: Ranks, say: Callable[[str], None] | None = None
+) -> tuple[Splits, dict[str, str]]:
     """The rows of all sides, and the digests of their files (of the leading process alone)."""
     learn, val = shown(settings, say)
     test: list[CropRow] = []
@@ -136,7 +138,7 @@ def _sides(
                 " none"
             )
     digests: dict[str, str] = {}
-    if us.leads:
+    if ranks.leads:
         learnt = Seen.of(learn)
         identity.refuse(learnt, val, "validation: training shows")
         identity.refuse(learnt | Seen.of(val), test, "test: training or validation shows")
@@ -144,7 +146,7 @@ def _sides(
             digests[f"data/{folder.name}"] = _digest(folder, learn + val)
         if settings.test is not None:
             digests["test"] = rows_digest(settings.test, test)
-    return Sides(learn, val, test), digests
+    return Splits(learn, val, test), digests
 
 
 def _crops(folder: Path, sets: Sequence[str] | None) -> list[CropRow]:
@@ -168,19 +170,19 @@ def _digest(folder: Path, rows: Sequence[CropRow]) -> str:
 def _run(
     settings: TrainSettings,
     folder: RunFolder,
-    sides: Sides,
+    splits: Splits,
     digests: dict[str, str],
     date: str,
     base: tuple[BaseEntry, Path],
-    us: Ranks,
+    ranks: Ranks,
     progress: Progress | None,
     say: Callable[[str], None] | None,
 ) -> Trained:
     entry, base_path = base
     seen: dict[str, Any] = {}
-    if us.leads:
-        seen = {"train": Seen.of(sides.train).plain(), "validation": Seen.of(sides.val).plain()}
-    detector = build(settings, entry.tower, base_path).to(us.device)
+    if ranks.leads:
+        seen = {"train": Seen.of(splits.train).plain(), "validation": Seen.of(splits.val).plain()}
+    detector = build(settings, entry.tower, base_path).to(ranks.device)
 
     def header(results: dict[str, Any], calibration: Calibration | None = None) -> Header:
         return Header(
@@ -206,22 +208,22 @@ def _run(
         checkpoint.save(folder.checkpoint, detector, header(found), torch.float16)
 
     try:
-        best = fit(detector, sides, settings, folder, us, keep, progress, say)
+        best = fit(detector, splits, settings, folder, ranks, keep, progress, say)
     finally:
         folder.close()
     results: dict[str, Any] = {
         "selected_epoch": best.epoch,
         "selected_by": "validation video AUC, ties by the lower validation loss",
-        "crops": {"train": len(sides.train), "validation": len(sides.val)},
+        "crops": {"train": len(splits.train), "validation": len(splits.val)},
     }
-    if us.leads:
+    if ranks.leads:
         # Judged as it was stored and as `detect` loads it: rounded, merged, in the tower's own type.
         dtype = getattr(torch, settings.precision)
         stored, _ = checkpoint.load(folder.checkpoint, base_path, dtype)
-        stored.to(us.device)
+        stored.to(ranks.device)
         rng = np.random.default_rng(settings.seed)
         judged: dict[str, Float[np.ndarray, " n"]] = {}
-        for name, rows in (("validation", sides.val), ("test", sides.test)):
+        for name, rows in (("validation", splits.val), ("test", splits.test)):
             if rows:
                 logits = score(stored, rows, settings, progress, f"judging {name}")
                 judged[name] = logits
@@ -229,8 +231,8 @@ def _run(
                 labels = np.array([row.label for row in rows])
                 results[name] = metrics.summary([row.video for row in rows], labels, logits, rng)
         what = "held-out people of " + ", ".join(folder.name for folder in settings.data)
-        found = _calibration(stored, sides.val, settings, progress, what, judged["validation"])
-        means = _prototypes(stored, sides.train, settings)
+        found = _calibration(stored, splits.val, settings, progress, what, judged["validation"])
+        means = _prototypes(stored, splits.train, settings)
         checkpoint.write(
             folder.checkpoint,
             {**checkpoint.read_tensors(folder.checkpoint), checkpoint.PROTOTYPES: means},

@@ -17,7 +17,7 @@ from PIL import Image
 from builders import footage, toy
 from deepscan.benchmark import predict, predictions, studies
 from deepscan.benchmark.predict import averaged_views
-from deepscan.benchmark.runs import Shelf
+from deepscan.benchmark.runs import RunStore
 from deepscan.cli import run
 from deepscan.data.prepare import PrepareSettings, prepare
 from deepscan.model import tower, weights
@@ -223,15 +223,15 @@ def test_a_run_is_known_by_its_settings_and_data(trained: Path, tmp_path: Path) 
         (trained / "pairs",), tmp_path, base="toy", heads=4, batch=8, validation=0.34, steps=2, epochs=1,
         precision="float32", workers=0,
     )  # fmt: skip
-    shelf = Shelf(trained / "out/runs", recipe)
-    assert shelf.run("effort+ours", 0).state == "finished"
-    assert shelf.run("effort+ours", 1).state == "missing"
-    assert shelf.run("effort+ours, no FLCL", 0).state == "missing"
+    store = RunStore(trained / "out/runs", recipe)
+    assert store.run("effort+ours", 0).state == "finished"
+    assert store.run("effort+ours", 1).state == "missing"
+    assert store.run("effort+ours, no FLCL", 0).state == "missing"
     said = replace(recipe, flcl=0.14)  # the default, said
-    assert Shelf(trained / "out/runs", said).run("effort+ours", 0).state == "finished"
+    assert RunStore(trained / "out/runs", said).run("effort+ours", 0).state == "finished"
     elsewhere = replace(recipe, data=(toy.prepared(tmp_path / "other", signal=30),))
-    assert Shelf(trained / "out/runs", elsewhere).run("effort+ours", 0).state == "missing"
-    by_name = Shelf(trained / "out/runs", None)
+    assert RunStore(trained / "out/runs", elsewhere).run("effort+ours", 0).state == "missing"
+    by_name = RunStore(trained / "out/runs", None)
     assert by_name.run("effort+ours, MACL", 0).state == "finished"
 
 

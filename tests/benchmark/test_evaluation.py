@@ -256,7 +256,7 @@ def test_predictions_are_appended_in_parts(tmp_path: Path) -> None:
         for video, crop in zip(table["video"].to_pylist(), table["crop"].to_pylist(), strict=True)
     }
     assert predictions.done(tmp_path, "01", "s", "") == {}
-    assert predictions.told_apart(table)[1] == {"00": "d"}
+    assert predictions.distinguished(table)[1] == {"00": "d"}
     assert predictions.scored(table, "s", "nobody") is None
 
 
@@ -265,7 +265,7 @@ def test_two_checkpoints_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     table = predictions.read(tmp_path)
     with pytest.raises(DataError, match=r"d on s is of 2 checkpoints \(0[01], 0[01]\)"):
         predictions.scored(table, "s", "d")
-    apart, names = predictions.told_apart(table)
+    apart, names = predictions.distinguished(table)
     assert names == {"00": "d 00", "01": "d 01"}
     one = predictions.scored(apart, "s", "d 01")
     assert one is not None

@@ -144,8 +144,8 @@ def outcome(asked: TrainSettings) -> list[Tensor]:
     def store(best: Best) -> None:
         stored.extend(v.clone() for v in detector.trained_state().values())
 
-    us = loop.Ranks(0, 1, "cpu")
-    loop.fit(detector, loop.Sides(learn, val, []), asked, Nowhere(), us, store)
+    ranks = loop.Ranks(0, 1, "cpu")
+    loop.fit(detector, loop.Sides(learn, val, []), asked, Nowhere(), ranks, store)
     weights_now = [v.clone() for v in detector.trained_state().values()]
     return [*weights_now, torch.from_numpy(loop.score(detector, val, asked)), *stored]
 

@@ -382,10 +382,10 @@ def test_the_objective_is_the_sum_it_says(base: Path, tmp_path: Path) -> None:
     detector = build(asked, "toy", base)
     crops = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     forged = torch.zeros(4, 16, dtype=torch.bool)
-    us = loop.Ranks(0, 1, "cpu")
+    ranks = loop.Ranks(0, 1, "cpu")
     known = torch.ones(4, dtype=torch.bool)
     labels = torch.tensor([0.0, 1.0, 0.0, 1.0])
-    total, terms = loop.objective(detector, detector(crops), forged, known, labels, asked, us)
+    total, terms = loop.objective(detector, detector(crops), forged, known, labels, asked, ranks)
     expected = terms["classification"] + 0.5 * terms["contrast"] + 2.0 * terms["alignment"]
     torch.testing.assert_close(total, expected)
 
