@@ -306,10 +306,10 @@ def test_the_index_sorts_filters_and_leads_to_each_report(visit: Open, batch: Pa
     assert names(view)[:2] == ["a", "b.mp4"]  # the highest first, those without a score last
     view.get_by_role("button", name="Score").click()
     assert names(view)[:2] == ["b.mp4", "a"]
-    view.locator("#analysis").select_option("error")
+    view.locator("#finding").select_option("error")
     assert names(view) == ["d.mp4"]
     assert view.locator("#found").inner_text() == "1 of 4 shown"
-    view.locator("#analysis").select_option("")
+    view.locator("#finding").select_option("")
     view.locator("#words").fill("50%")
     assert names(view) == ["a"]
     view.get_by_role("link", name="a 50% <b>&#?.mp4").click()

@@ -110,7 +110,7 @@ def test_a_clip_is_dropped_watched_and_its_report_read(visit: Visit, clip: Path)
     mine.get_by_role("link", name="Read the report").wait_for(timeout=120_000)
     assert re.match(
         "Manipulation indicated|No manipulation indicated|Inconclusive",
-        mine.locator(".analysis").inner_text(),
+        mine.locator(".finding").inner_text(),
     )
     assert KEPT in view.get_by_role("status").inner_text()  # said to screen readers
     with view.expect_download() as taken:
@@ -196,7 +196,7 @@ def test_it_fits_its_window(visit: Visit, tmp_path: Path, viewport: Any, scheme:
     view = visit(viewport, color_scheme=scheme, reduced_motion="reduce")
     (tmp_path / f"{'w' * 90}.pdf").write_bytes(b"%PDF-1.7\n")
     view.locator("#files").set_input_files(tmp_path / f"{'w' * 90}.pdf")
-    view.locator(".analysis").get_by_text("Not taken").wait_for()
+    view.locator(".finding").get_by_text("Not taken").wait_for()
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert view.evaluate(wide) == 0
     paper = view.evaluate("getComputedStyle(document.body).backgroundColor")
