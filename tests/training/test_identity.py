@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
 from PIL import Image
 
+from builders import toy
 from deepscan.benchmark import predict
 from deepscan.benchmark.datasets import Crops, TestSet
 from deepscan.config import Scoring

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import toy
 from torch import Tensor
 
+from builders import toy
 from deepscan.data.crops import CropRow
 from deepscan.errors import SettingsError
 from deepscan.model import tower, weights
