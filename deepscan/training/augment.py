@@ -119,7 +119,8 @@ def augment(
 
 
 def _picture(image: UInt8[np.ndarray, "h w 3"]) -> tv_tensors.Image:
-    return tv_tensors.Image(torch.from_numpy(np.moveaxis(image, 2, 0).copy()))
+    # Channels last in memory, as pictures come and go: nothing is laid out anew on the way.
+    return tv_tensors.Image(torch.from_numpy(image.copy()).permute(2, 0, 1))
 
 
 def _pixels(picture: torch.Tensor) -> UInt8[np.ndarray, "h w 3"]:
