@@ -145,7 +145,7 @@ def outcome(asked: TrainSettings) -> list[Tensor]:
         stored.extend(v.clone() for v in detector.trained_state().values())
 
     ranks = loop.Ranks(0, 1, "cpu")
-    loop.fit(detector, loop.Sides(learn, val, []), asked, Nowhere(), ranks, store)
+    loop.fit(detector, loop.Splits(learn, val, []), asked, Nowhere(), ranks, store)
     weights_now = [v.clone() for v in detector.trained_state().values()]
     return [*weights_now, torch.from_numpy(loop.score(detector, val, asked)), *stored]
 
