@@ -17,7 +17,7 @@ from PIL import Image
 from builders import footage
 from deepscan.cli import run
 from deepscan.data import prepare as module
-from deepscan.data.crops import CropRow, read_cropless, read_crops
+from deepscan.data.crops import CropRow, Identity, read_cropless, read_crops
 from deepscan.data.journal import PreparedVideo
 from deepscan.data.prepare import Count, PrepareSettings, prepare
 from deepscan.errors import OutputError, SettingsError
@@ -119,6 +119,7 @@ def test_crops_come_back_as_rows(footage_folder: Path, tmp_path: Path) -> None:
         landmarks=tmp_path / "mine/landmarks/a/000.npy",
         time=0.0,
         face_size=real.face_size,
+        identity=Identity("mine/0/real/mine/frames/a", "mine/a", ("mine/anna",)),
     )
     assert real.face_size == pytest.approx(120, rel=0.2)  # the portrait's face is 130 x 120 pixels
     assert [(c.label, c.video, c.split, c.state) for c in read_cropless(tmp_path)] == [

@@ -96,7 +96,7 @@ def test_what_was_learnt_from_judges_and_calibrates_nothing(
         calibrate_anew(
             trained.checkpoint, tmp_path / "c.safetensors", settings(tmp_path, data=(again,))
         )
-    judge = predict.judge(str(trained.checkpoint))
+    judge = predict.candidate(str(trained.checkpoint))
     crops = Crops(TestSet("own", "own", folder=again), again, read_crops(again), [])
     with pytest.raises(DataError, match=r"own: detector was trained on \d+ of these"):
         predict.score(tmp_path / "predictions", judge, crops, Scoring(device="cpu"), 0)
@@ -196,7 +196,7 @@ def test_people_who_chain_into_one_group_are_held_out_by_video_and_that_is_said(
 def test_crops_prepared_anew_are_scored_anew(trained: Trained, tmp_path: Path) -> None:
     """By their bytes: the video's name is the same, what was said of its earlier crops is dropped."""
     own = toy.crops(tmp_path / "own", people=2, frames=2)
-    judge, store = predict.judge(str(trained.checkpoint)), tmp_path / "predictions"
+    judge, store = predict.candidate(str(trained.checkpoint)), tmp_path / "predictions"
 
     def score() -> int:
         crops = Crops(TestSet("own", "own", folder=own), own, read_crops(own), [])
