@@ -2,8 +2,8 @@
 
 Baseline and +Ours take steps in turn in one process on the same random crops, so that a slow moment of the
 machine affects both; the result is the median of the ratios of neighbouring steps. GFLOP are a step's,
-forward and backward, by torch.utils.flop_counter. Reading and augmenting crops goes on in other processes and is the
-same for both: a second table says what it takes of one core for each crop shown.
+forward and backward, by torch.utils.flop_counter. Reading and augmenting crops goes on in other processes
+and is the same for both: a second table says what it takes of one core for each crop shown.
 """
 
 from __future__ import annotations

@@ -95,15 +95,15 @@ def main(arguments: list[str] | None = None) -> None:
         scoring=scoring,
         own_validation=True,
     )
-    told = benchmark(request, say)
+    outputs = benchmark(request, say)
     candidate = predict.candidate(str(checkpoint), own_validation=True)
     for crops in sets:
         predict.score(asked.out / "predictions", candidate, crops, scoring, 1)
     answers = {crops.short: _answers(asked.out, candidate.name, crops.short) for crops in sets}
     verdict_table = verdicts(answers, header)
     error_table, wrong = errors(answers, header)
-    told.add(verdict_table)
-    told.add(error_table)
+    outputs.add(verdict_table)
+    outputs.add(error_table)
     gallery(wrong, sets, asked.out / "errors.png")
 
     thinned = [replace(crops, rows=thin(crops.rows, DISTORTED_FRAMES)) for crops in judged]
@@ -111,9 +111,9 @@ def main(arguments: list[str] | None = None) -> None:
         request, out=asked.out / "distorted", sets=tuple(thinned), distortions=("all",)
     )  # fmt: skip
     robust = benchmark(apart, say)
-    told.tables.extend(table for table in robust.tables if table.name.startswith("robustness"))
-    told.drawn.extend(robust.drawn)
-    told.files.extend(path for path in robust.files if path.stem.startswith("robustness"))
+    outputs.tables.extend(table for table in robust.tables if table.name.startswith("robustness"))
+    outputs.drawn.extend(robust.drawn)
+    outputs.files.extend(path for path in robust.files if path.stem.startswith("robustness"))
 
     head = HEAD.format(
         name=header.name,
@@ -123,8 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
         date=datetime.now(UTC).date().isoformat(),
         digest=candidate.weights,
     )
-    kept = [table for table in told.tables if table.name != "auc"]
-    page.write(asked.docs, head, kept, told, lambda name: "Robustness")
+    kept = [table for table in outputs.tables if table.name != "auc"]
+    page.write(asked.docs, head, kept, outputs, lambda name: "Robustness")
     sys.stdout.write(f"{asked.docs / 'README.md'}\n")
 
 
@@ -164,9 +164,9 @@ def verdicts(answers: dict[str, list[Answer]], header: Header) -> Table:
     """How many videos of each set and class would get which verdict, were no evidence weak."""
     low, high = _bounds(header)
     rows = []
-    for name, told in answers.items():
+    for name, outputs in answers.items():
         for label in (0, 1):
-            scores = np.array([answer.score for answer in told if answer.label == label])
+            scores = np.array([answer.score for answer in outputs if answer.label == label])
             if not len(scores):
                 continue
             counts = (
@@ -188,7 +188,7 @@ def verdicts(answers: dict[str, list[Answer]], header: Header) -> Table:
 def errors(answers: dict[str, list[Answer]], header: Header) -> tuple[Table, list[Answer]]:
     """The videos on the wrong side of both thresholds, worst first."""
     low, high = _bounds(header)
-    everything = [answer for told in answers.values() for answer in told]
+    everything = [answer for outputs in answers.values() for answer in outputs]
     false = sorted(
         (a for a in everything if not a.label and a.score >= high), key=lambda a: -a.score
     )

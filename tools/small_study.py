@@ -87,19 +87,19 @@ def main(arguments: list[str] | None = None) -> None:
         faces=asked.docs is None,  # of the material, which is not ours to publish
         date=datetime.now(UTC).date().isoformat(),
     )
-    told = Results(request.out)
+    outputs = Results(request.out)
     for name in asked.only.split(","):
         one = benchmark(_of(request, name), say)
-        told.tables.extend(table for table in one.tables if table not in told.tables)
-        told.drawn.extend(one.drawn)
-        told.files.extend(one.files)
+        outputs.tables.extend(table for table in one.tables if table not in outputs.tables)
+        outputs.drawn.extend(one.drawn)
+        outputs.files.extend(one.files)
     if asked.other:
-        _beside_others(request, asked.other, told, say)
-    write_page(told, request, sets, asked.docs or asked.out / "page")
+        _beside_others(request, asked.other, outputs, say)
+    write_page(outputs, request, sets, asked.docs or asked.out / "page")
 
 
 def _beside_others(
-    request: Request, named: list[str], told: Results, say: Callable[[str], None]
+    request: Request, named: list[str], outputs: Results, say: Callable[[str], None]
 ) -> None:
     """Other tools' predictions beside effort+ours, on the same crops."""
     assert request.recipe is not None
@@ -114,8 +114,8 @@ def _beside_others(
         out=request.out / "others",
     )
     one = benchmark(alone, say)
-    told.tables.extend(table for table in one.tables if table.name == "auc")
-    told.files.extend(path for path in one.files if path.stem == "auc")
+    outputs.tables.extend(table for table in one.tables if table.name == "auc")
+    outputs.files.extend(path for path in one.files if path.stem == "auc")
 
 
 def _of(request: Request, name: str) -> Request:
@@ -166,13 +166,13 @@ def hold_out(prepared: Path, folder: Path) -> Path:
     held = set(
         np.random.default_rng(SEED).permutation(groups)[: round(HELD_OUT * len(groups))].tolist()
     )
-    told: dict[str, dict[str, dict[str, Any]]] = {
+    outputs: dict[str, dict[str, dict[str, Any]]] = {
         label: {"train": {}, "val": {}, "test": {}} for label in labels
     }
     for (label, name), entry in videos.items():
-        told[label]["test" if str(entry["group"]) in held else "train"][name] = entry
+        outputs[label]["test" if str(entry["group"]) in held else "train"][name] = entry
     with part_file(folder / "pairs.json") as part:
-        part.write_text(json.dumps({"pairs": told}, indent=1) + "\n", "utf-8")
+        part.write_text(json.dumps({"pairs": outputs}, indent=1) + "\n", "utf-8")
     link = folder / "pairs"
     if not link.exists():
         os.symlink((prepared / "pairs").resolve(), link, target_is_directory=True)
@@ -197,7 +197,7 @@ of it, with JSON, LaTeX and SVG, comes from kept predictions; the same command d
 """
 
 
-def write_page(told: Results, request: Request, sets: Sequence[Crops], folder: Path) -> None:
+def write_page(outputs: Results, request: Request, sets: Sequence[Crops], folder: Path) -> None:
     """README.md of all tables and figures, with their pictures and CSVs beside it."""
     assert request.recipe is not None
     recipe = request.recipe
@@ -211,7 +211,7 @@ def write_page(told: Results, request: Request, sets: Sequence[Crops], folder: P
         base=recipe.base,
         device=recipe.device,
     )
-    page.write(folder, head, [directions(told.tables), *told.tables], told, _title)
+    page.write(folder, head, [directions(outputs.tables), *outputs.tables], outputs, _title)
 
 
 def _title(name: str) -> str:

@@ -196,17 +196,17 @@ class Inventory:
     @property
     def differs(self) -> list[str]:
         """Counts that are not the expected ones, in words."""
-        told = []
+        lines = []
         for (split, label), wanted in self.test_set.expected.items():
             have = self.videos.get((split, label), 0)
             if have != wanted and (split == "test" or have):
                 kind = "manipulated" if label else "real"
-                told.append(f"{split}: {have} {kind}, {self._wanted(wanted)} expected")
+                lines.append(f"{split}: {have} {kind}, {self._wanted(wanted)} expected")
         if (total := self.test_set.total) is not None:
             have = sum(count for (split, _), count in self.videos.items() if split == "test")
             if abs(have - total) > (0.05 * total if self.test_set.about else 0):
-                told.append(f"test: {have} videos, {self._wanted(total)} expected")
-        return told
+                lines.append(f"test: {have} videos, {self._wanted(total)} expected")
+        return lines
 
     def _wanted(self, count: int) -> str:
         return f"about {count}" if self.test_set.about else str(count)

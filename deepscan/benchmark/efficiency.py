@@ -2,7 +2,7 @@
 
 Parameters and operations are counted from shapes. Time is measured on random weights and random crops,
 which take as long as others: pairs of methods take steps in turn in one process, so that a slow moment of
-the machine strikes both, and what is told is the median of the ratios of neighbours. Reading and
+the machine strikes both, and the result is the median of the ratios of neighbours. Reading and
 augmenting crops is left out: other processes do it meanwhile, the same for all.
 """
 

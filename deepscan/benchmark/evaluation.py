@@ -1,7 +1,7 @@
 """Predictions -> numbers: two protocols, every measure with its interval, two detectors held together.
 
 "deepscan": a video is its identity, its crops are spread evenly, its score is the mean of their logits.
-"deepfakebench", for comparison with published numbers: videos are told apart by their folder's name alone,
+"deepfakebench", for comparison with published numbers: videos are distinguished by their folder's name alone,
 the first crops count, the score is the mean of probabilities, and a video merged of both labels is real
 unless all its crops are manipulated (its code rounds the mean label down).
 """
@@ -223,7 +223,7 @@ MEASURES: dict[str, Statistic] = {
 
 
 def measures(scored: Scored, frames: int = FRAMES) -> dict[str, Estimate]:
-    """Everything told of a detector on a set under deepscan's protocol, each with its interval.
+    """All measures of a detector on a set under deepscan's protocol, each with its interval.
 
     ECE, Brier and Cllr take the mean logit for a statement of probability, as if as many real as
     manipulated videos were to be expected.

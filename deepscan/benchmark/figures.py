@@ -84,11 +84,11 @@ def curves(
             colour = "#222222" if average else COLOURS[i % len(COLOURS)]
             shift = 0.06 * (i - (len(series) - 1) / 2)  # intervals beside, not over each other
             x = [at[value] + shift for value in sorted(line, key=float)]
-            told = [line[value] for value in sorted(line, key=float)]
+            listed = [line[value] for value in sorted(line, key=float)]
             axes.errorbar(
                 x,
-                [e.value for e in told],
-                [[e.value - e.low for e in told], [e.high - e.value for e in told]],
+                [e.value for e in listed],
+                [[e.value - e.low for e in listed], [e.high - e.value for e in listed]],
                 label=name,
                 color=colour,
                 marker=MARKERS[i % len(MARKERS)],
@@ -119,17 +119,17 @@ def robustness(series: Mapping[str, Mapping[str, Estimate]], clean: Estimate, ti
         figure = _figure(1.7 * rows + 0.4)
         panels: Any = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axes, (kind, line) in zip(panels, series.items(), strict=False):
-            told, x = list(line.values()), range(len(line))
+            listed, x = list(line.values()), range(len(line))
             axes.axhline(clean.value, color="#999999", linewidth=0.8, linestyle=":")
             axes.fill_between(
                 x,
-                [e.low for e in told],
-                [e.high for e in told],
+                [e.low for e in listed],
+                [e.high for e in listed],
                 color=COLOURS[0],
                 alpha=0.2,
                 linewidth=0,
             )
-            axes.plot(x, [e.value for e in told], color=COLOURS[0], marker="o", markersize=3)
+            axes.plot(x, [e.value for e in listed], color=COLOURS[0], marker="o", markersize=3)
             axes.set_xticks(list(x), list(line), fontsize=6)
             axes.set_title(kind)
         for axes in panels[len(series) :]:

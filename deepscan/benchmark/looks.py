@@ -252,16 +252,16 @@ def activation_table(name: str, by_row: Mapping[str, Looks], test_set: str) -> T
         real = looks.labels == 0
         videos = [v for v, keep in zip(looks.videos, real, strict=True) if keep]
         patches, cls = looks.patches, looks.cls[real][:, None]
-        told: list[Cell | None] = [None] * 5
-        told[1] = Cell.of(_over_videos(_entropy(cls), videos), digits=2)
-        told[4] = Cell.of(_over_videos(cls.max(2).mean(1) * patches, videos), digits=1)
+        listed: list[Cell | None] = [None] * 5
+        listed[1] = Cell.of(_over_videos(_entropy(cls), videos), digits=2)
+        listed[4] = Cell.of(_over_videos(cls.max(2).mean(1) * patches, videos), digits=1)
         if len(looks.queries):
             q = looks.queries[real]
             apart = (q * (np.log(q + NONE) - np.log(cls + NONE))).sum(2).mean(1)
-            told[0] = Cell.of(_over_videos(_entropy(q), videos), digits=2)
-            told[2] = Cell.of(_over_videos(apart, videos))
-            told[3] = Cell.of(_over_videos(q.max(2).mean(1) * patches, videos), digits=1)
-        rows.append((row, tuple(told)))
+            listed[0] = Cell.of(_over_videos(_entropy(q), videos), digits=2)
+            listed[2] = Cell.of(_over_videos(apart, videos))
+            listed[3] = Cell.of(_over_videos(q.max(2).mean(1) * patches, videos), digits=1)
+        rows.append((row, tuple(listed)))
     notes = (
         f"Means over the real crops of {test_set}, with 95 % bootstrap intervals over videos. Entropies and"
         f" divergences in nats; even attention over {patches} patches has an entropy of"

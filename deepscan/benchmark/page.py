@@ -12,21 +12,21 @@ from deepscan.files import part_file
 
 
 def write(
-    folder: Path, head: str, tables: Sequence[Table], told: Results, title: Callable[[str], str]
+    folder: Path, head: str, tables: Sequence[Table], outputs: Results, title: Callable[[str], str]
 ) -> None:
-    """README.md in `folder`: `head`, the tables, then the figures `told` of, each under its `title`.
+    """README.md in `folder`: `head`, the tables, then the figures, each under its `title`.
 
     Raises:
         OutputError: `folder` cannot be written.
     """
-    pictures = {path.stem: path for path in told.files if path.suffix == ".png"}
+    pictures = {path.stem: path for path in outputs.files if path.suffix == ".png"}
     parts = [head, *map(to_markdown, tables)]
     parts += [
-        f"## {title(name)}\n\n![{title(name)}]({pictures[name].name})\n" for name in told.drawn
+        f"## {title(name)}\n\n![{title(name)}]({pictures[name].name})\n" for name in outputs.drawn
     ]
-    names = {table.name for table in tables} | set(told.drawn)
+    names = {table.name for table in tables} | set(outputs.drawn)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in told.files:
+    for path in outputs.files:
         if path.suffix in (".png", ".csv") and path.stem in names:
             with part_file(folder / path.name) as part:
                 shutil.copyfile(path, part)

@@ -27,27 +27,27 @@ def plan(request: Request) -> Table:
     store = RunStore(request.out / "runs", request.recipe)
     names = dict.fromkeys(run for s in asked if s.kind != "efficiency" for run in s.rows.values())
     runs = [store.run(name, seed) for seed in request.seeds for name in names]
-    told, seconds = _training(request, runs)
+    listed, seconds = _training(request, runs)
     if not request.tabulate:
         judged, more = _scoring(request, asked, runs)
-        told, seconds = told + judged, seconds + more
-    told.append(("together", (None, None, _time(seconds))))
+        listed, seconds = listed + judged, seconds + more
+    listed.append(("together", (None, None, _time(seconds))))
     note = "Estimates: from finished runs' logs, else measured on a few steps and batches here and now."
-    return Table("plan", "What would run", ("state", "how much", "time"), tuple(told), (note,))
+    return Table("plan", "What would run", ("state", "how much", "time"), tuple(listed), (note,))
 
 
 def _training(request: Request, runs: Sequence[Run]) -> tuple[Rows, float]:
     if request.recipe is None or not runs:
         return [(_named(run), (run.state, "", "")) for run in runs], 0.0
     paces, crops = seconds_a_step(runs), len(shown(request.recipe)[0])
-    told: Rows = []
+    listed: Rows = []
     total = 0.0
     for run in runs:
         steps = steps_of(run, crops)
         seconds = 0.0 if run.state == "finished" else steps * paces[run.name]
         total += seconds
-        told.append((_named(run), (run.state, f"{steps} steps", _time(seconds))))
-    return told, total
+        listed.append((_named(run), (run.state, f"{steps} steps", _time(seconds))))
+    return listed, total
 
 
 def _named(run: Run) -> str:
@@ -69,15 +69,15 @@ def _scoring(request: Request, asked: Sequence[Study], runs: Sequence[Run]) -> t
     anyone = candidates[0] if candidates else predict.candidate("default")
     pace = predict.speed(anyone, found[0], request.scoring, request.workers)
     known = request.out / "predictions"
-    told: Rows = []
+    listed: Rows = []
     total = 0.0
     for crops in found:
         left = sum(len(predict.missing(known, candidate, crops)[0]) for candidate in candidates)
         left += len(crops.rows) * (len(runs) - len(candidates) if asked else 0)
         total += left / pace
-        told.append((f"score {crops.short}", (None, f"{left} crops", _time(left / pace))))
-    told += [(f"score {name}", ("missing", None, None)) for name in skipped]
-    return told, total
+        listed.append((f"score {crops.short}", (None, f"{left} crops", _time(left / pace))))
+    listed += [(f"score {name}", ("missing", None, None)) for name in skipped]
+    return listed, total
 
 
 def _time(seconds: float) -> str:

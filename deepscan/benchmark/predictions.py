@@ -1,4 +1,4 @@
-"""Predictions: what detectors said of each crop, kept in Parquet. All that is told is told from these.
+"""Predictions: what detectors said of each crop, kept in Parquet. All tables and figures come from these.
 
 A folder of predictions holds parts, each written whole; more are added as more is scored. Rows are
 crops; a video without a crop has one row without a logit.

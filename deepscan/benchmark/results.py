@@ -110,7 +110,7 @@ def auc_table(
     judged = {row: videos(found, rule) for row, found in rows.items()}
     columns = [*rule.sets, "avg", "pooled"]
     compared = any(against.get(row) for row in rows)
-    told: list[tuple[str, tuple[Cell | str | None, ...]]] = []
+    listed: list[tuple[str, tuple[Cell | str | None, ...]]] = []
     for row, own in judged.items():
         figures = published.get(row, {})
         estimates = {s: mean([evaluation.auc(v) for v in found]) for s, found in own.items()}
@@ -125,7 +125,7 @@ def auc_table(
         cells += _overall(own, estimates, rule, figures)
         if compared:
             cells += _gain(own, judged.get(against.get(row) or "", {}), against.get(row), rule)
-        told.append((row, tuple(cells)))
+        listed.append((row, tuple(cells)))
     if compared:
         columns += ["gain, on average", "over"]
     notes = [*rule.words(), *_one_sided(rows, judged, rule)]
@@ -133,13 +133,13 @@ def auc_table(
         notes.append(CAVEAT)
     if with_peers:
         theirs = _peer_rows(rule, len(columns))
-        told += theirs
+        listed += theirs
         notes += [f"{peer}: {peer_notes()[peer]}." for peer, _ in theirs]
         notes += [CAVEAT] if theirs else []
     notes += _counted(rows, rule)
     if rule.protocol != "deepscan":
         name, title = f"{name}-{rule.protocol}", f"{title}, by DeepfakeBench's protocol"
-    return Table(name, title, tuple(columns), tuple(told), tuple(dict.fromkeys(notes)))
+    return Table(name, title, tuple(columns), tuple(listed), tuple(dict.fromkeys(notes)))
 
 
 def study_table(
@@ -174,11 +174,11 @@ def _one_sided(
         if rule.protocol == "deepscan"
         else "merged by folder names, its videos are of one class"
     )
-    told: dict[str, list[str]] = {}
+    listed: dict[str, list[str]] = {}
     for row, found in rows.items():
         for name in (name for name in found if name not in judged[row]):
-            told.setdefault(name, []).append(row)
-    return [f"{name}: {why} ({', '.join(which)}); no AUC." for name, which in told.items()]
+            listed.setdefault(name, []).append(row)
+    return [f"{name}: {why} ({', '.join(which)}); no AUC." for name, which in listed.items()]
 
 
 def _overall(
@@ -231,29 +231,29 @@ def _of_one_seed(own: list[Videos], other: list[Videos]) -> list[tuple[Videos, V
 
 
 def _peer_rows(rule: Rule, width: int) -> list[tuple[str, tuple[Cell | str | None, ...]]]:
-    told: list[tuple[str, tuple[Cell | str | None, ...]]] = []
+    listed: list[tuple[str, tuple[Cell | str | None, ...]]] = []
     for peer, figures in peers().items():
         shown = [Cell(None, published=figures[s]) if s in figures else None for s in rule.sets]
         if any(shown):
-            told.append((peer, (*shown, *[None] * (width - len(shown)))))
-    return told
+            listed.append((peer, (*shown, *[None] * (width - len(shown)))))
+    return listed
 
 
 def _counted(rows: Mapping[str, Answers], rule: Rule) -> list[str]:
     """What was not scored, by set, in words."""
-    told: dict[str, str] = {}
+    listed: dict[str, str] = {}
     for row, found in rows.items():
         for name, of_seeds in found.items():
             counts = evaluation.counts(of_seeds[0])
             if counts["faceless"] or counts["failed"]:
                 both = mean([_with_cropless(one, rule) for one in of_seeds])
-                told.setdefault(
+                listed.setdefault(
                     name,
                     f"{name}: {counts['scored']} videos scored, {counts['faceless']} without a face,"
                     f" {counts['failed']} failed; these are left out above.",
                 )
-                told[name] += f" With them counted as logit 0: {row} {both.value:.3f}."
-    return list(told.values())
+                listed[name] += f" With them counted as logit 0: {row} {both.value:.3f}."
+    return list(listed.values())
 
 
 def _with_cropless(one: Scored, rule: Rule) -> Estimate:
@@ -269,13 +269,15 @@ def measures_table(detector: str, found: Answers, rule: Rule) -> Table:
     by_set = {
         name: evaluation.measures(of_seeds[0], rule.frames) for name, of_seeds in found.items()
     }
-    names = list(dict.fromkeys(measure for told in by_set.values() for measure in told))
+    names = list(dict.fromkeys(measure for listed in by_set.values() for measure in listed))
     rows: list[tuple[str, tuple[Cell | str | None, ...]]] = []
     for state in ("scored", "faceless", "failed"):
         row = f"videos {'without a face' if state == 'faceless' else state}"
         rows.append((row, tuple(str(evaluation.counts(s[0])[state]) for s in found.values())))
     for measure in names:
-        cells = [Cell.of(told[measure]) if measure in told else None for told in by_set.values()]
+        cells = [
+            Cell.of(listed[measure]) if measure in listed else None for listed in by_set.values()
+        ]
         rows.append((measure, tuple(cells)))
     notes = (
         *rule.words(),
@@ -306,5 +308,5 @@ def views_table(
         for view in ("", *views)
     }
     against = dict.fromkeys(rows, "as they are") | {"as they are": None}
-    told = auc_table(f"{name}-{plain_name(detector)}", title, rows, rule, against)
-    return Table(told.name, told.title, told.columns, told.rows, (*told.notes, *notes))
+    listed = auc_table(f"{name}-{plain_name(detector)}", title, rows, rule, against)
+    return Table(listed.name, listed.title, listed.columns, listed.rows, (*listed.notes, *notes))

@@ -55,20 +55,20 @@ def benchmark(request: Request, say: Say, progress: Callable[..., None] | None =
             predictions.
         WeightsError, OutputError, SettingsError.
     """
-    told = Results(request.out)
+    outputs = Results(request.out)
     if request.studies:
         for name in request.studies:
-            _study(name, study(name), request, told, say, progress)
+            _study(name, study(name), request, outputs, say, progress)
     else:
-        _detectors(request, told, say, progress)
-    return told
+        _detectors(request, outputs, say, progress)
+    return outputs
 
 
 # --- detectors on sets -----------------------------------------------------------------------------
 
 
 def _detectors(
-    request: Request, told: Results, say: Say, progress: Callable[..., None] | None
+    request: Request, outputs: Results, say: Say, progress: Callable[..., None] | None
 ) -> None:
     names, sets, skipped = sets_of(request, ())
     views: list[str] = [AVERAGED] if request.averaging else []
@@ -113,23 +113,23 @@ def _detectors(
     for protocol in request.protocols:
         rule = Rule(tuple(names), protocol, request.frames, tuple(notes))
         title = f"Video AUC on {', '.join(names)}"
-        told.add(results.auc_table("auc", title, rows, rule, against, with_peers=True))
+        outputs.add(results.auc_table("auc", title, rows, rule, against, with_peers=True))
     rule = Rule(tuple(names), "deepscan", request.frames, tuple(notes))
     for detector, own in rows.items():
-        told.add(results.measures_table(detector, own, rule))
+        outputs.add(results.measures_table(detector, own, rule))
     for detector in found:
         if views:
             cost = f"Averaged: {VIEWS_AVERAGED} forward passes a crop instead of one."
             title = f"{detector}: averaging over mirrored and zoomed copies"
-            told.add(
+            outputs.add(
                 results.views_table("averaging", title, table, detector, views, rule, [cost]),
             )
         if distortions:
-            _robustness(request, told, table, detector, distortions, rule)
+            _robustness(request, outputs, table, detector, distortions, rule)
     if request.localisation:
         _localisation(
             request,
-            told,
+            outputs,
             "",
             {
                 name: (asked[w].name if asked else name, None, asked.get(w))
@@ -142,7 +142,7 @@ def _detectors(
 
 def _robustness(
     request: Request,
-    told: Results,
+    outputs: Results,
     table: pa.Table,
     detector: str,
     distortions: Sequence[Distortion],
@@ -154,7 +154,7 @@ def _robustness(
         "Levels 1 to 5 are DeeperForensics', of whole frames before faces are looked for; jpeg and resize are"
         " of crops, and so is every kind on sets given as NAME=FOLDER: H.264 is then that of a key frame."
     )
-    told.add(
+    outputs.add(
         results.views_table("robustness", title, table, detector, views, rule, [note]),
     )
     lines: dict[str, dict[str, evaluation.Estimate]] = {}
@@ -164,7 +164,7 @@ def _robustness(
             lines.setdefault(distortion.kind, {})[str(distortion.level)] = estimate
     clean = _average(results.answers(table, detector, rule.sets), rule)
     if lines and clean is not None:
-        told.draw(
+        outputs.draw(
             f"robustness-{plain_name(detector)}",
             figures.robustness(lines, clean, title),
         )
@@ -185,12 +185,12 @@ def _study(
     name: str,
     asked: Study,
     request: Request,
-    told: Results,
+    outputs: Results,
     say: Say,
     progress: Callable[..., None] | None,
 ) -> None:
     if asked.kind == "efficiency":
-        told.add(efficiency.table(_timing(request, say)))
+        outputs.add(efficiency.table(_timing(request, say)))
         return
     names, sets, skipped = sets_of(request, asked.sets)
     runs = dict.fromkeys(asked.rows.values())
@@ -209,17 +209,17 @@ def _study(
         table = predictions_of(request, list(candidates.values()))
         for protocol in request.protocols:
             rule = Rule(tuple(names), protocol, request.frames, tuple(notes))
-            told.add(results.study_table(name, asked, table, rule, request.seeds))
+            outputs.add(results.study_table(name, asked, table, rule, request.seeds))
             if asked.kind == "curve":
-                _curve(request, told, name, asked, table, rule)
+                _curve(request, outputs, name, asked, table, rule)
     seed = request.seeds[0]
     which: Which = {
         row: (run, seed, candidates.get((run, seed))) for row, run in asked.rows.items()
     }
     if asked.kind in ("attention", "maps"):
-        _attention(request, told, name, asked, which, names, sets)
+        _attention(request, outputs, name, asked, which, names, sets)
     elif request.localisation:
-        _localisation(request, told, f"{name}-", which, names, sets)
+        _localisation(request, outputs, f"{name}-", which, names, sets)
 
 
 def _finished(
@@ -230,10 +230,10 @@ def _finished(
     runs = [store.run(name, seed) for seed in request.seeds for name in names]
     lacking = [run for run in runs if run.state != "finished"]
     if lacking and not (request.train and request.recipe):
-        told = ", ".join(f"{run.name} (seed {run.settings.seed}, {run.state})" for run in lacking)
+        names = ", ".join(f"{run.name} (seed {run.settings.seed}, {run.state})" for run in lacking)
         raise DataError(
-            f"{request.out / 'runs'}: not trained yet: {told}. --train trains them, --dry-run says how long"
-            " that takes, --tabulate tells what the predictions hold"
+            f"{request.out / 'runs'}: not trained yet: {names}. --train trains them, --dry-run says how"
+            " long that takes, --tabulate tells what the predictions hold"
         )
     return [complete(run, request.date, progress, say) for run in runs]
 
@@ -249,7 +249,7 @@ def _budget(recipe: TrainSettings, seeds: Sequence[int]) -> str:
 
 
 def _curve(
-    request: Request, told: Results, name: str, asked: Study, table: pa.Table, rule: Rule
+    request: Request, outputs: Results, name: str, asked: Study, table: pa.Table, rule: Rule
 ) -> None:
     lines: dict[str, dict[str, evaluation.Estimate]] = {s: {} for s in (*rule.sets, "avg")}
     for value, run in asked.rows.items():
@@ -267,7 +267,7 @@ def _curve(
         label = asked.title.partition(": ")[2]
         suffix = "" if rule.protocol == "deepscan" else f"-{rule.protocol}"
         assert isinstance(asked.against, str)
-        told.draw(name + suffix, figures.curves(shown, label, asked.against))
+        outputs.draw(name + suffix, figures.curves(shown, label, asked.against))
 
 
 Which = Mapping[
@@ -292,7 +292,7 @@ def _looks(request: Request, which: Which, name: str, sets: Sequence[Crops]) -> 
 
 def _attention(
     request: Request,
-    told: Results,
+    outputs: Results,
     name: str,
     asked: Study,
     which: Which,
@@ -304,18 +304,18 @@ def _attention(
         # Beyond the first set each has files of its own.
         file = name if i == 0 else f"{name}-{test_set}"
         if asked.kind == "maps":
-            told.draw(file, figures.maps(found, faces=request.faces))
+            outputs.draw(file, figures.maps(found, faces=request.faces))
         else:
             first = next(iter(found))
             columns = {f"[CLS], {first}": (found[first], "cls")}
             columns |= {f"queries, {row}": (looks, "queries") for row, looks in found.items()}
-            told.draw(file, figures.attention(columns, faces=request.faces))
-            told.add(activation_table(f"{name}-activation-{test_set}", found, test_set))
+            outputs.draw(file, figures.attention(columns, faces=request.faces))
+            outputs.add(activation_table(f"{name}-activation-{test_set}", found, test_set))
 
 
 def _localisation(
     request: Request,
-    told: Results,
+    outputs: Results,
     prefix: str,
     which: Which,
     names: Sequence[str],
@@ -324,9 +324,9 @@ def _localisation(
     problems = []
     for test_set in names:
         found = _looks(request, which, test_set, sets)
-        told.add(activation_table(f"{prefix}activation-{test_set}", found, test_set))
+        outputs.add(activation_table(f"{prefix}activation-{test_set}", found, test_set))
         try:
-            told.add(localisation_table(f"{prefix}localisation-{test_set}", found, test_set))
+            outputs.add(localisation_table(f"{prefix}localisation-{test_set}", found, test_set))
         except DataError as error:
             problems.append(error)
     if len(problems) == len(names):

@@ -123,11 +123,11 @@ def complete(run: Run, date: str, progress: Progress | None, say: Say) -> Run:
     if run.state == "finished":
         return run
     say(f"{run.name}, seed {run.settings.seed}: training into {run.folder}")
-    told = lambda line: say(f"  {line}")
+    listed = lambda line: say(f"  {line}")
     if run.state == "broken off":
-        resume(run.folder, progress, told)
+        resume(run.folder, progress, listed)
     else:
-        train(run.settings, date, progress, told)
+        train(run.settings, date, progress, listed)
     return replace(run, state="finished")
 
 

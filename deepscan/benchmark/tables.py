@@ -1,4 +1,4 @@
-"""One table, told in five forms: for the terminal, as Markdown, CSV, LaTeX and JSON."""
+"""One table in five forms: for the terminal, as Markdown, CSV, LaTeX and JSON."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class Cell:
 
     def lines(self) -> list[str]:
         """Value with interval; then the published one with the difference."""
-        told = []
+        listed = []
         plain, plus = f".{self.digits}f", f"+.{self.digits}f"
         own = plus if self.signed else plain
         if self.value is not None:
-            told.append(f"{self.value:{own}}")
+            listed.append(f"{self.value:{own}}")
             if self.low is not None and self.high is not None:
-                told[0] += f" [{self.low:{own}}, {self.high:{own}}]"
+                listed[0] += f" [{self.low:{own}}, {self.high:{own}}]"
         if self.published is not None:
-            told.append(f"paper {self.published:{plain}}")
+            listed.append(f"paper {self.published:{plain}}")
             if self.difference is not None:
-                told[-1] += f", {self.difference:{plus}}"
-        return told
+                listed[-1] += f", {self.difference:{plus}}"
+        return listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,15 @@ def to_rich(table: Table) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    told = RichTable(title=Text(table.title), box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    told.add_column("", overflow="fold")
+    listed = RichTable(
+        title=Text(table.title), box=SIMPLE_HEAD, pad_edge=False, title_justify="left"
+    )
+    listed.add_column("", overflow="fold")
     for column in table.columns:
-        told.add_column(Text(column), justify="right")
+        listed.add_column(Text(column), justify="right")
     for name, cells in table.rows:
-        told.add_row(Text(name), *(Text("\n".join(_words(cell))) for cell in cells))
-    return told
+        listed.add_row(Text(name), *(Text("\n".join(_words(cell))) for cell in cells))
+    return listed
 
 
 def to_markdown(table: Table) -> str:

@@ -159,10 +159,10 @@ def benchmark(
         return
     tell = (lambda line: None) if quiet else say
     with progress_bars(quiet) as bars:
-        told = run(request, tell, bars.stages("benchmark"))
-    _show(told.tables, json)
+        outputs = run(request, tell, bars.stages("benchmark"))
+    _show(outputs.tables, json)
     if not quiet:
-        say(f"written to {out}: " + ", ".join(sorted({path.stem for path in told.files})))
+        say(f"written to {out}: " + ", ".join(sorted({path.stem for path in outputs.files})))
 
 
 def _check(
@@ -226,9 +226,9 @@ def _recipe(
         return None
     from deepscan.data.crops import locate
     from deepscan.model.networks import device_for
-    from deepscan.training.settings import from_plain, told
+    from deepscan.training.settings import from_files, from_plain
 
-    values: dict[str, Any] = told(config)
+    values: dict[str, Any] = from_files(config)
     if data is not None:
         values |= {"data": data}
     if "data" not in values:

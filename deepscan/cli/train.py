@@ -153,9 +153,9 @@ def _settings(
     given: dict[str, Any], config: Path | None, root: Path | None, recipe: Recipe | None
 ) -> TrainSettings:
     """Defaults < --recipe < deepscan.toml < --config < flags; without data FF++ under the data root."""
-    from deepscan.training.settings import RECIPES, from_plain, told
+    from deepscan.training.settings import RECIPES, from_files, from_plain
 
-    values = RECIPES[recipe or "ours"] | told(config) | given
+    values = RECIPES[recipe or "ours"] | from_files(config) | given
     name = "-".join((values.get("adapter", "lora"), values.get("token", "global")))
     values.setdefault("name", name)
     values.setdefault("out", Path("runs") / values["name"])

@@ -212,7 +212,7 @@ class RunFolder:
 
     def close(self) -> None:
         if self._events is not None:
-            with suppress(OSError):  # a full disk is told of where it stops the run
+            with suppress(OSError):  # a full disk is reported where it stops the run
                 self._events.close()
 
     # -- the state ----------------------------------------------------------------------------------

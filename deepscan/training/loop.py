@@ -157,10 +157,8 @@ def fit(
                     answer = model(part, keep)
                     if yardstick is not None:
                         answer = detector.held_to(answer, yardstick, part, keep)
-                places, told, real_or_not = truth
-                loss, terms = objective(
-                    detector, answer, places, told, real_or_not, settings, ranks
-                )
+                forged, known, labels = truth
+                loss, terms = objective(detector, answer, forged, known, labels, settings, ranks)
                 torch.autograd.backward(loss / len(parts))
             meter.add(terms)
         norm = nn.utils.clip_grad_norm_(trained, settings.max_norm)
@@ -266,18 +264,18 @@ def objective(
         answer.logit, labels.to(ranks.device, non_blocking=True)
     )
     weighted = {"classification": (1.0, value)}
-    told: dict[str, Tensor] = {}
+    terms: dict[str, Tensor] = {}
     if chosen.contrast != "none":
         patches = losses.gather(answer.patches)
         if chosen.contrast == "flcl":
             likely = losses.fake_likelihood(patches, whole, chosen.temperature)
-            told["snr"] = likely.snr
+            terms["snr"] = likely.snr
             value = losses.flcl(patches, whole, likely.weights, chosen.tau, own)
         else:
-            told_of = _gathered(known, ranks)
-            before, until = int(told_of[: own.start].sum()), int(told_of[: own.stop].sum())
-            forged = _gathered(forged, ranks)[told_of]
-            places = told_of.nonzero().squeeze(1).to(ranks.device, non_blocking=True)
+            masked = _gathered(known, ranks)
+            before, until = int(masked[: own.start].sum()), int(masked[: own.stop].sum())
+            forged = _gathered(forged, ranks)[masked]
+            places = masked.nonzero().squeeze(1).to(ranks.device, non_blocking=True)
             value = losses.macl(patches[places], forged, chosen.tau, slice(before, until))
         weighted["contrast"] = chosen.flcl, ranks.world * value
     if chosen.alignment == "token-l2":
@@ -295,8 +293,8 @@ def objective(
         value = settings.orthogonality * orthogonality + settings.keeping * keeping
         weighted["penalty"] = 1.0, value
     loss = torch.stack([weight * term for weight, term in weighted.values()]).sum()
-    told |= {name: term.detach() for name, (_, term) in weighted.items()}
-    return loss, told | {"loss": loss.detach()}
+    terms |= {name: term.detach() for name, (_, term) in weighted.items()}
+    return loss, terms | {"loss": loss.detach()}
 
 
 def _gathered(x: Tensor, ranks: Ranks) -> Tensor:
@@ -390,9 +388,9 @@ class Meter:
         means = dict(zip([*self._sums, "gradient"], values.tolist(), strict=True))
         snr = means.pop("snr", None)
         if not all(np.isfinite(value) for value in means.values()):
-            told = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            found = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
             raise DataError(
-                f"training diverged at step {step} ({told}); the last good state and the best checkpoint are"
+                f"training diverged at step {step} ({found}); the last good state and the best checkpoint are"
                 " kept; begin anew with a lower --lr, and look for damaged pictures in the data"
             )
         now = time.perf_counter()

@@ -51,7 +51,7 @@ def train(
     Args:
         date: UTC day of the run, "2026-01-31"; it goes into the checkpoint. The same settings, data and
             date give the same file on the same machine.
-        say: told a line after each epoch.
+        say: called with a line after each epoch.
 
     Returns:
         The run folder, see `training.run`.
@@ -276,7 +276,7 @@ def calibrate_anew(
     found = _calibration(stored, rows, settings, progress, names)
     if found is None:
         raise DataError(
-            f"{names}: fewer than {calibrate.FEWEST} real or manipulated videos; no error rate can be told"
+            f"{names}: fewer than {calibrate.FEWEST} real or manipulated videos; no error rate can be stated"
         )
     calibration, judged = found
     training = header.training | {

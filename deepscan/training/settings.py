@@ -1,4 +1,4 @@
-"""All that training can be told, and how TOML files tell it."""
+"""All settings of training, and how TOML files set them."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
     """Settings from plain values, unknown names refused.
 
     Raises:
-        SettingsError: an unknown name (the nearest known one is told), a wrong type, or out of range.
+        SettingsError: an unknown name (the nearest known one is named), a wrong type, or out of range.
     """
     given, unclipped = _listed(values)
     given.pop("mirror", None)  # which runs of earlier versions state
@@ -266,7 +266,7 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
     return replace(settings, max_norm=math.inf) if unclipped else settings
 
 
-def told(config: Path | None) -> dict[str, Any]:
+def from_files(config: Path | None) -> dict[str, Any]:
     """What files say: [train] of deepscan.toml and the user's file, overruled by a --config file.
 
     A --config file has TrainSettings' names at its top level and tables [augment] and [blend]; so has

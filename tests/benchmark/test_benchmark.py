@@ -126,9 +126,9 @@ def test_what_is_missing_is_named_and_planned_not_trained(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench(folder, "--table=1", *training(folder), code=1)
-    told = capsys.readouterr().err
-    assert "not trained yet: " in told
-    assert "effort+ours, avg (seed 0, missing)" in told
+    listed = capsys.readouterr().err
+    assert "not trained yet: " in listed
+    assert "effort+ours, avg (seed 0, missing)" in listed
     bench(folder, "--table=1", "--dry-run", *training(folder), "--json")
     (plan,) = json.loads(capsys.readouterr().out)["tables"]
     assert plan["rows"]["train effort+ours, avg, seed 0"]["state"] == "missing"
@@ -179,8 +179,8 @@ def test_a_detector_is_judged_beside_another_tool(
     capsys.readouterr()
 
     bench(trained, "--tabulate", "--weights", str(tmp_path / "gone"), "--json", out="judged")
-    told = {t["name"]: t for t in json.loads(capsys.readouterr().out)["tables"]}
-    assert told["auc"]["rows"]["effort+ours"]["one"] == rows["effort+ours"]["one"]
+    listed = {t["name"]: t for t in json.loads(capsys.readouterr().out)["tables"]}
+    assert listed["auc"]["rows"]["effort+ours"]["one"] == rows["effort+ours"]["one"]
 
 
 def test_frames_are_distorted_before_faces_are_found(

@@ -116,10 +116,10 @@ def test_a_set_of_ones_own_is_all_for_testing_where_it_states_no_split(tmp_path:
 def test_a_missing_set_is_named_with_what_was_looked_for(tmp_path: Path, short: str) -> None:
     with pytest.raises(DataError) as caught:
         read_test(SETS[short], tmp_path)
-    told = str(caught.value)
-    assert f"{SETS[short].listings[0]}.json" in told
-    assert f"deepscan prepare {tmp_path}/" in told
-    assert "had from" in told
+    output = str(caught.value)
+    assert f"{SETS[short].listings[0]}.json" in output
+    assert f"deepscan prepare {tmp_path}/" in output
+    assert "had from" in output
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ def test_the_command_shows_what_is_there_and_what_is_not(
     celeb_df(tmp_path / "Celeb-DF-v1")
     asked = ["datasets", "--root", str(tmp_path)]
     assert run(asked) == 0
-    told = capsys.readouterr()
-    lines = [line.split() for line in told.out.splitlines()]
+    output = capsys.readouterr()
+    lines = [line.split() for line in output.out.splitlines()]
     assert [
         "cdf2",
         "Celeb-DF",
@@ -289,9 +289,9 @@ def test_the_command_shows_what_is_there_and_what_is_not(
     ] in lines
     assert ["test", "2", "2", "178", "+", "340"] in lines
     assert any(line[:3] == ["cdf1", "Celeb-DF", "v1"] and "whole" in line for line in lines)
-    assert "cdf2: test: 2 real, 178 expected" in told.err
-    assert "cdf1: 1 listed videos are not there, first" in told.err
-    assert f"dfdc: not under {tmp_path}; its folder is called DFDC, from ai.meta.com" in told.err
+    assert "cdf2: test: 2 real, 178 expected" in output.err
+    assert "cdf1: 1 listed videos are not there, first" in output.err
+    assert f"dfdc: not under {tmp_path}; its folder is called DFDC, from ai.meta.com" in output.err
 
     assert run([*asked, "--datasets=cdf2", "--json"]) == 0
     one = json.loads(capsys.readouterr().out)["cdf2"]

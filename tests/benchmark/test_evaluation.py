@@ -40,7 +40,7 @@ def store(folder: Path, *rows: dict[str, Any]) -> Path:
     return folder
 
 
-def told(folder: Path, *rows: dict[str, Any]) -> Scored:
+def listed(folder: Path, *rows: dict[str, Any]) -> Scored:
     found = predictions.scored(predictions.read(store(folder, *rows)), "s", "d")
     assert found is not None
     return found
@@ -56,7 +56,7 @@ def ramp(name: str, label: int, logits: list[float]) -> list[dict[str, Any]]:
 def test_uniform_frames_and_the_first_ones_are_told_apart(tmp_path: Path) -> None:
     """A forgery that begins late: of 6 frames 0, 2 and 5 see it at the end, the first 3 do not."""
     late, real = [-1.0, -1, -1, -1, 5, 5], [0.0] * 6
-    scored = told(tmp_path, *ramp("a", 0, real), *ramp("b", 1, late))
+    scored = listed(tmp_path, *ramp("a", 0, real), *ramp("b", 1, late))
     uniform = evaluation.chosen(scored, "deepscan", 3)[6:]
     first = evaluation.chosen(scored, "deepfakebench", 3)[6:]
     assert (np.flatnonzero(uniform).tolist(), np.flatnonzero(first).tolist()) == (
@@ -70,14 +70,14 @@ def test_uniform_frames_and_the_first_ones_are_told_apart(tmp_path: Path) -> Non
 
 
 def test_a_video_with_fewer_crops_gives_all_it_has(tmp_path: Path) -> None:
-    scored = told(tmp_path, *ramp("a", 0, [0.0]), *ramp("b", 1, [1.0, 2.0]))
+    scored = listed(tmp_path, *ramp("a", 0, [0.0]), *ramp("b", 1, [1.0, 2.0]))
     for protocol in evaluation.PROTOCOLS:
         assert evaluation.chosen(scored, protocol, 32).all()
 
 
 def test_videos_of_one_name_merge_under_deepfakebench_alone(tmp_path: Path) -> None:
     rows = [row("000_003", 1, 0, 2.0, m) for m in ("DF", "F2F")] + [row("000", 0, 0, -1.0)]
-    scored = told(tmp_path, *rows)
+    scored = listed(tmp_path, *rows)
     assert len(videos(scored).names) == 3
     merged = videos(scored, "deepfakebench")
     assert (merged.names, merged.labels.tolist()) == (["000", "000_003"], [0, 1])
@@ -86,7 +86,7 @@ def test_videos_of_one_name_merge_under_deepfakebench_alone(tmp_path: Path) -> N
 def test_a_video_merged_of_both_labels_is_real_there(tmp_path: Path) -> None:
     """As in UADFV's 0000 and a forgery of the same folder name: int(1/2) is 0."""
     rows = [row("0000", 0, 0, -1.0), row("0000", 1, 0, 3.0), row("0001", 1, 0, 3.0)]
-    merged = videos(told(tmp_path, *rows), "deepfakebench")
+    merged = videos(listed(tmp_path, *rows), "deepfakebench")
     assert merged.labels.tolist() == [0, 1]
     assert merged.scores[0] == pytest.approx((1 / (1 + np.e) + 1 / (1 + np.exp(-3))) / 2)
 
@@ -94,7 +94,7 @@ def test_a_video_merged_of_both_labels_is_real_there(tmp_path: Path) -> None:
 def test_faceless_videos_are_counted_and_count_as_zero(tmp_path: Path) -> None:
     """Real -1 and manipulated 1 are told apart; a faceless forgery at 0 still is, a faceless real too."""
     none = [row("n", 1, None, None, state="faceless"), row("m", 0, None, None, state="failed")]
-    scored = told(tmp_path, row("a", 0, 0, 1.0), row("b", 1, 0, 2.0), *none)
+    scored = listed(tmp_path, row("a", 0, 0, 1.0), row("b", 1, 0, 2.0), *none)
     assert evaluation.counts(scored) == {"scored": 2, "faceless": 1, "failed": 1}
     found = measures(scored)
     assert found["video AUC"].value == 1
@@ -173,7 +173,7 @@ def test_every_measure_has_its_interval(tmp_path: Path) -> None:
         for i in range(30)
         for f in range(3)
     ]
-    found = measures(told(tmp_path, *rows))
+    found = measures(listed(tmp_path, *rows))
     assert set(found) >= {"frame AUC", "AP", "EER", "TPR at FPR 1 %", "ECE", "Brier", "Cllr"}
     assert set(found) >= {"accuracy", "accuracy on real", "accuracy, calibrated"}
     for name, estimate in found.items():
@@ -187,7 +187,7 @@ def test_every_measure_has_its_interval(tmp_path: Path) -> None:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Scored:
-    return told(
+    return listed(
         tmp_path / "ours",
         row("000", 0, 0, -1.0),
         row("000_003", 1, 0, 1.0, "DF"),

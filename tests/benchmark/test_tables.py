@@ -133,11 +133,11 @@ def test_localisation_by_hand(rng: np.random.Generator) -> None:
 
 
 def test_tables_of_attention(rng: np.random.Generator) -> None:
-    told = dict(localisation_table("l", {"ours": looks(rng)}, "s").rows)
-    assert list(told) == ["ours: queries", "ours: [CLS]", "ours: fake likelihood"]
-    assert told["ours: [CLS]"][0] == Cell(0.5, 0.5, 0.5)  # even everywhere: chance
-    told = dict(localisation_table("l", {"baseline": looks(rng, queries=0)}, "s").rows)
-    assert list(told) == ["baseline: [CLS]", "baseline: fake likelihood"]
+    listed = dict(localisation_table("l", {"ours": looks(rng)}, "s").rows)
+    assert list(listed) == ["ours: queries", "ours: [CLS]", "ours: fake likelihood"]
+    assert listed["ours: [CLS]"][0] == Cell(0.5, 0.5, 0.5)  # even everywhere: chance
+    listed = dict(localisation_table("l", {"baseline": looks(rng, queries=0)}, "s").rows)
+    assert list(listed) == ["baseline: [CLS]", "baseline: fake likelihood"]
     ((_, cells),) = activation_table("a", {"ours": looks(rng)}, "s").rows
     entropy, even, apart, peak, flat = (cell.value for cell in cells if isinstance(cell, Cell))
     assert even == pytest.approx(np.log(4), abs=1e-6)

@@ -252,8 +252,8 @@ def test_no_cost_that_is_none_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honest: str, lie: str
 ) -> None:
     """NaN seconds would come out as a report that is no JSON."""
-    told = lie if "peak" in honest else f"{{'decoding': {lie}}}"
-    take_over(tmp_path, monkeypatch, honest, f"{honest.partition(':')[0]}: {told}")
+    listed = lie if "peak" in honest else f"{{'decoding': {lie}}}"
+    take_over(tmp_path, monkeypatch, honest, f"{honest.partition(':')[0]}: {listed}")
     path = clips.write(tmp_path / "a.mp4", 3)
     with decoder(path, ALL, Limits()) as one:
         assert len(list(one.frames())) == 3

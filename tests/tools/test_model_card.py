@@ -80,14 +80,14 @@ def test_verdicts_and_errors_by_hand(trained: Path) -> None:
         "a, manipulated": ("1 (50%)", "0 (0%)", "1 (50%)"),
         "b, real": ("1 (100%)", "0 (0%)", "0 (0%)"),
     }
-    told, wrong = model_card.errors(answers, header)
+    listed, wrong = model_card.errors(answers, header)
     assert [answer.video for answer in wrong] == [
         "a/3",
         "a/2",
         "a/4",
     ]  # worst first, false alarms before
-    assert dict(told.rows)["a/4"][0] == "manipulated"
-    assert np.isclose(float(dict(told.rows)["a/3"][1]), high + 2, atol=0.01)  # type: ignore[arg-type]
+    assert dict(listed.rows)["a/4"][0] == "manipulated"
+    assert np.isclose(float(dict(listed.rows)["a/3"][1]), high + 2, atol=0.01)  # type: ignore[arg-type]
 
 
 def test_an_uncalibrated_detector_has_no_verdicts_to_tell(trained: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_defaults_are_the_papers_and_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"contrast": "supcon"}, "contrast: 'supcon'; it is one of flcl, macl, none"),
         ({"alignment": "js"}, "alignment: 'js'; it is one of kl, l1, l2, token-l2, none"),
@@ -70,8 +70,8 @@ def test_the_defaults_are_the_papers_and_ours() -> None:
         ({"temperature": 0.0}, "temperature: 0.0; it is above 0"),
     ],
 )
-def test_settings_without_meaning_are_refused(change: dict[str, object], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+def test_settings_without_meaning_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         LossSettings(**change)  # type: ignore[arg-type]
 
 

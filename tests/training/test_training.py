@@ -34,7 +34,7 @@ from deepscan.training.augment import AugmentSettings
 from deepscan.training.data import Order, Twins, batches, blended, picture, split, thin
 from deepscan.training.folder import RunFolder
 from deepscan.training.run import build, resume, shown, train
-from deepscan.training.settings import TrainSettings, from_plain, told
+from deepscan.training.settings import TrainSettings, from_files, from_plain
 
 DATE = "2026-01-31"
 PLAIN = AugmentSettings(flip=0, zoom=0, colour=0, blur=0, resize=0, jpeg=0)
@@ -364,8 +364,8 @@ def test_a_compiled_detector_learns_the_same(base: Path, tmp_path: Path) -> None
     one, two = (read_log(tmp_path / name) for name in ("run", "compiled"))
     # Not its weights: Adam's first steps make a whole rate of any gradient, however near to zero.
     for name in ("loss", "classification", "contrast", "alignment", "gradient"):
-        told = [[float(row[name]) for row in rows] for rows in (one, two)]
-        assert told[1] == pytest.approx(told[0], rel=1e-3)
+        from_files = [[float(row[name]) for row in rows] for rows in (one, two)]
+        assert from_files[1] == pytest.approx(from_files[0], rel=1e-3)
 
 
 def test_the_rate_follows_its_schedule(tmp_path: Path) -> None:
@@ -420,9 +420,9 @@ def test_a_run_leaves_a_detector_and_all_that_tells_how_it_came_about(
     assert (header.name, header.training["date"]) == ("small", DATE)
     assert done.results["test"]["videos"] == {"real": 2, "manipulated": 2}
     with (done.folder / "predictions-test.csv").open(encoding="utf-8", newline="") as file:
-        told = list(csv.DictReader(file))
-    labels = np.array([int(line["label"]) for line in told])
-    logits = np.array([float(line["logit"]) for line in told])
+        from_files = list(csv.DictReader(file))
+    labels = np.array([int(line["label"]) for line in from_files])
+    logits = np.array([float(line["logit"]) for line in from_files])
     assert metrics.auc(labels, logits) == done.results["test"]["frame_auc"]["value"]
     assert str(tmp_path) not in json.dumps(header.training)  # no places of this machine
     assert loaded.score(np.zeros((1, 256, 256, 3), np.uint8)).logit.shape == (1,)
@@ -752,7 +752,7 @@ def test_flags_overrule_a_config_file_and_that_the_projects(
 def test_a_config_file_with_a_mistake_is_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "a.toml").write_text(text, "utf-8")
     with pytest.raises(SettingsError, match=says):
-        from_plain(told(tmp_path / "a.toml") | {"data": ".", "out": "run"}, "a.toml")
+        from_plain(from_files(tmp_path / "a.toml") | {"data": ".", "out": "run"}, "a.toml")
 
 
 def test_without_data_the_error_says_where_it_looked_and_what_to_do(
