@@ -85,12 +85,12 @@ def test_the_researchers_guide_goes_as_it_says(
 
 def faceforensics(root: Path) -> None:
     """Eight people, each real and manipulated by four methods into the next one."""
-    one = footage.portrait()
     root.mkdir(parents=True)
     for split, ids in (("train", range(4)), ("val", range(4, 6)), ("test", range(6, 8))):
         pairs = [[f"{i:03d}", f"{i + 1:03d}"] for i in ids if i % 2 == 0]
         (root / f"{split}.json").write_text(json.dumps(pairs), "utf-8")
         for target, source in (*pairs, *(pair[::-1] for pair in pairs)):
+            one = footage.person(int(target))
             footage.film(root / f"original_sequences/youtube/c23/videos/{target}.mp4", one)
             for method in ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"):
                 inner = f"manipulated_sequences/{method}/c23/videos/{target}_{source}.mp4"
@@ -99,8 +99,9 @@ def faceforensics(root: Path) -> None:
 
 def celeb_df(root: Path) -> None:
     """Two test videos a class."""
-    one, lines = footage.portrait(), []
+    lines = []
     for i in range(2):
+        one = footage.person(10 + i)
         for label, inner, picture in (
             (1, f"Celeb-real/id{i}_0000.mp4", one),
             (0, f"Celeb-synthesis/id{i}_id{1 - i}_0000.mp4", footage.swapped(one)),
