@@ -216,13 +216,13 @@ def add_change(
 ) -> Float[Tensor, "*b m"]:
     """made + dW x, where left @ right are dW's row blocks one below the other; m = blocks rows.
 
-    In float32, whatever autocast says: bfloat16 keeps 8 bits, and the sum would lose a change below 1/256 of
-    `made`. dW is never written out, and no gradient of its size is computed.
+    Under autocast both products round dW x by itself, which costs it a part in 256; the sum is float32,
+    since bfloat16 would lose a change below 1/256 of `made`. dW is never written out, and no gradient of its
+    size is computed.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        inner = functional.linear(x.to(right.dtype), right.flatten(0, 1)).flatten(0, -2)
-        spread = torch.block_diag(*left)  # type: ignore[no-untyped-call]
-        return torch.addmm(made.flatten(0, -2).to(right.dtype), inner, spread.T).view(made.shape)
+    inner = functional.linear(x, right.flatten(0, 1)).chunk(len(left), -1)
+    rows = [functional.linear(part, block) for part, block in zip(inner, left, strict=True)]
+    return made.float() + (torch.cat(rows, -1) if len(rows) > 1 else rows[0])
 
 
 class Attention(nn.Module):
