@@ -15,9 +15,9 @@ import torch
 from builders.people import scene
 from deepscan.config import Sampling
 from deepscan.errors import WeightsMismatch, WeightsMissing
-from deepscan.faces import mtcnn
+from deepscan.faces import mtcnn, suppression
 from deepscan.faces.finder import shrink
-from deepscan.faces.mtcnn import FIELD, Detections, Mtcnn, SummedArea, overlap, suppress
+from deepscan.faces.mtcnn import FIELD, Detections, Mtcnn, SummedArea
 from deepscan.media.video import VideoSource
 
 SIZES = (20.0, 64.0)
@@ -77,7 +77,7 @@ def test_finds_what_facenet_finds_in_parts(
     monkeypatch.setattr(mtcnn, "AT_ONCE", 4000)
     monkeypatch.setattr(mtcnn, "STRIP", 4000)
     monkeypatch.setattr(mtcnn, "SUMMED", 200_000)
-    monkeypatch.setattr(mtcnn, "COMPARED", 7)
+    monkeypatch.setattr(suppression, "COMPARED", 7)
     images = np.stack([scene(320, 240, (x, 20, 200)).pixels for x in (0, 60, 120)])
     assert assert_as_facenet(net, oracle, images, smallest) >= 3
 
@@ -104,7 +104,7 @@ def test_the_first_network_says_what_facenets_does(
     # Layer and pool are one step here and two there; an odd side ends in half a pool.
     pixels = torch.from_numpy(rng.integers(0, 256, (2, 3, height, width)).astype(np.float32))
     with torch.inference_mode():
-        score, move = net._proposer(pixels)
+        score, move = net._pnet(pixels)
         moves, scores = oracle.pnet((pixels - 127.5) / 128)
     torch.testing.assert_close(score, scores[:, 1], rtol=0, atol=1e-5)
     torch.testing.assert_close(move, moves, rtol=0, atol=1e-5)
@@ -155,83 +155,13 @@ def test_sums_beyond_32_bits_still_make_exact_means() -> None:
     assert got[1].unique().tolist() == [255]
 
 
-BOXES = np.array(
-    [
-        (0, 0, 10, 10),
-        (0, 0, 10, 5),  # half of the first: union 100, shared 50
-        (0, 0, 10, 6),  # 0.6 of the first, 5/6 of the second
-        (20, 20, 30, 30),
-        (22, 22, 26, 26),  # inside the one before: 16 of 100
-    ],
-    np.float32,
-)
-
-
-def test_overlaps() -> None:
-    union = overlap(BOXES[:3, None], BOXES[None], of_smaller=False)
-    np.testing.assert_allclose(union[0], (1, 0.5, 0.6, 0, 0))
-    np.testing.assert_allclose(union[1], (0.5, 1, 5 / 6, 0, 0), rtol=1e-6)
-    smaller = overlap(BOXES[3:, None], BOXES[None, 3:], of_smaller=True)
-    np.testing.assert_allclose(smaller, np.ones((2, 2)))
-    # Right and bottom pixels count here: boxes that only touch share a row of 11.
-    touching = np.array([(0, 0, 10, 10), (0, 10, 10, 20)], np.float32)
-    assert overlap(touching[:1], touching[1:], of_smaller=True) == np.float32(11 / 121)
-    assert overlap(touching[:1], touching[1:], of_smaller=False) == 0
-
-
-@pytest.mark.parametrize("compared", [1, 2, 512])
-def test_suppression(compared: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mtcnn, "COMPARED", compared)
-    scores = np.array((0.9, 0.7, 0.8, 0.6, 0.95), np.float32)
-    one = np.zeros(5, int)
-    # 2 goes by 0 and, being gone, does not take 1 along; at the threshold itself a box stays.
-    assert suppress(BOXES, scores, one, 0.5).tolist() == [4, 0, 1, 3]
-    assert suppress(BOXES, scores, one, 0.7).tolist() == [4, 0, 2, 3]
-    assert suppress(BOXES, scores, one, 0.7, of_smaller=True).tolist() == [4, 0]
-    # Boxes of different images never meet; equal scores keep their order.
-    assert suppress(BOXES, scores, np.arange(5), 0.1).tolist() == [4, 0, 2, 1, 3]
-    assert suppress(BOXES, np.ones_like(scores), np.array([1, 0, 1, 0, 0]), 0.5).tolist() == [
-        *(0, 1, 3, 4)
-    ]
-    assert suppress(BOXES[:0], scores[:0], one[:0], 0.5).tolist() == []
-
-
-@pytest.mark.parametrize("of_smaller", [False, True])
-def test_suppression_is_the_greedy_one(of_smaller: bool, rng: np.random.Generator) -> None:
-    """Also among boxes of all sizes, moved out of the picture or inside out."""
-    corner = rng.uniform(-20, 60, (700, 2))
-    sides = rng.uniform(5, 25, (700, 2)) * rng.choice((1, 1, 1, 6, -0.2), (700, 1))
-    boxes = np.hstack([corner, corner + sides]).astype(np.float32)
-    scores = rng.uniform(size=700).astype(np.float32)
-    owner = rng.integers(0, 2, 700)
-    greedy: list[int] = []
-    shared = overlap(boxes[:, None], boxes[None], of_smaller)
-    for i in np.argsort(-scores):
-        if not any(shared[i, j] > 0.3 and owner[i] == owner[j] for j in greedy):
-            greedy.append(int(i))
-    assert suppress(boxes, scores, owner, 0.3, of_smaller).tolist() == greedy
-
-
-def test_a_crowd_has_as_many_neighbours_each_as_a_group_has() -> None:
-    """Comparing all boxes with all would take ten thousand faces minutes and gigabytes."""
-
-    def compared(side: int) -> int:
-        column, row = (axis.ravel() for axis in np.meshgrid(np.arange(side), np.arange(side)))
-        corner = 40 * np.column_stack([column, row])
-        boxes = np.hstack([corner, corner + 60]).astype(np.float32)
-        return sum(pairs.shape[1] for pairs in mtcnn._meeting(boxes, np.zeros(side**2, int)))
-
-    # Left, right, above, below and across, each pair once or twice; the group has an edge all round.
-    assert compared(10) > 4 * 100 * 0.8
-    assert compared(100) < 1.3 * 100 * compared(10)
-
-
 def test_a_large_frame_and_many_boxes_take_little_memory() -> None:
     """In a fresh process: 6 million pixels searched at full size, then the boxes of a crowd compared."""
     code = """
 import resource
 import numpy as np
-from deepscan.faces.mtcnn import Mtcnn, suppress
+from deepscan.faces.mtcnn import Mtcnn
+from deepscan.faces.suppression import suppress
 from builders.people import scene
 
 def peak():
