@@ -81,8 +81,8 @@ class Mtcnn:
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self._device = torch.device(device)
         if self._device.type == "cuda":
-            # By default a GPU rounds convolutions to ten bits and finds other faces than a CPU. This is set for
-            # the whole process, for good: switching it back would affect other threads at random.
+            # By default a GPU rounds convolutions to ten bits and finds other faces than a CPU. Set for the
+            # whole process, for good: switching it back would affect other threads at random.
             torch.backends.cudnn.allow_tf32 = False
         self._pnet = load(PNet(), "pnet.pt", self._device)
         self._rnet = load(RNet(), "rnet.pt", self._device)
