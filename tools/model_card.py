@@ -30,9 +30,10 @@ from deepscan.files import part_file
 from deepscan.judgement.verdict import thresholds_of
 from deepscan.model.header import Header, read_header
 from deepscan.records import VerdictName
-from deepscan.training.data import BLENDED, picture, thin
+from deepscan.training.data import picture
 from deepscan.training.folder import RunFolder
 from deepscan.training.run import shown
+from deepscan.training.splits import BLENDED, thin
 
 KINDS = (
     VerdictName.NO_MANIPULATION_INDICATED,

@@ -32,8 +32,8 @@ from deepscan.data.listings import read_json
 from deepscan.data.prepare import PrepareSettings, prepare
 from deepscan.errors import DataError
 from deepscan.files import part_file
-from deepscan.training.data import thin
 from deepscan.training.settings import TrainSettings
+from deepscan.training.splits import thin
 
 HELD_OUT = 0.25  # of the pairs' people, to be judged on
 SEED = 0  # of drawing them

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepscan.data.crops import ORIGINS, Cropless, CropRow, locate, read_cropless, read_crops
+from deepscan.data.crops import Cropless, CropRow, read_cropless, read_crops
+from deepscan.data.deepfakebench import ORIGINS, locate
 from deepscan.data.layouts import read_layout
 from deepscan.errors import DataError, SettingsError
 
@@ -263,7 +264,7 @@ def official(test_set: TestSet, root: Path | None) -> Path:
         folder, page = test_set.layout
         raise DataError(
             f"{root / folder}: no videos of {test_set.title} in its official layout"
-            + (f"; it is had from {page}" if page else "")
+            + (f"; get it from {page}" if page else "")
         )
     return place
 

@@ -224,7 +224,7 @@ def _recipe(
         return None
     if not (training or data or config or steps):
         return None
-    from deepscan.data.crops import locate
+    from deepscan.data.deepfakebench import locate
     from deepscan.model.networks import device_for
     from deepscan.training.settings import from_files, from_plain
 

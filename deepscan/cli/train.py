@@ -161,7 +161,7 @@ def _settings(
     values.setdefault("out", Path("runs") / values["name"])
     if "data" not in values:
         from deepscan.config import data_root
-        from deepscan.data.crops import locate
+        from deepscan.data.deepfakebench import locate
 
         values["dataset"] = values.get("dataset", "FaceForensics++")
         values["data"] = (locate(data_root(root), values["dataset"]),)

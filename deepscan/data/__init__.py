@@ -6,7 +6,8 @@ command line may import this package; `prepare` and `cutting` load torch and are
 names.
 """
 
-from deepscan.data.crops import CropRow, locate, read_crops
+from deepscan.data.crops import CropRow, read_crops
+from deepscan.data.deepfakebench import locate
 from deepscan.data.layouts import VideoRow, read_layout
 
 __all__ = ["CropRow", "VideoRow", "locate", "read_crops", "read_layout"]

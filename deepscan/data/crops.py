@@ -1,32 +1,22 @@
-"""Reads prepared crops as rows; no other file knows how listings of crops name their files.
+"""Reads prepared crops as rows: who is seen in each, and who must stay on one side of a split.
 
-Two forms are read. DeepfakeBench's: a JSON for each set, {set: {label: {split: {video: {label, frames}}}}},
-with one more level, c23 | c40 | raw, under the splits of FaceForensics++, FF-*, FaceShifter and
-DeepFakeDetection; frames/, landmarks/ and masks/ lie side by side. And a flat folder with
-real/<id>_<k>.jpg and fake/<target>_<source>_<k>.jpg, as FaceForensics++ numbers its videos.
+Two forms are read: DeepfakeBench's (see deepfakebench.py), and a flat folder with real/<id>_<k>.jpg and
+fake/<target>_<source>_<k>.jpg, as FaceForensics++ numbers its videos.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from deepscan.data.listings import SPLITS
+from deepscan.data.deepfakebench import LISTINGS_IN, ListedVideo, read_listings, sibling_folder
 from deepscan.errors import DataError
-from deepscan.files import parse_json
 
-# Where the JSONs, and the pictures they name, may be under the given folder.
-LISTINGS_IN = ("", "dataset_json", "preprocessing/dataset_json")
+# Where the pictures that listings name may be under the given folder.
 PICTURES_IN = ("", "datasets/rgb", "rgb", "datasets")
-
-# Where a prepared set may be under the user's data root, besides a folder of its own name.
-PREPARED_IN = ("", "prepared", "DeepfakeBench")
-
-STATED = ("source", "group", "method", "state")  # what deepscan's own JSONs add to an entry
 
 CROP_NAME = {
     "real": re.compile(r"(?P<ids>\w+?)_(?P<frame>\d+)\.jpg"),
@@ -38,26 +28,6 @@ FORGERIES = {
     "FF-": re.compile(r"(?P<target>\d{3})(?:_(?P<other>\d{3}))?(?P<scene>)"),
     "DFD_": re.compile(r"(?P<target>\d+)(?:_(?P<other>\d+))?(?P<scene>__.+?)(?:__\w+)?"),
     "CelebDF": re.compile(r"(?P<target>id\d+)(?:_(?P<other>id\d+))?(?P<scene>_\d+)"),
-}
-
-# Names of sets, the folder of their official layout, and where the data set comes from.
-ORIGINS = {
-    r"FaceForensics\+\+|FF-.*|FaceShifter|DeepFakeDetection": (
-        "FaceForensics++",
-        "github.com/ondyari/FaceForensics",
-    ),
-    r"Celeb-DF-v1": ("Celeb-DF-v1", "github.com/yuezunli/celeb-deepfakeforensics"),
-    r"Celeb-DF-v2": ("Celeb-DF-v2", "github.com/yuezunli/celeb-deepfakeforensics"),
-    r"DFDC": ("DFDC", "ai.meta.com/datasets/dfdc"),
-    r"DFDCP": ("DFDCP", "ai.meta.com/datasets/dfdc, the preview"),
-    r"DeeperForensics-1\.0|test_DFR": (
-        "DeeperForensics-1.0",
-        "github.com/EndlessSora/DeeperForensics-1.0",
-    ),
-    r"UADFV": ("UADFV", "its authors, the University at Albany's media forensics group"),
-    r"test_WDF": ("WildDeepfake", "github.com/OpenTAI/wild-deepfake"),
-    r"test_FFIW": ("FFIW-10K", "github.com/tfzhou/FFIW"),
-    r".*_ff": ("DF40", "github.com/YZY-stack/DF40"),
 }
 
 
@@ -79,11 +49,9 @@ class CropRow:
 
     path: Path
     label: int  # 1 = manipulated
-    video: str  # set, label, method and full relative path, because names repeat across methods
+    video: str  # unlike that of any other: set, label, method and full relative path
     source: str  # the same for a real video and the manipulations of it; "" if unknown
-    group: (
-        str  # people tied together by forgeries; one group must never be on both sides of a split
-    )
+    group: str  # people tied together by forgeries; no group may be on both sides of a split
     method: str  # "real", or what made the forgery: "FF-DF", "pairs_fake"
     split: str  # "train", "val", "test", or "" if the listing states none
     frame: int  # frame number; if files are not named by numbers, the place in sorted order
@@ -128,7 +96,7 @@ def read_crops(
         DataError: nothing of either form is there, a set is missing or malformed, lists files that are
             not there, or has other levels of compression only.
     """
-    listed = _listed(folder, sets, compression)
+    listed = read_listings(folder, sets, compression)
     if listed is None:
         return _read_flat(folder)
     return _rows(folder, [video for video in listed if video.frames])
@@ -143,106 +111,13 @@ def read_cropless(
         DataError: as `read_crops`.
     """
     return [
-        Cropless(v.label, v.identity, v.method, v.split, v.stated.get("state", "faceless"))
-        for v in _listed(folder, sets, compression) or ()
+        Cropless(v.label, v.unique_name, v.method, v.split, v.stated.get("state", "faceless"))
+        for v in read_listings(folder, sets, compression) or ()
         if not v.frames
     ]
 
 
-def _listed(folder: Path, sets: Sequence[str] | None, compression: str) -> list[_Video] | None:
-    """The entries of the requested listings; None if all are requested and there are none."""
-    found = _listings(folder)
-    if sets is None:
-        read = {name: labels for name, path in found.items() if (labels := _load(path))}
-        read = dict(sorted(read.items(), key=lambda item: (-len(item[1]), item[0])))
-        if not read:
-            return None
-    else:
-        if absent := [name for name in sets if name not in found]:
-            raise DataError(
-                f"{folder}: no {absent[0]}.json here, nor in {' or '.join(LISTINGS_IN[1:])}; there"
-                f" {'are ' + ', '.join(sorted(found)) if found else 'is no listing at all'}"
-            )
-        read = {name: _load(found[name]) for name in sets}
-    return [v for name, labels in read.items() for v in _videos(found[name], labels, compression)]
-
-
-def locate(root: Path, name: str) -> Path:
-    """The folder under the data root from which `read_crops` takes the prepared set `name`.
-
-    Raises:
-        DataError: it is nowhere; the message names the folders searched and how to prepare the set.
-    """
-    places = [root / inner for inner in (*PREPARED_IN, name, f"prepared/{name}")]
-    for place in places:
-        if any((place / inner / f"{name}.json").is_file() for inner in LISTINGS_IN):
-            return place
-    layout, page = next(
-        (o for names, o in ORIGINS.items() if re.fullmatch(names, name)), (name, "")
-    )
-    whose = f"; the data set itself is had from {page}" if page else ""
-    raise DataError(
-        f"{root}: no prepared {name} here. Looked for {name}.json in {', '.join(map(str, places))}, and in"
-        f" {' and '.join(LISTINGS_IN[1:])} of each. Prepare it with"
-        f" `deepscan prepare {root / layout} --out {root / 'prepared'}`{whose}"
-    )
-
-
-def beside(folder: PurePosixPath, kind: str) -> PurePosixPath | None:
-    """The "landmarks" or "masks" folder that belongs to .../frames/<video>; None for any other path."""
-    outer, video = folder.parts[:-1], folder.name
-    if "frames" not in outer:
-        return None
-    place = len(outer) - 1 - outer[::-1].index("frames")
-    return PurePosixPath(*outer[:place], kind, *outer[place + 1 :], video)
-
-
 # --- DeepfakeBench's form --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Video:
-    """One entry of a JSON; `stated` holds what deepscan's own JSONs add to DeepfakeBench's."""
-
-    set: str
-    name: str  # of the label: "FF-real"
-    split: str
-    video: str
-    frames: tuple[str, ...]  # normalised paths
-    stated: dict[str, str]
-    seen: dict[str, tuple[float, float]]  # time and face size by frame, where stated
-
-    @property
-    def label(self) -> int:
-        return 0 if _is_real(self.name) else 1
-
-    @property
-    def method(self) -> str:
-        return self.stated.get("method", self.name) if self.label else "real"
-
-    @property
-    def identity(self) -> str:
-        if not self.frames:
-            return f"{self.set}/{self.label}/{self.method}/{self.video}"
-        folder = PurePosixPath(self.frames[0]).parent
-        inner = folder if folder.name == self.video else folder / self.video
-        return f"{self.set}/{self.label}/{self.method}/{inner}"
-
-    def ties(self) -> tuple[str, tuple[str, ...], Identity]:
-        """Source, the ids that this video ties into one group, and both by names that hold everywhere."""
-        scope = self.set
-        source = self.stated.get("source", "")
-        ids: tuple[str, ...] = ()
-        for start, form in FORGERIES.items():
-            if self.name.startswith(start) and (match := form.fullmatch(self.video)):
-                source = source or match["target"] + match["scene"]
-                scope = start.rstrip("-_")
-                ids = tuple(i for i in (match["target"], match["other"]) if i)
-        if group := self.stated.get("group"):
-            ids = (group,)
-        ids = ids or (source or self.identity,)
-        people = tuple(f"{scope}/{i}" for i in ids)
-        return source, ids, Identity(self.identity, source and f"{scope}/{source}", people)
 
 
 class _Pictures:
@@ -251,7 +126,7 @@ class _Pictures:
     def __init__(self, folder: Path) -> None:
         self._places = [folder / inner for inner in PICTURES_IN]
         self._listed: dict[str, tuple[Path, frozenset[str]]] = {}
-        self._beside: dict[tuple[str, str], str | None] = {}
+        self._siblings: dict[tuple[str, str], str | None] = {}
 
     def find(self, inner: str, name: str) -> Path | None:
         """The file `name` in the folder `inner`, in the first place that has this folder."""
@@ -262,51 +137,68 @@ class _Pictures:
         place, names = self._listed[inner]
         return place / name if name in names else None
 
-    def find_beside(self, inner: str, kind: str, name: str) -> Path | None:
+    def find_sibling(self, inner: str, kind: str, name: str) -> Path | None:
         """The mask or landmarks of a frame in the folder `inner`."""
-        if (inner, kind) not in self._beside:
-            found = beside(PurePosixPath(inner), kind)
-            self._beside[inner, kind] = str(found) if found else None
-        place = self._beside[inner, kind]
+        if (inner, kind) not in self._siblings:
+            found = sibling_folder(PurePosixPath(inner), kind)
+            self._siblings[inner, kind] = str(found) if found else None
+        place = self._siblings[inner, kind]
         return self.find(place, name) if place else None
 
 
-def _rows(folder: Path, videos: Sequence[_Video]) -> list[CropRow]:
-    ties = [video.ties() for video in videos]
+def _ties(video: ListedVideo) -> tuple[str, tuple[str, ...], Identity]:
+    """Source, the ids that this video ties into one group, and both by names that hold everywhere."""
+    scope = video.set
+    source = video.stated.get("source", "")
+    ids: tuple[str, ...] = ()
+    for start, form in FORGERIES.items():
+        if video.label_name.startswith(start) and (match := form.fullmatch(video.video)):
+            source = source or match["target"] + match["scene"]
+            scope = start.rstrip("-_")
+            ids = tuple(i for i in (match["target"], match["other"]) if i)
+    if group := video.stated.get("group"):
+        ids = (group,)
+    ids = ids or (source or video.unique_name,)
+    people = tuple(f"{scope}/{i}" for i in ids)
+    return source, ids, Identity(video.unique_name, source and f"{scope}/{source}", people)
+
+
+def _rows(folder: Path, videos: Sequence[ListedVideo]) -> list[CropRow]:
+    ties = [_ties(video) for video in videos]
     groups = _groups(ids for _, ids, _ in ties)
-    shelves = _Pictures(folder)
+    pictures = _Pictures(folder)
     rows: dict[tuple[Path, str], CropRow] = {}
     missing: list[str] = []
-    for video, (source, ids, known) in zip(videos, ties, strict=True):
-        identity, group = video.identity, groups[ids[0]]
+    for video, (source, ids, identity) in zip(videos, ties, strict=True):
+        name, group = video.unique_name, groups[ids[0]]
         for number, frame in _numbered(video.frames):
-            inner, _, name = frame.rpartition("/")
-            stem = name.rpartition(".")[0]
-            path = shelves.find(inner, name)
+            inner, _, file = frame.rpartition("/")
+            stem = file.rpartition(".")[0]
+            path = pictures.find(inner, file)
             if path is None:
                 missing.append(frame)
             elif (path, video.split) in rows:
                 if rows[path, video.split].label != video.label:
                     raise DataError(
                         f"{path}: listed as real and as manipulated ({rows[path, video.split].video},"
-                        f" {identity}); correct the listing"
+                        f" {name}); correct the listing"
                     )
             else:
                 time, face_size = video.seen.get(frame, (None, None))
                 rows[path, video.split] = CropRow(
                     path,
                     video.label,
-                    identity,
+                    name,
                     source,
                     group,
                     video.method,
                     video.split,
                     number,
-                    shelves.find_beside(inner, "masks", f"{stem}.png"),
-                    shelves.find_beside(inner, "landmarks", f"{stem}.npy"),
+                    pictures.find_sibling(inner, "masks", f"{stem}.png"),
+                    pictures.find_sibling(inner, "landmarks", f"{stem}.npy"),
                     time,
                     face_size,
-                    known,
+                    identity,
                 )
     if missing:
         raise DataError(
@@ -326,78 +218,6 @@ def _numbered(frames: Iterable[str]) -> list[tuple[int, str]]:
     if all(stem.isdecimal() for stem in stems):
         return sorted((int(stem), frame) for stem, frame in zip(stems, frames, strict=True))
     return list(enumerate(frames))
-
-
-def _listings(folder: Path) -> dict[str, Path]:
-    """The JSONs by name; if two have the same name, the one nearer to `folder`."""
-    paths = [path for inner in LISTINGS_IN for path in (folder / inner).glob("*.json")]
-    return {path.stem: path for path in reversed(paths)}
-
-
-def _load(path: Path) -> Any:
-    """The set in a JSON, or None if it lists no set: a data set's own files may be in the same folder."""
-    try:
-        document = parse_json(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: neither JSON nor text
-        raise DataError(f"{path}: not readable JSON ({error}); copy or prepare it again") from error
-    labels = document.get(path.stem) if isinstance(document, dict) else None
-    if labels is not None and not isinstance(labels, dict):
-        raise DataError(f"{path}: {path.stem!r} in it is no table of labels; prepare it again")
-    return labels
-
-
-def _videos(path: Path, labels: Any, compression: str) -> Iterator[_Video]:
-    """The entries of one set, real ones first."""
-    if labels is None:
-        raise DataError(f"{path}: no listing of crops: its outermost name is not {path.stem!r}")
-    try:
-        for name in sorted(labels, key=lambda name: (not _is_real(name), name)):
-            for split, inner in labels[name].items():
-                for video, entry in sorted(_level(path, inner, compression).items()):
-                    frames = tuple(_normalised(path, frame) for frame in entry["frames"])
-                    if entry.get("split", split) != split and split != SPLITS[0]:
-                        continue  # without a split it is listed in each: one is enough
-                    stated = {key: str(entry[key]) for key in STATED if key in entry}
-                    stands = str(entry.get("split", split))
-                    placed = zip(entry.get("times", ()), entry.get("sizes", ()), strict=True)
-                    seen = dict(zip(frames, placed, strict=False))
-                    yield _Video(path.stem, name, stands, video, frames, stated, seen)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not of the form {{set: {{label: {{split: {{video: {{label, frames}}}}}}}}}}"
-            f" ({type(error).__name__}: {error}); prepare it again"
-        ) from error
-
-
-def _level(path: Path, videos: dict[str, Any], compression: str) -> dict[str, Any]:
-    """The videos of a split; if there are levels, those at `compression`.
-
-    Anything that is not an entry is skipped: DeepfakeBench writes DFDC's val as one nameless video.
-    """
-    entries = {name: entry for name, entry in videos.items() if isinstance(entry, dict)}
-    if not entries or any("frames" in entry for entry in entries.values()):
-        return entries
-    if compression not in entries:
-        raise DataError(
-            f"{path}: holds {', '.join(sorted(entries))}, not {compression}; prepare that level, or ask for"
-            " one of these"
-        )
-    return dict(entries[compression])
-
-
-def _normalised(path: Path, frame: str) -> str:
-    """A listed path relative to the pictures' folder, by one rule for all dialects in use.
-
-    Backslashes become slashes; everything up to datasets/rgb/ is dropped, and so is a leading "./" or "/".
-    """
-    parts = frame.replace("\\", "/").rpartition("datasets/rgb/")[2].split("/")
-    if ".." in parts:
-        raise DataError(f"{path}: lists {frame}, which leads out of the data; prepare it again")
-    return "/".join(part for part in parts if part not in ("", "."))
-
-
-def _is_real(name: str) -> bool:
-    return name.lower().endswith("real")
 
 
 # --- flat folders ----------------------------------------------------------------------------------

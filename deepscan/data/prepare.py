@@ -7,7 +7,6 @@ the rest.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -23,15 +22,15 @@ from PIL import Image
 
 from deepscan.batches.pool import Death, Pool, cores
 from deepscan.config import Faces
-from deepscan.data.crops import beside
 from deepscan.data.cutting import Cuts, cut_archive, cut_pair, cut_video, distorted
+from deepscan.data.deepfakebench import sibling_folder, write_listing
 from deepscan.data.distortions import Distortion
 from deepscan.data.journal import Journal, PreparedVideo
 from deepscan.data.layouts import ARCHIVE, Layout, VideoRow, read_layout
 from deepscan.data.listings import SPLITS
 from deepscan.errors import InputError, OutputError, SettingsError, UnreadableInput
 from deepscan.faces.finder import FaceFinder
-from deepscan.files import alone, part_file
+from deepscan.files import alone
 from deepscan.model.networks import limit_threads, threads
 
 LEVELS = ("raw", "c23", "c40")
@@ -134,8 +133,7 @@ def prepare(
         DataError: `source` is no known layout, or its listings are damaged.
         SettingsError: `out` was begun with other settings.
         OutputError: nothing can be written there, as on a full disk (what is finished is kept), files of
-        another
-            tool would be overwritten, or another process is preparing the same set there.
+            another tool would be overwritten, or another process is preparing the same set there.
     """
     settings = settings or PrepareSettings()
     layout = read_layout(source, settings.compression)
@@ -161,7 +159,7 @@ def prepare(
             if progress is not None:
                 progress("cutting faces", finished, len(tasks))
         shutil.rmtree(aside, ignore_errors=True)
-        listings = tuple(_write_listing(out, name, layout, journal.entries) for name in layout.sets)
+        listings = tuple(write_listing(out, name, layout, journal.entries) for name in layout.sets)
         return _summary(out, listings, layout.rows, journal.entries, sum(map(len, todo)))
 
 
@@ -281,7 +279,7 @@ def _write(job: _Job, inner: PurePosixPath, cuts: Cuts) -> None:
                     parts["landmarks"].mkdir(exist_ok=True)
                     np.save(parts["landmarks"] / f"{name}.npy", cut.landmarks.astype(np.float32))
             for kind, folder in parts.items():
-                named = inner if kind == "frames" else beside(inner, kind)
+                named = inner if kind == "frames" else sibling_folder(inner, kind)
                 assert named is not None  # a row's relative path contains frames/
                 place = job.out / named
                 if place.exists():
@@ -341,60 +339,6 @@ def _tried(
 
 
 # --- results ---------------------------------------------------------------------------------------
-
-
-def _write_listing(
-    out: Path, name: str, layout: Layout, entries: Mapping[str, PreparedVideo]
-) -> Path:
-    """Write one set's JSON as DeepfakeBench reads it with rgb_dir = `out`, with some fields of our own.
-
-    Every label has every split, because DeepfakeBench asks for each. A video without a split is listed in
-    all three, as in DeepfakeBench, with "split": "" to mark it. A video without a crop has no frames, so
-    DeepfakeBench skips it, and a "state" that says why; evaluation counts it.
-    """
-    labels: dict[str, dict[str, dict[str, Any]]] = {
-        label: {split: {} for split in SPLITS} for label in layout.sets[name]
-    }
-    rows = sorted((r for r in layout.rows if r.name in labels), key=lambda row: row.relative)
-    found = {row: entries[str(row.relative)] for row in rows}
-    crops_of = {row: found[row].crops or {str(row.relative): []} for row in rows}
-    stems = Counter(
-        (row.name, PurePosixPath(folder).name) for row in rows for folder in crops_of[row]
-    )
-    for row in rows:
-        for folder, crops in crops_of[row].items():
-            entry: dict[str, Any] = {
-                "label": row.name,
-                "frames": [f"{folder}/{crop}.png" for crop in crops],
-            }
-            stated = {"source": row.source, "group": row.group}
-            if row.label and row.method != row.name:
-                stated["method"] = row.method
-            entry |= {key: value for key, value in stated.items() if value}
-            if seen := found[row].seen.get(folder):
-                entry["times"], entry["sizes"] = (
-                    list(values) for values in zip(*seen, strict=True)
-                )
-            if not crops:
-                entry["state"] = found[row].state
-            if not row.split:
-                entry["split"] = ""
-            stem = PurePosixPath(folder).name
-            # A video without frames is identified by its name alone.
-            video = stem if crops and stems[row.name, stem] == 1 else folder
-            for split in [row.split] if row.split else SPLITS:
-                videos = labels[row.name][split]
-                if row.compression:
-                    videos = videos.setdefault(row.compression, {})
-                videos[video] = entry
-    if any(row.compression for row in rows):
-        for splits in labels.values():
-            for videos in splits.values():
-                videos.setdefault(next(r.compression for r in rows if r.compression), {})
-    path = out / f"{name}.json"
-    with part_file(path) as part:
-        part.write_text(json.dumps({name: labels}, indent=1) + "\n", "utf-8")
-    return path
 
 
 def _summary(

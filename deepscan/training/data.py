@@ -1,4 +1,4 @@
-"""Rows of crops -> what each step shows: real crops, each beside a manipulation of it.
+"""Turns rows of crops into training batches: real crops, each next to a manipulation of it.
 
 The order is a pure function of the seed and of a count: unit n of a run is the same whichever process
 asks, whatever ran before, and however often the run was broken off.
@@ -7,9 +7,9 @@ asks, whatever ran before, and however often the run was broken off.
 from __future__ import annotations
 
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,121 +29,12 @@ from deepscan.shapes import Bool, Float, UInt8
 from deepscan.training.augment import AugmentSettings, augment, augmentation
 from deepscan.training.losses import forged_patches
 from deepscan.training.pseudo import PseudoSettings, self_blend
-
-BLENDED = "self-blended"  # the method of pseudo-fakes
-
-# --- rows ------------------------------------------------------------------------------------------
-
-
-def thin(rows: Iterable[CropRow], frames: int) -> list[CropRow]:
-    """At most `frames` crops of each video, spread evenly over those it has."""
-    videos: dict[tuple[str, str], list[CropRow]] = defaultdict(list)
-    for row in rows:
-        videos[row.split, row.video].append(row)
-    kept: list[CropRow] = []
-    for crops in videos.values():
-        crops.sort(key=lambda row: row.frame)
-        places = np.linspace(0, len(crops) - 1, min(frames, len(crops)), dtype=int)
-        kept += [crops[i] for i in places.tolist()]
-    return kept
-
-
-def split(
-    sets: Sequence[Sequence[CropRow]],
-    share: float,
-    seed: int,
-    blend: bool = False,
-    say: Callable[[str], None] | None = None,
-) -> tuple[list[CropRow], list[CropRow]]:
-    """Rows to learn from and to validate on; videos that stand in a "test" split are left out of both.
-
-    Each of `sets` is divided by itself, so that every kind of material is on both sides.
-
-    Wherever else they stand: in DeepfakeBench's listings Celeb-DF's and DFDCP's val equal their test, and
-    Celeb-DF's train holds everything.
-
-    A set's own "train" and "val" where it has both; otherwise `share` of its groups, drawn by `seed`, are
-    held out. Where people chain into one group that holds more than half of the videos, sources are held
-    out instead: a video and its manipulations stay together, people may be on both sides. `say` hears of
-    it. With `blend`, what is held out of a set without manipulated crops gets a self-blended one
-    of each real crop.
-
-    Raises:
-        DataError: a side is empty or holds one class only, or there are too few groups to draw from.
-    """
-    train: list[CropRow] = []
-    val: list[CropRow] = []
-    for rows in sets:
-        learn, held = _divided(rows, share, seed, say)
-        if blend and not any(row.label for row in held):
-            held += [blended(row) for row in held]
-        train += learn
-        val += held
-    if not blend:
-        check_classes("training", train)
-    check_classes("validation", val)
-    return train, val
-
-
-def _divided(
-    rows: Sequence[CropRow], share: float, seed: int, say: Callable[[str], None] | None
-) -> tuple[list[CropRow], list[CropRow]]:
-    tested = {row.video for row in rows if row.split == "test"}
-    usable = [row for row in rows if row.video not in tested]
-    train = [row for row in usable if row.split == "train"]
-    val = [row for row in usable if row.split == "val"]
-    if not (train and val):
-        videos = {row.video: row for row in usable}
-        of_group = Counter(row.group for row in videos.values())
-        units = {name: row.group for name, row in videos.items()}
-        if of_group and max(of_group.values()) > len(videos) / 2:
-            sources = {name: row.source or name for name, row in videos.items()}
-            if len(set(sources.values())) > len(of_group):
-                units = sources
-                if say is not None:
-                    say(
-                        f"{max(of_group.values())} of {len(videos)} videos show people who are tied together"
-                        f" ({usable[0].path.parent}): held out are videos with all made of them, not people;"
-                        " the same person may be on both sides"
-                    )
-        held = _held_out(list(units.values()), share, seed)
-        train = [row for row in usable if units[row.video] not in held]
-        val = [row for row in usable if units[row.video] in held]
-    return train, val
-
-
-def blended(row: CropRow) -> CropRow:
-    """A real crop as the self-blended pseudo-fake that `picture` will make of it."""
-    return replace(row, label=1, method=BLENDED, video=f"{row.video}/{BLENDED}", mask=None)
-
-
-def check_classes(what: str, rows: Sequence[CropRow]) -> None:
-    """Raise DataError unless there are real and manipulated crops among `rows`."""
-    manipulated = sum(row.label for row in rows)
-    if not 0 < manipulated < len(rows):
-        raise DataError(
-            f"{what} data: {len(rows) - manipulated} real and {manipulated} manipulated crops; both classes"
-            " are needed (--pseudo 1 makes manipulated ones from real crops, for training)"
-        )
-
-
-def _held_out(groups: Sequence[str], share: float, seed: int) -> set[str]:
-    names = sorted(set(groups))
-    count = max(1, round(share * len(names)))
-    if count >= len(names):
-        raise DataError(
-            f"{len(names)} group(s) of people cannot be split into training and validation; add videos of"
-            " other people, or hold out a smaller share"
-        )
-    return set(np.random.default_rng(seed).permutation(names)[:count].tolist())
-
-
-# --- what a step shows -----------------------------------------------------------------------------
+from deepscan.training.splits import BLENDED, blended, check_classes
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A real crop and a manipulated one to be shown beside it, changed alike."""
+    """A real crop and the manipulated one that is shown with it, augmented alike."""
 
     real: CropRow
     fake: CropRow

@@ -22,11 +22,12 @@ from deepscan.model.header import Header, read_header
 from deepscan.records import Calibration
 from deepscan.shapes import Float
 from deepscan.training import calibrate, identity
-from deepscan.training.data import BLENDED, blended, check_classes, pictures, split, thin
+from deepscan.training.data import pictures
 from deepscan.training.folder import Best, RunFolder, check_digests
 from deepscan.training.identity import Seen, rows_digest
 from deepscan.training.loop import Progress, Ranks, Splits, fit, process_group, score
 from deepscan.training.settings import TrainSettings
+from deepscan.training.splits import BLENDED, blended, check_classes, split, thin
 
 PROTOTYPE_CROPS = 128  # of each class, some 25,000 patches: enough for a mean
 

@@ -119,7 +119,7 @@ def test_a_missing_set_is_named_with_what_was_looked_for(tmp_path: Path, short: 
     output = str(caught.value)
     assert f"{SETS[short].listings[0]}.json" in output
     assert f"deepscan prepare {tmp_path}/" in output
-    assert "had from" in output
+    assert "get the data set itself from" in output
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_every_official_layout_is_found_and_counted(tmp_path: Path, short: str) 
 
 def test_distortions_want_the_videos(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"DFDC: no videos of DFDC in its official layout; it is had from"
+        DataError, match=r"DFDC: no videos of DFDC in its official layout; get it from"
     ):
         official(SETS["dfdc"], tmp_path)
     with pytest.raises(DataError, match="only sets under the data root have them"):

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from deepscan.data.crops import beside, locate, read_crops
+from deepscan.data.crops import read_crops
+from deepscan.data.deepfakebench import locate, sibling_folder
 from deepscan.errors import DataError
 
 
@@ -112,8 +113,10 @@ def test_masks_and_landmarks_lie_beside_the_frames(tmp_path: Path) -> None:
 
 
 def test_only_the_folder_named_frames_is_replaced() -> None:
-    assert beside(PurePosixPath("frames/S/frames/v"), "masks") == PurePosixPath("frames/S/masks/v")
-    assert beside(PurePosixPath("S/cdf/frames"), "masks") is None  # a video called frames
+    assert sibling_folder(PurePosixPath("frames/S/frames/v"), "masks") == PurePosixPath(
+        "frames/S/masks/v"
+    )
+    assert sibling_folder(PurePosixPath("S/cdf/frames"), "masks") is None  # a video called frames
 
 
 def test_celeb_df_says_in_names_whose_face_is_where(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ from deepscan.data.crops import CropRow, Identity, read_crops
 from deepscan.errors import DataError
 from deepscan.model import tower, weights
 from deepscan.model.header import read_header
-from deepscan.training.data import split, thin
 from deepscan.training.identity import Seen, refuse, rows_digest, stated
 from deepscan.training.run import Trained, calibrate_anew, resume, train
 from deepscan.training.settings import TrainSettings
+from deepscan.training.splits import split, thin
 
 DATE = "2026-01-31"
 

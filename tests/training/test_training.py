@@ -31,10 +31,11 @@ from deepscan.judgement import metrics
 from deepscan.model import checkpoint, processor, tower, weights
 from deepscan.training import loop
 from deepscan.training.augment import AugmentSettings
-from deepscan.training.data import Order, Twins, batches, blended, picture, split, thin
+from deepscan.training.data import Order, Twins, batches, picture
 from deepscan.training.folder import RunFolder
 from deepscan.training.run import build, resume, shown, train
 from deepscan.training.settings import TrainSettings, from_files, from_plain
+from deepscan.training.splits import blended, split, thin
 
 DATE = "2026-01-31"
 PLAIN = AugmentSettings(flip=0, zoom=0, colour=0, blur=0, resize=0, jpeg=0)
