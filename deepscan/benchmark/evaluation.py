@@ -243,14 +243,9 @@ def measures(scored: Scored, frames: int = FRAMES) -> dict[str, Estimate]:
     for name, threshold in thresholds.items():
         for i, what in enumerate(("accuracy", "accuracy on real", "accuracy on manipulated")):
             statistics[what + name] = partial(_accuracy, threshold=threshold, which=i)
-    members = [np.flatnonzero(judged.labels == label) for label in (0, 1)]
-    rng = np.random.default_rng(zlib.crc32(scored.name.encode()))
-    drawn = [
-        np.concatenate([own[rng.integers(len(own), size=len(own))] for own in members])
-        for _ in range(ROUNDS)
-    ]
+    draws = judged.draws()
     for name, statistic in statistics.items():
-        rounds = np.array([statistic(judged.labels[d], judged.scores[d]) for d in drawn])
+        rounds = metrics.resampled(statistic, judged.labels, judged.scores, draws)
         found[name] = Estimate(statistic(judged.labels, judged.scores), rounds)
     return found
 

@@ -282,8 +282,8 @@ def _entropy(attention: Float[np.ndarray, "n k p"]) -> Float[np.ndarray, " n"]:
 
 def _over_videos(values: Float[np.ndarray, " n"], videos: Sequence[str]) -> Estimate:
     """The mean over crops, its rounds drawing videos."""
-    names = {video: i for i, video in enumerate(dict.fromkeys(videos))}
-    place = np.array([names[video] for video in videos])
+    _, place = np.unique(np.asarray(videos), return_inverse=True)
     sums, counts = np.bincount(place, values), np.bincount(place)
-    drawn = np.random.default_rng(0).integers(len(names), size=(ROUNDS, len(names)))
-    return Estimate(float(values.mean()), sums[drawn].sum(1) / counts[drawn].sum(1))
+    one_class = np.zeros(len(counts), int)
+    drawn = metrics.resample(one_class, np.random.default_rng(0), ROUNDS)
+    return Estimate(float(values.mean()), drawn @ sums / (drawn @ counts))

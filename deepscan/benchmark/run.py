@@ -3,14 +3,14 @@
     runs --train--> checkpoints --score--> predictions --> tables, figures
                                  --look--> attention  -->
 
-Everything lies in one folder: predictions/, attention/ and runs/ are gone on with, tables and figures are
-written anew from them each time.
+Everything is in one folder. What predictions/, attention/ and runs/ hold is not computed again; tables and
+figures are written from it each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,11 +48,11 @@ from deepscan.training.settings import TrainSettings
 
 
 def benchmark(request: Request, say: Say, progress: Callable[..., None] | None = None) -> Results:
-    """Do what is asked: train, score, look, tell.
+    """Do what is requested: train, score, look at attention, and write tables and figures.
 
     Raises:
         DataError: a set is missing, without skip_missing; runs are missing, without train; or see
-            predictions.
+            predictions.py.
         WeightsError, OutputError, SettingsError.
     """
     outputs = Results(request.out)
@@ -88,10 +88,12 @@ def _detectors(
                 score(request, one, crops, say, progress, AVERAGED)
             for distortion in distortions:
                 score_distorted(request, one, crops, distortion, say, progress)
-    table, called = predictions.distinguished(predictions_of(request, candidates))
-    asked = {candidate.weights: candidate for candidate in candidates}
+    table, names_of = predictions.distinguished(predictions_of(request, candidates))
+    by_weights = {candidate.weights: candidate for candidate in candidates}
     found = {
-        called[w]: results.answers(table, called[w], names) for w in asked or called if w in called
+        names_of[w]: results.answers(table, names_of[w], names)
+        for w in by_weights or names_of
+        if w in names_of
     }
     if not any(found.values()):
         raise DataError(f"{request.out / 'predictions'}: no predictions on {', '.join(names)}")
@@ -125,23 +127,16 @@ def _detectors(
                 results.views_table("averaging", title, table, detector, views, rule, [cost]),
             )
         if distortions:
-            _robustness(request, outputs, table, detector, distortions, rule)
+            _robustness(outputs, table, detector, distortions, rule)
     if request.localisation:
-        _localisation(
-            request,
-            outputs,
-            "",
-            {
-                name: (asked[w].name if asked else name, None, asked.get(w))
-                for w, name in called.items()
-            },
-            names,
-            sets,
-        )
+        rows_seen = {
+            name: Viewed(by_weights[w].name if w in by_weights else name, None, by_weights.get(w))
+            for w, name in names_of.items()
+        }
+        _localisation(outputs, "", _looks(request, rows_seen, names, sets))
 
 
 def _robustness(
-    request: Request,
     outputs: Results,
     table: pa.Table,
     detector: str,
@@ -211,21 +206,24 @@ def _study(
             rule = Rule(tuple(names), protocol, request.frames, tuple(notes))
             outputs.add(results.study_table(name, asked, table, rule, request.seeds))
             if asked.kind == "curve":
-                _curve(request, outputs, name, asked, table, rule)
+                by_value = {
+                    value: results.answers(table, run, rule.sets, request.seeds)
+                    for value, run in asked.rows.items()
+                }
+                _curve(outputs, name, asked, by_value, rule)
     seed = request.seeds[0]
-    which: Which = {
-        row: (run, seed, candidates.get((run, seed))) for row, run in asked.rows.items()
-    }
+    rows = {row: Viewed(run, seed, candidates.get((run, seed))) for row, run in asked.rows.items()}
+    looks = _looks(request, rows, names, sets)
     if asked.kind in ("attention", "maps"):
-        _attention(request, outputs, name, asked, which, names, sets)
+        _attention(outputs, name, asked.kind, looks, request.faces)
     elif request.localisation:
-        _localisation(request, outputs, f"{name}-", which, names, sets)
+        _localisation(outputs, f"{name}-", looks)
 
 
 def _finished(
     request: Request, names: Sequence[str], say: Say, progress: Callable[..., None] | None
 ) -> list[Run]:
-    """The runs, trained where they are missing and that is asked for."""
+    """The runs; those that are missing are trained if that is requested."""
     store = RunStore(request.out / "runs", request.recipe)
     runs = [store.run(name, seed) for seed in request.seeds for name in names]
     lacking = [run for run in runs if run.state != "finished"]
@@ -233,7 +231,7 @@ def _finished(
         names = ", ".join(f"{run.name} (seed {run.settings.seed}, {run.state})" for run in lacking)
         raise DataError(
             f"{request.out / 'runs'}: not trained yet: {names}. --train trains them, --dry-run says how"
-            " long that takes, --tabulate tells what the predictions hold"
+            " long that takes, --tabulate shows what the predictions hold"
         )
     return [complete(run, request.date, progress, say) for run in runs]
 
@@ -249,11 +247,11 @@ def _budget(recipe: TrainSettings, seeds: Sequence[int]) -> str:
 
 
 def _curve(
-    request: Request, outputs: Results, name: str, asked: Study, table: pa.Table, rule: Rule
+    outputs: Results, name: str, asked: Study, by_value: Mapping[str, Answers], rule: Rule
 ) -> None:
+    """Draw AUC against the value that the study varies, a line for each set and one for their average."""
     lines: dict[str, dict[str, evaluation.Estimate]] = {s: {} for s in (*rule.sets, "avg")}
-    for value, run in asked.rows.items():
-        found = results.answers(table, run, rule.sets, request.seeds)
+    for value, found in by_value.items():
         for test_set in found:
             one = _average(
                 {test_set: found[test_set]}, Rule((test_set,), rule.protocol, rule.frames)
@@ -270,66 +268,68 @@ def _curve(
         outputs.draw(name + suffix, figures.curves(shown, label, asked.against))
 
 
-Which = Mapping[
-    str, tuple[str, int | None, Candidate | None]
-]  # by row: detector, seed, and who can be asked
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """A row whose attention is wanted: a detector, and the candidate to compute it with if it is at hand."""
+
+    detector: str
+    seed: int | None
+    candidate: Candidate | None
 
 
-def _looks(request: Request, which: Which, name: str, sets: Sequence[Crops]) -> dict[str, Looks]:
-    """Each row's attention on the set `name`, looked at now or kept from before."""
+def _looks(
+    request: Request, rows: Mapping[str, Viewed], names: Sequence[str], sets: Sequence[Crops]
+) -> Iterator[tuple[str, dict[str, Looks]]]:
+    """For each set, every row's attention: computed, or read from where it was kept."""
     folder = request.out / "attention"
-    crops = next((c for c in sets if c.test_set.short == name), None)
-    found = {}
-    for row, (detector, seed, candidate) in which.items():
-        if candidate is not None and crops is not None:
-            found[row] = predict.look(folder, candidate, crops, request.scoring, request.workers)
-        elif (path := looks_file(folder, detector, seed, name)).is_file():
-            found[row] = read_looks(path)
-    if not found:
-        raise DataError(f"{folder}: no attention on {name} is kept; run without --tabulate")
-    return found
+    for name in names:
+        crops = next((c for c in sets if c.test_set.short == name), None)
+        found = {}
+        for row, of in rows.items():
+            if of.candidate is not None and crops is not None:
+                found[row] = predict.look(
+                    folder, of.candidate, crops, request.scoring, request.workers
+                )
+            elif (path := looks_file(folder, of.detector, of.seed, name)).is_file():
+                found[row] = read_looks(path)
+        if not found:
+            raise DataError(f"{folder}: no attention on {name} is kept; run without --tabulate")
+        yield name, found
 
 
 def _attention(
-    request: Request,
     outputs: Results,
     name: str,
-    asked: Study,
-    which: Which,
-    names: Sequence[str],
-    sets: Sequence[Crops],
+    kind: str,
+    looks: Iterator[tuple[str, dict[str, Looks]]],
+    faces: bool,
 ) -> None:
-    for i, test_set in enumerate(names):
-        found = _looks(request, which, test_set, sets)
-        # Beyond the first set each has files of its own.
+    for i, (test_set, found) in enumerate(looks):
+        # Each set after the first has files of its own.
         file = name if i == 0 else f"{name}-{test_set}"
-        if asked.kind == "maps":
-            outputs.draw(file, figures.maps(found, faces=request.faces))
+        if kind == "maps":
+            outputs.draw(file, figures.maps(found, faces=faces))
         else:
             first = next(iter(found))
             columns = {f"[CLS], {first}": (found[first], "cls")}
-            columns |= {f"queries, {row}": (looks, "queries") for row, looks in found.items()}
-            outputs.draw(file, figures.attention(columns, faces=request.faces))
+            columns |= {f"queries, {row}": (own, "queries") for row, own in found.items()}
+            outputs.draw(file, figures.attention(columns, faces=faces))
             outputs.add(activation_table(f"{name}-activation-{test_set}", found, test_set))
 
 
 def _localisation(
-    request: Request,
-    outputs: Results,
-    prefix: str,
-    which: Which,
-    names: Sequence[str],
-    sets: Sequence[Crops],
+    outputs: Results, prefix: str, looks: Iterator[tuple[str, dict[str, Looks]]]
 ) -> None:
-    problems = []
-    for test_set in names:
-        found = _looks(request, which, test_set, sets)
+    """Tables of attention and of who finds the forged region; fails if no set has masks."""
+    problems, located = [], 0
+    for test_set, found in looks:
         outputs.add(activation_table(f"{prefix}activation-{test_set}", found, test_set))
         try:
             outputs.add(localisation_table(f"{prefix}localisation-{test_set}", found, test_set))
+            located += 1
         except DataError as error:
             problems.append(error)
-    if len(problems) == len(names):
+    if problems and not located:
         raise problems[0]
 
 
