@@ -243,17 +243,12 @@ def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> l
     flat = [crop.pixels for own in crops for crop in own]
     if not flat:
         return [None] * len(crops)
-    parts = [detector.score(np.stack(group)) for group in chunks(flat, batch)]
-    logit, query, cls = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("logit", "query_attention", "cls_attention")
-    )
+    whole = Output.joined([detector.score(np.stack(group)) for group in chunks(flat, batch)])
     outputs: list[Output | None] = []
     at = 0
     for own in crops:
-        here = slice(at, at + len(own))
-        outputs.append(Output(logit[here], query[here], cls[here]) if own else None)
-        at = here.stop
+        outputs.append(whole.part(slice(at, at + len(own))) if own else None)
+        at += len(own)
     return outputs
 
 

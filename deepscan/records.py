@@ -10,7 +10,7 @@ All records are frozen; those with pixels print shapes instead of numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
@@ -181,14 +181,36 @@ class Output:
 
     Both attentions are averaged over heads and sum to 1 over patches, which run row by row over a square
     grid. A detector without queries classifies [CLS], whose attention then stands in both.
+
+    `evidence` is what each patch adds to the logit, and `constant` what none of them adds: together they
+    are the logit. Without queries no part comes from a patch: evidence is (b, 0), the constant the logit.
+    `view` is the share of the crop's side that the patches cover (see faces.alignment.seen).
     """
 
     logit: Float[np.ndarray, " b"]
     query_attention: Float[np.ndarray, "b k p"]
     cls_attention: Float[np.ndarray, "b p"]
+    evidence: Float[np.ndarray, "b e"]
+    constant: Float[np.ndarray, " b"]
+    view: float = 1.0
 
     def __len__(self) -> int:
         return len(self.logit)
+
+    def part(self, crops: slice) -> Output:
+        """Of some of the crops."""
+        logit, query, cls, evidence, constant = (values[crops] for values in self._arrays())
+        return Output(logit, query, cls, evidence, constant, self.view)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Output]) -> Output:
+        """Of all the parts' crops, one part after another."""
+        columns = zip(*(part._arrays() for part in parts), strict=True)
+        logit, query, attention, evidence, constant = map(np.concatenate, columns)
+        return cls(logit, query, attention, evidence, constant, parts[0].view)
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.logit, self.query_attention, self.cls_attention, self.evidence, self.constant
 
 
 # --- evidence and verdict --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from deepscan.records import Crop, CropQuality, Face, Frame, Pixels
-from deepscan.shapes import Float
+from deepscan.shapes import Bool, Float
 
 CROP_SIDE = 256
 
@@ -15,6 +15,38 @@ CROP_SIDE = 256
 TEMPLATE: Float[np.ndarray, "5 2"] = np.array(
     [(96.87, 120.43), (158.83, 120.09), (128.04, 155.67), (102.59, 191.94), (153.90, 191.66)]
 )
+
+
+# The right half of a face's outline in such a crop, from hairline to chin; x from the crop's middle.
+FACE: Float[np.ndarray, "n 2"] = np.array(
+    [(0, 58), (30, 62), (52, 78), (63, 102), (65, 128),
+     (61, 158), (53, 188), (39, 214), (20, 230), (0, 235)], float,
+)  # fmt: skip
+
+# By how many pixels of a crop the middle of what a detector sees lies lower, as its view narrows to nothing.
+LOWER = 60
+
+
+def seen(share: float, side: int = CROP_SIDE) -> tuple[int, int, int]:
+    """The square of a crop that is seen with a `view` of this share of its side: left, top, side, in pixels.
+
+    The narrower, the lower: a crop's middle lies between the eyes, a face's on the nose.
+    """
+    size = round(side * share)
+    lower = LOWER * (1 - share) * side / CROP_SIDE
+    return (side - size) // 2, round((side - size) / 2 + lower), size
+
+
+def on_face(share: float, grid: int) -> Bool[np.ndarray, " p"]:
+    """Which of grid x grid patches of a view, row by row, lie on the face by more than a quarter."""
+    left, top, size = seen(share)
+    fine = 16  # points a side of each patch
+    at = (np.arange(grid * fine) + 0.5) * size / (grid * fine)
+    # The outline is as wide at every height as its right half is, read as a function of the height.
+    half = np.interp(top + at, FACE[:, 1], FACE[:, 0], left=-1, right=-1)
+    inside = np.abs(left + at - CROP_SIDE / 2)[None, :] < half[:, None]
+    covered = inside.reshape(grid, fine, grid, fine).mean((1, 3))
+    return covered.ravel() > 0.25
 
 
 def align(frame: Frame, face: Face, track: int) -> Crop:

@@ -6,6 +6,7 @@ Detection" (QTFP, CVPR 2026). Its baselines are the same detector with `token` "
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -16,14 +17,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscan.errors import SettingsError
+from deepscan.faces.alignment import on_face, seen
 from deepscan.model import adapters
 from deepscan.model.header import MEAN, STD, DetectorSettings
-from deepscan.model.tower import Attention, Tower, draw_normal
+from deepscan.model.tower import Attention, Tokens, Tower, draw_normal
 from deepscan.records import Output
 from deepscan.shapes import Float, Int, UInt8
 
 # Pixels a side that become one in a copy without detail: of 224 a side, they leave a face its features alone.
 COARSE = 4
+
+# A patch's evidence is a small part of a logit: where patches are taught, it starts to count forty-fold, and
+# patches start as more likely real than not, which most are.
+LOCATING = (math.log(40.0), -2.0)
+
+OFF_FACE = -3.0  # what queries' scores of patches off the face start with, where they learn places
+
+LEAST_DEVIATION = 0.05  # of a channel over patches, where layers are brought to one scale
+
+
+class Gathered(NamedTuple):
+    """What queries gather from patches."""
+
+    token: Float[Tensor, "b d"]  # the mean over queries
+    attention: Float[Tensor, "b k p"]  # of each query over patches, averaged over heads
+    of_heads: Float[Tensor, "b h p"]  # of each head over patches, averaged over queries
 
 
 class QueryAggregation(nn.Module):
@@ -31,29 +49,57 @@ class QueryAggregation(nn.Module):
 
     Args:
         width: token width d, a multiple of `heads`.
+        patches: number of patches whose places the queries learn to favour or to avoid; None: places mean
+            nothing to them.
     """
 
-    def __init__(self, width: int, queries: int, heads: int) -> None:
+    def __init__(self, width: int, queries: int, heads: int, patches: int | None = None) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.empty(queries, width))
         self.attention = Attention(width, heads)
+        self.place = None if patches is None else nn.Parameter(torch.zeros(heads, patches))
         draw_normal(self.query, std=0.02)
 
     def forward(
-        self, patches: Float[Tensor, "b p d"]
-    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b k p"]]:
-        """Global token, and each query's attention over patches averaged over heads.
+        self, patches: Float[Tensor, "b p d"], keep: Int[Tensor, " p"] | None = None
+    ) -> Gathered:
+        """Look at these patches; `keep` are their numbers, None: all.
 
         The same as projecting keys and values of every patch, in another order: patches are gathered
         by their weights first and projected afterwards, since K times heads is far below their number.
         """
-        attention, width = self.attention, patches.shape[-1]
-        weights = attention.weights(self.query[None], patches)  # (b, h, k, p)
-        gathered = weights.mean(2) @ patches[:, None].flatten(1, 2)  # (b, h, d), mean over queries
-        w_v = attention.in_proj_weight.chunk(3)[2].view(attention.heads, -1, width)
-        b_v = attention.in_proj_bias.chunk(3)[2]
+        place = self.place if self.place is None or keep is None else self.place[:, keep]
+        weights = self.attention.weights(self.query[None], patches, place)  # (b, h, k, p)
+        of_heads = weights.mean(2)
+        gathered = of_heads @ patches[:, None].flatten(1, 2)  # (b, h, d)
+        w_v, b_v = self._values()
         answer = torch.einsum("bhd,hcd->bhc", gathered, w_v).flatten(1) + b_v
-        return attention.out_proj(answer), weights.mean(1)
+        return Gathered(self.attention.out_proj(answer), weights.mean(1), of_heads)
+
+    def evidence(
+        self,
+        patches: Float[Tensor, "b p d"],
+        of_heads: Float[Tensor, "b h p"],
+        row: Float[Tensor, " d"],
+    ) -> tuple[Float[Tensor, "b p"], Float[Tensor, ""]]:
+        """What each patch adds to row @ token, and what no patch adds: together they are row @ token.
+
+        Given the weights, all that follows is linear in the patches: e_p = sum_h A_hp <u_h, W_v,h z_p>, with
+        u = row W_out read back through the output projection, head by head.
+        """
+        out = self.attention.out_proj
+        w_v, b_v = self._values()
+        folded = (row @ out.weight).view(len(w_v), -1)
+        values = torch.einsum("hc,hcd->hd", folded, w_v)
+        found = (of_heads * (patches @ values.T).mT).sum(1)
+        return found, row @ (out.weight @ b_v + out.bias)
+
+    def _values(self) -> tuple[Float[Tensor, "h c d"], Float[Tensor, " d"]]:
+        """The values' projection by heads, and its bias."""
+        attention = self.attention
+        weight = attention.in_proj_weight.chunk(3)[2]
+        by_head = weight.view(attention.heads, -1, weight.shape[1])
+        return by_head, attention.in_proj_bias.chunk(3)[2]
 
 
 def without_detail(
@@ -65,7 +111,9 @@ def without_detail(
 
 
 class Answer(NamedTuple):
-    """All that a forward pass finds, for the losses to work on; `query` is None without queries.
+    """All that a forward pass finds, for the losses to work on; what queries find is None without them.
+
+    `evidence` and `constant` add up to the logit: logit = sum over patches of evidence + constant.
 
     A tuple, because torch's wrappers for several GPUs and for compilation look into those.
     """
@@ -76,6 +124,8 @@ class Answer(NamedTuple):
     cls_attention: Float[Tensor, "b p"]
     global_token: Float[Tensor, "b d"] | None
     query_attention: Float[Tensor, "b k p"] | None
+    evidence: Float[Tensor, "b p"] | None
+    constant: Float[Tensor, " b"] | None
 
 
 class Detector(nn.Module):
@@ -110,12 +160,22 @@ class Detector(nn.Module):
             raise SettingsError(
                 f"adapted: {settings.adapted} is more than the {self.tower.size.layers} layers that run"
             )
+        if settings.layers is not None and settings.layers[-1] != self.tower.size.layers:
+            raise SettingsError(
+                f"layers: the last, {settings.layers[-1]}, is not the last that runs,"
+                f" {self.tower.size.layers}; lower depth to it"
+            )
+        self.readers = nn.ModuleList(nn.LayerNorm(width) for _ in settings.layers or ())
         if settings.with_queries:
             if width % settings.heads:
                 raise SettingsError(
                     f"heads: {settings.heads} do not divide the tower's width of {width}"
                 )
-            self.aggregation = QueryAggregation(width, settings.queries, settings.heads)
+            patches = self.tower.patches if settings.prior else None
+            self.aggregation = QueryAggregation(width, settings.queries, settings.heads, patches)
+        if settings.located:
+            # From a patch's evidence to the log-odds that it is manipulated: a scale's logarithm, an offset.
+            self.locating = nn.Parameter(torch.tensor(LOCATING))
         if settings.token == "weighted-avg":
             self.balance = nn.Parameter(torch.zeros(2))
         self.head = nn.Linear(2 * width if settings.token == "concat" else width, 1)
@@ -141,8 +201,17 @@ class Detector(nn.Module):
         share = self.settings.reference
         if share and not self.training:
             copy = self._answer(without_detail(images), keep, patches=False)
-            answer = answer._replace(logit=answer.logit - share * copy.logit)
+            answer = answer._replace(
+                logit=answer.logit - share * copy.logit,
+                evidence=_less(answer.evidence, copy.evidence, share),
+                constant=_less(answer.constant, copy.constant, share),
+            )
         return answer
+
+    def located(self, evidence: Float[Tensor, "b p"]) -> Float[Tensor, "b p"]:
+        """Log-odds that each patch is manipulated, as the detector learnt to read them off its evidence."""
+        scale, offset = self.locating
+        return evidence * scale.exp() + offset
 
     @torch.no_grad()
     def held_to(
@@ -154,11 +223,14 @@ class Detector(nn.Module):
     ) -> Answer:
         """The answer with another tower's [CLS] and its attention: a yardstick that does not train."""
         images = ((self._images(crops) - self.mean) / self.std).to(tower.dtype)
-        tokens = tower(images, keep, patches=False)
-        return answer._replace(cls=tokens.cls.float(), cls_attention=tokens.cls_attention)
+        tokens = tower(images, keep, False, self.settings.layers or ())
+        cls, _ = self._read(tokens)
+        return answer._replace(cls=cls, cls_attention=tokens.cls_attention)
 
     def _images(self, crops: UInt8[Tensor, "b height width 3"]) -> Float[Tensor, "b 3 side side"]:
-        """Crops at the tower's size, RGB in 0..1."""
+        """What the detector sees of crops, at the tower's size, RGB in 0..1."""
+        left, top, size = seen(self.settings.view, crops.shape[1])
+        crops = crops[:, top : top + size, left : left + size]
         images = crops.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
         side = self.tower.input_side
         if images.shape[-2:] != (side, side):
@@ -170,22 +242,45 @@ class Detector(nn.Module):
     ) -> Answer:
         """What is found in images of the tower's size, RGB in 0..1, each by itself."""
         images = ((images - self.mean) / self.std).to(self.tower.dtype)
-        tokens = self.tower(images, keep, patches or self.settings.with_queries)
+        patches = patches or self.settings.with_queries
+        tokens = self.tower(images, keep, patches, self.settings.layers or ())
         with torch.autocast(self.mean.device.type, enabled=False):
-            cls, found = tokens.cls.float(), tokens.patches.float()
-            token, query_attention = None, None
-            if self.settings.with_queries:
-                token, query_attention = self.aggregation(found)
-            classified = self._classified(cls, token)
+            cls, found = self._read(tokens)
+            gathered = self.aggregation(found, keep) if self.settings.with_queries else None
+            classified = self._classified(cls, gathered)
+            length = None
             if self.settings.normalise:
-                classified = functional.normalize(classified, dim=-1)
+                length = torch.linalg.vector_norm(classified, dim=-1).clamp_min(1e-12)
+                classified = classified / length[:, None]
             logit = self.head(classified).squeeze(-1)
-        return Answer(logit, cls, found, tokens.cls_attention, token, query_attention)
+            if gathered is None:
+                return Answer(logit, cls, found, tokens.cls_attention, None, None, None, None)
+            of_cls, of_token = self._rows()
+            evidence, constant = self.aggregation.evidence(found, gathered.of_heads, of_token)
+            constant = constant + (
+                cls @ of_cls if of_cls is not None else cls.new_zeros(cls.shape[0])
+            )
+            if length is not None:
+                evidence, constant = evidence / length[:, None], constant / length
+            constant = constant + self.head.bias
+        return Answer(
+            logit, cls, found, tokens.cls_attention,
+            gathered.token, gathered.attention, evidence, constant,
+        )  # fmt: skip
 
-    def _classified(self, cls: Tensor, token: Tensor | None) -> Tensor:
+    def _read(self, tokens: Tokens) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b p d"]]:
+        """[CLS] and the patches as they are classified, float32: the mean of the layers that are read."""
+        if not self.readers:
+            return tokens.cls.float(), tokens.patches.float()
+        pairs = zip(self.readers, tokens.states, strict=True)
+        mean = torch.stack([reader(state.float()) for reader, state in pairs]).mean(0)
+        return mean[:, 0], mean[:, 1:]
+
+    def _classified(self, cls: Tensor, gathered: Gathered | None) -> Tensor:
         """What the head sees, of [CLS] and the global token."""
-        if token is None:
+        if gathered is None:
             return cls
+        token = gathered.token
         match self.settings.token:
             case "avg":
                 return (cls + token) / 2
@@ -197,17 +292,37 @@ class Detector(nn.Module):
             case _:
                 return token
 
-    def outputs(
-        self, crops: UInt8[Tensor, "b height width 3"]
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b k p"], Float[Tensor, "b p"]]:
-        """What a score is made of, float32: logits, the queries' attention (or [CLS]'s for it), [CLS]'s."""
+    def _rows(self) -> tuple[Float[Tensor, " d"] | None, Float[Tensor, " d"]]:
+        """What [CLS] and the global token are multiplied by in the logit, which adds the head's bias."""
+        row = self.head.weight[0]
+        match self.settings.token:
+            case "avg":
+                return row / 2, row / 2
+            case "weighted-avg":
+                a, b = self.balance.softmax(0)
+                return a * row, b * row
+            case "concat":
+                of_cls, of_token = row.chunk(2)
+                return of_cls, of_token
+            case _:
+                return None, row
+
+    def outputs(self, crops: UInt8[Tensor, "b height width 3"]) -> tuple[Tensor, ...]:
+        """What a score is made of, float32, in the order of Output's arrays.
+
+        Without queries, [CLS]'s attention stands in for theirs, there is no evidence of patches, (b, 0), and
+        the constant is the logit.
+        """
         answer = self(crops, patches=False)
-        query, cls = answer.query_attention, answer.cls_attention.float()
-        return answer.logit.float(), cls[:, None] if query is None else query.float(), cls
+        logit, cls = answer.logit.float(), answer.cls_attention.float()
+        if answer.query_attention is None or answer.evidence is None or answer.constant is None:
+            return logit, cls[:, None], cls, logit.new_empty(logit.shape[0], 0), logit
+        query = answer.query_attention.float()
+        return logit, query, cls, answer.evidence.float(), answer.constant.float()
 
     @torch.inference_mode()
     def score(self, crops: UInt8[np.ndarray, "b height width 3"]) -> Output:
-        """Forward as numpy values, float32. Without queries, [CLS]'s attention stands in for theirs.
+        """Forward as numpy values, float32 (see `outputs`).
 
         A batch that the device has no memory for is scored in halves.
 
@@ -218,7 +333,8 @@ class Detector(nn.Module):
             torch.OutOfMemoryError
         ):  # left before it is tried again: it holds what is in the way
             found = self.outputs(torch.from_numpy(crops)) if self.run is None else self.run(crops)
-            return Output(*(x.cpu().numpy() for x in found))
+            logit, query, cls, evidence, constant = (x.cpu().numpy() for x in found)
+            return Output(logit, query, cls, evidence, constant, self.settings.view)
         device = self.mean.device
         if len(crops) == 1:
             raise SettingsError(
@@ -227,9 +343,7 @@ class Detector(nn.Module):
             )
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        halves = [self.score(half) for half in np.array_split(crops, 2)]
-        names = ("logit", "query_attention", "cls_attention")
-        return Output(*(np.concatenate([getattr(half, name) for half in halves]) for name in names))
+        return Output.joined([self.score(half) for half in np.array_split(crops, 2)])
 
     def initialise(self, generator: torch.Generator) -> None:
         """Put what trains to its start: drawn from `generator`, where torch's own laws use its global one.
@@ -241,8 +355,28 @@ class Detector(nn.Module):
             nn.init.normal_(self.aggregation.query, std=0.02, generator=generator)
             nn.init.xavier_uniform_(attention.in_proj_weight, generator=generator)
             _draw(attention.out_proj, generator)
+            if self.aggregation.place is not None:  # on the face
+                face = torch.from_numpy(on_face(self.settings.view, round(self.tower.patches**0.5)))
+                self.aggregation.place.data.copy_(torch.where(face, 0.0, OFF_FACE))
         _draw(self.head, generator)
         adapters.start(self.tower, generator)
+
+    @torch.no_grad()
+    def standardise(self, crops: UInt8[Tensor, "b height width 3"]) -> None:
+        """Start the layers that are read, if any are named, with mean 0 and deviation 1 over these patches.
+
+        Channel by channel: some are a hundred times as large as others, and would be all that is seen.
+        """
+        images = ((self._images(crops) - self.mean) / self.std).to(self.tower.dtype)
+        for reader, state in zip(
+            self.readers, self.tower(images, layers=self.settings.layers or ()).states, strict=True
+        ):
+            assert isinstance(reader, nn.LayerNorm)
+            plain = functional.layer_norm(state[:, 1:].float(), reader.normalized_shape).flatten(
+                0, 1
+            )
+            reader.weight.copy_(1 / plain.std(0).clamp_min(LEAST_DEVIATION))
+            reader.bias.copy_(-plain.mean(0) * reader.weight)
 
     def trained_state(self) -> dict[str, Tensor]:
         """What is not the base's: what a checkpoint holds. Adapted towers add their adapter's tensors.
@@ -255,6 +389,10 @@ class Detector(nn.Module):
             for name, value in self.state_dict().items()
             if not name.startswith("tower.") or name in trains or ".change." in name
         }
+
+
+def _less(value: Tensor | None, of_copy: Tensor | None, share: float) -> Tensor | None:
+    return None if value is None or of_copy is None else value - share * of_copy
 
 
 def _draw(linear: nn.Linear, generator: torch.Generator) -> None:

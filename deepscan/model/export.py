@@ -4,6 +4,8 @@
     logit            float32 (batch): above 0 leans to manipulated
     query_attention  float32 (batch, queries, patches); [CLS]'s, where there are no queries
     cls_attention    float32 (batch, patches)
+    evidence         float32 (batch, patches): what each patch adds to the logit; (batch, 0) without queries
+    constant         float32 (batch): what none of them adds; the logit is the sum of both
 
 Scaling to the tower's input size and normalisation are part of the graph. Its metadata hold the checkpoint's
 header and SHA-256.
@@ -26,7 +28,7 @@ from deepscan.files import part_file
 from deepscan.model.detector import Detector
 from deepscan.model.header import PREPROCESSING, Header
 
-OUTPUTS = ("logit", "query_attention", "cls_attention")
+OUTPUTS = ("logit", "query_attention", "cls_attention", "evidence", "constant")
 LARGEST = 2**31 - 2**24  # bytes of weights: the format ends at 2 GiB
 TOLERANCE = 1e-4  # of each output, against torch's in float32
 
@@ -38,12 +40,8 @@ class _Graph(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        answer = self.detector(crops)
-        query = answer.query_attention
-        if query is None:
-            query = answer.cls_attention[:, None]
-        return answer.logit, query, answer.cls_attention
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        return self.detector.outputs(crops)
 
 
 def write(path: Path, detector: Detector, header: Header, digest: str) -> float:
@@ -95,7 +93,7 @@ def write(path: Path, detector: Detector, header: Header, digest: str) -> float:
         found = session.run(list(OUTPUTS), {"crops": crops})
         expected = detector.score(crops)
         apart = max(
-            float(np.abs(a - getattr(expected, name)).max())
+            float(np.abs(a - getattr(expected, name)).max(initial=0.0))
             for name, a in zip(OUTPUTS, found, strict=True)
         )
         if not apart <= TOLERANCE:

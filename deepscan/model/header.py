@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
 from deepscan.faces.alignment import CROP_SIDE, TEMPLATE
 from deepscan.files import parse_json
+from deepscan.plain import read
 from deepscan.records import Calibration
 
 # OpenAI CLIP's channel means and deviations, of RGB in [0, 1].
@@ -33,7 +34,11 @@ class DetectorSettings:
     gradients stop there.
     `normalise`: whether the classified token is scaled to length 1. `reference`: which share of the logit
     of a crop's copy without detail is subtracted from the crop's logit (see Detector); 0: there is no such
-    copy.
+    copy. `view`: which share of the crop's side the tower sees, from near the face's middle (see
+    faces.alignment.seen). `layers`: after which layers tokens are read, each through a LayerNorm of the
+    detector's own, and averaged; None: after the last that runs, through the tower's. `prior`: whether the
+    queries learn where on the crop to look, besides at what. `located`: whether it learnt which patches are
+    manipulated (LossSettings.localisation).
     """
 
     tower: str = "ViT-B-16-quickgelu"
@@ -49,6 +54,10 @@ class DetectorSettings:
     adapted: int | None = None
     normalise: bool = False
     reference: float = 0.0
+    view: float = 1.0
+    layers: tuple[int, ...] | None = None
+    prior: bool = False
+    located: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.tower, str):
@@ -64,6 +73,20 @@ class DetectorSettings:
         for count in ("depth", "adapted"):
             if (given := getattr(self, count)) is not None and not _counts(given):
                 raise SettingsError(f"{count}: {given} is not a positive count")
+        if self.layers is not None:
+            layers = self.layers
+            if not layers or not all(map(_counts, layers)) or list(layers) != sorted(set(layers)):
+                raise SettingsError(
+                    f"layers: {list(layers)} are no numbers of layers, counted from 1"
+                )
+            if self.depth is not None and layers[-1] != self.depth:
+                raise SettingsError(
+                    f"layers: the last, {layers[-1]}, is not the last that runs, {self.depth} (depth)"
+                )
+        if not 0 < self.view <= 1:
+            raise SettingsError(f"view: {self.view} is no share above 0 and up to 1")
+        if (self.prior or self.located) and not self.with_queries:
+            raise SettingsError("prior, located: for queries, which token cls has none of")
         if not self.lora_alpha > 0:
             raise SettingsError(f"lora_alpha: {self.lora_alpha} is not above 0")
         if not 0 <= self.reference <= 1:
@@ -132,7 +155,7 @@ def read_header(path: Path) -> Header:
             raise TypeError("training is no table")
         stated = raw["calibration"]
         calibration = None if stated is None else Calibration(**stated)
-        settings = DetectorSettings(**raw["settings"])
+        settings = read(DetectorSettings, raw["settings"], "settings")
         header = Header(settings=settings, calibration=calibration, **fields)
     except (KeyError, TypeError, ValueError, SettingsError) as error:
         raise WeightsMismatch(f"{path}: its header is not understood ({error})") from error

@@ -1,4 +1,4 @@
-"""CLIP's image tower, returning all tokens of the last layer that runs and [CLS]'s attention.
+"""CLIP's image tower, returning the tokens of the last layer that runs, or of several, and [CLS]'s attention.
 
 The architecture is open_clip's plain ViT with its parameter names, built from its size tables, so that any
 open_clip checkpoint of such a tower fits. It is written out here because importing open_clip also imports
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -30,12 +31,14 @@ QUICK = 1.702  # QuickGELU's factor
 class Tokens:
     """The last layer's tokens for a batch of crops; p is the number of patches, all or those kept.
 
-    `patches` is empty if no patches were asked for.
+    `patches` is empty if no patches were asked for. `states` are the tokens after each of the layers asked
+    for, [CLS] first, that no LayerNorm has seen.
     """
 
     cls: Float[Tensor, "b d"]
     patches: Float[Tensor, "b _n d"]
     cls_attention: Float[Tensor, "b p"]  # averaged over heads, renormalised over patches
+    states: tuple[Float[Tensor, "b _m d"], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,11 @@ class Tower(nn.Module):
         return self.size.width
 
     @property
+    def patches(self) -> int:
+        """How many patches an image has."""
+        return (self.size.image_size // self.size.patch_size) ** 2
+
+    @property
     def input_side(self) -> int:
         """Side of the square input in pixels."""
         return self.size.image_size
@@ -101,6 +109,7 @@ class Tower(nn.Module):
         images: Float[Tensor, "b 3 side side"],
         keep: Int[Tensor, " p"] | None = None,
         patches: bool = True,
+        layers: Collection[int] = (),
     ) -> Tokens:
         """Tokens of normalised images.
 
@@ -109,6 +118,7 @@ class Tower(nn.Module):
                 so a crop can still be read from some of them, in less time.
             patches: whether patches are wanted; if not, the last layer is computed for [CLS] alone and the
                 tokens' `patches` are empty.
+            layers: numbers of the layers whose tokens are wanted as they are, counted from 1.
         """
         visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)
@@ -118,16 +128,21 @@ class Tower(nn.Module):
             x = torch.cat([x[:, :1], x[:, 1:][:, keep]], dim=1)
         x = visual.ln_pre(x)
         *earlier, last = visual.blocks()
-        for block in earlier:
+        states = []
+        for number, block in enumerate(earlier, 1):
             x = self._run(block, x)
+            if number in layers:
+                states.append(x)
         with torch.no_grad():  # the target of the queries' attention, which must not change it
             tokens = last.ln_1(x)
             attention = last.attn.weights(tokens[:, :1], tokens).mean(1)[:, 0, 1:]
             attention = attention / attention.sum(-1, keepdim=True)
         x = self._run(last, x) if patches else last(x, 1)
+        if len(earlier) + 1 in layers:
+            states.append(x)
         cls = visual.ln_post(x[:, 0])
         rest = visual.ln_post(x[:, 1:]) if self.patch_norm else x[:, 1:]
-        return Tokens(cls, rest, attention)
+        return Tokens(cls, rest, attention, tuple(states))
 
     def _run(self, block: Block, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         if self.recompute and torch.is_grad_enabled():
@@ -254,13 +269,16 @@ class Attention(nn.Module):
         return self.out_proj(answers.transpose(1, 2).flatten(2))
 
     def weights(
-        self, queries: Float[Tensor, "q k d"], tokens: Float[Tensor, "b n d"]
+        self,
+        queries: Float[Tensor, "q k d"],
+        tokens: Float[Tensor, "b n d"],
+        place: Float[Tensor, "h n"] | None = None,
     ) -> Float[Tensor, "b h k n"]:
         """How a few queries (one set for each crop, or one for all) attend to many tokens, in float32.
 
         q (W_k x + b_k) = (q W_k) x + q b_k: folding the key projection into the queries is cheaper than
         projecting every token, by a factor of up to d / (h k). The last term is the same for all tokens and
-        cancels in the softmax.
+        cancels in the softmax. `place` is added to every query's scores of a head.
         """
         w_k = self.in_proj_weight.chunk(3)[1]
         q = self._split(self._projected(queries, 0, 1))
@@ -270,7 +288,8 @@ class Attention(nn.Module):
             folded = folded + (q @ left.view(self.heads, -1, left.shape[1])) @ right
         scores = folded.flatten(1, 2) @ tokens.mT
         scores = scores.float() / q.shape[-1] ** 0.5
-        return scores.softmax(-1).unflatten(1, (self.heads, -1))
+        scores = scores.unflatten(1, (self.heads, -1))
+        return (scores if place is None else scores + place[:, None]).softmax(-1)
 
     def _projected(
         self, x: Float[Tensor, "b n d"], first: int, stop: int

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from deepscan.data.crops import CropRow
 from deepscan.errors import DataError
-from deepscan.faces.alignment import CROP_SIDE, TEMPLATE
+from deepscan.faces.alignment import CROP_SIDE, TEMPLATE, seen
 from deepscan.model.tower import TowerSize
 from deepscan.records import Pixels
 from deepscan.shapes import Bool, Float, UInt8
@@ -121,6 +121,7 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         size: the tower's, which says what its patches are.
         share: of a patch that must be manipulated for it to count as such.
         blend: how pseudo-fakes are made.
+        view: which share of a crop's side the tower's patches cover (see faces.alignment.seen).
     """
 
     def __init__(
@@ -130,10 +131,11 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         size: TowerSize,
         share: float = 0.5,
         blend: PseudoSettings | None = None,
+        view: float = 1.0,
     ) -> None:
         self._order, self._transform = order, augmentation(changes)
         self._blend = blend or PseudoSettings()
-        self._size, self._share = size, share
+        self._size, self._share, self._view = size, share, view
 
     def __getitem__(
         self, n: int
@@ -157,8 +159,10 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         return torch.from_numpy(crops), forged, torch.tensor(known), labels
 
     def _as_input(self, mask: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, "side side"]:
-        """A mask at the tower's input size."""
+        """What is seen of a mask, at the tower's input size."""
         assert mask is not None
+        left, top, size = seen(self._view, len(mask))
+        mask = mask[top : top + size, left : left + size]
         image = Image.fromarray(mask.astype(np.uint8) * 255)
         side = self._size.image_size
         return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)) > 127

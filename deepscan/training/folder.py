@@ -63,6 +63,7 @@ class Row:
     classification: float
     contrast: float | None
     alignment: float | None
+    localisation: float | None
     penalty: float | None
     snr: float | None
     gradient: float  # its norm before clipping

@@ -133,7 +133,9 @@ def fit(
     model = _wrapped(detector, settings, ranks)
     size = detector.tower.size
     patches = (size.image_size // size.patch_size) ** 2
-    twins = Twins(order, settings.augment, size, settings.forged_share, settings.blend)
+    twins = Twins(
+        order, settings.augment, size, settings.forged_share, settings.blend, settings.view
+    )
     meter, epoch = Meter(settings.batch, start), list[Row]()
     pin = ranks.device != "cpu"
     shown = batches(twins, start, steps, units, ranks.rank, ranks.world, settings.workers, pin)
@@ -250,12 +252,12 @@ def objective(
     settings: TrainSettings,
     ranks: Ranks,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """L = L_cls + flcl L_contrast + raal L_alignment (method.md), and each term unweighted.
+    """The weighted sum of LossSettings' terms, and each term unweighted.
 
     What is known of the crops stays on the CPU: there it is counted, and no GPU is waited for. Terms that
     need the whole batch gather it from all ranks, and each rank answers for its own crops' share; DDP
     divides gradients by their number, hence the factor. Crops whose forged patches are not `known` take no
-    part in MACL.
+    part in MACL and localisation.
     """
     chosen, b = settings.losses(), len(answer.logit)
     whole = _gathered(labels, ranks)
@@ -288,6 +290,10 @@ def objective(
             answer.query_attention, answer.cls_attention, labels, chosen.alignment, reals
         )
         weighted["alignment"] = chosen.raal, ranks.world * value
+    if chosen.localisation:
+        assert answer.evidence is not None
+        value = losses.localisation(detector.located(answer.evidence), forged, known)
+        weighted["localisation"] = chosen.localisation, value
     if settings.orthogonality or settings.keeping:
         orthogonality, keeping = adapters.penalties(detector.tower)
         value = settings.orthogonality * orthogonality + settings.keeping * keeping
@@ -402,6 +408,7 @@ class Meter:
             classification=means["classification"],
             contrast=means.get("contrast"),
             alignment=means.get("alignment"),
+            localisation=means.get("localisation"),
             penalty=means.get("penalty"),
             snr=snr if snr is not None and np.isfinite(snr) else None,
             gradient=means["gradient"],
@@ -430,8 +437,8 @@ def _memory(device: str) -> float | None:
 
 def _line(rows: Sequence[Row], epochs: int) -> str:
     """What was done since the last validation in one line: means over its rows of what each measured."""
-    names: tuple[str, ...] = ("loss", "classification", "contrast", "alignment", "penalty", "snr")
-    names += ("validation_video_auc", "validation_loss")
+    names: tuple[str, ...] = ("loss", "classification", "contrast", "alignment", "localisation")
+    names += ("penalty", "snr", "validation_video_auc", "validation_loss")
     words = []
     for name in names:
         measured = [value for row in rows if (value := getattr(row, name)) is not None]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 from torch.distributed.nn.functional import all_gather
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from deepscan.errors import DataError, SettingsError
 from deepscan.shapes import Bool, Float, Int, Real
@@ -41,7 +42,7 @@ NO_ATTENTION = 1e-12  # less than this counts as this much inside a logarithm
 
 @dataclass(frozen=True, slots=True)
 class LossSettings:
-    """L = L_cls + flcl L_contrast + raal L_alignment.
+    """L = L_cls + flcl L_contrast + raal L_alignment + localisation L_localisation.
 
     Raises:
         SettingsError: a name is unknown or a number out of range.
@@ -54,6 +55,7 @@ class LossSettings:
     squared: bool = True  # token-l2's distance; else the distance itself
     tau: float = 0.1  # temperature of the contrast
     temperature: float = 0.1  # of the fake likelihood's sigmoid
+    localisation: float = 0.0  # weight of telling manipulated patches from others, where masks are
 
     def __post_init__(self) -> None:
         for name, known in (("contrast", CONTRASTS), ("alignment", ALIGNMENTS)):
@@ -61,7 +63,7 @@ class LossSettings:
                 raise SettingsError(
                     f"{name}: {getattr(self, name)!r}; it is one of {', '.join(known)}"
                 )
-        for name in ("flcl", "raal"):
+        for name in ("flcl", "raal", "localisation"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name}: {getattr(self, name)}; a weight is 0 or more")
         if not MIN_TAU <= self.tau < math.inf:
@@ -132,6 +134,22 @@ def forged_patches(
         )
     masked = torch.nn.functional.avg_pool2d(masks.float(), side // grid)
     return masked.flatten(1) > share
+
+
+def localisation(
+    log_odds: Float[Tensor, "b p"], forged: Bool[Tensor, "b p"], known: Bool[Tensor, " b"]
+) -> Float[Tensor, ""]:
+    """Mean binary cross-entropy of patches, of the crops whose `forged` patches are `known`.
+
+    Of a real crop they are: none. A manipulated crop without a mask is left out.
+    """
+    log_odds = _full(log_odds)
+    if not known.any():
+        return (log_odds * 0).sum()
+    places = known.nonzero().squeeze(1)
+    wanted = forged[places].to(log_odds, non_blocking=True)
+    chosen = log_odds[places.to(log_odds.device, non_blocking=True)]
+    return binary_cross_entropy_with_logits(chosen, wanted)
 
 
 # --- contrast --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial import ConvexHull, QhullError
 
 from deepscan.errors import DataError, SettingsError
-from deepscan.faces.alignment import CROP_SIDE, TEMPLATE
+from deepscan.faces.alignment import CROP_SIDE, FACE, TEMPLATE
 from deepscan.records import Pixels
 from deepscan.shapes import Float
 
@@ -32,10 +32,7 @@ Weight = Float[np.ndarray, "h w"]
 # The right half of each region's outline, top to bottom: x from the face's axis, y, on the template
 # (eyes at y 120, nose 156, mouth 192). Proportions of an average face, measured on nobody.
 HALF_OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
-    "face": (
-        *((0, 58), (30, 62), (52, 78), (63, 102), (65, 128), (61, 158)),
-        *((53, 188), (39, 214), (20, 230), (0, 235)),
-    ),
+    "face": tuple(map(tuple, FACE.tolist())),
     "inner": (
         *((0, 94), (30, 90), (47, 98), (51, 122), (43, 160), (37, 194), (22, 210), (0, 214)),
     ),

@@ -31,6 +31,9 @@ from deepscan.training.splits import BLENDED, blended, check_classes, split, thi
 
 PROTOTYPE_CROPS = 128  # of each class, some 25,000 patches: enough for a mean
 
+# Crops by which the layers that are read are brought to one scale.
+SCALE_CROPS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -183,7 +186,7 @@ def _run(
     seen: dict[str, Any] = {}
     if ranks.leads:
         seen = {"train": Seen.of(splits.train).plain(), "validation": Seen.of(splits.val).plain()}
-    detector = build(settings, entry.tower, base_path).to(ranks.device)
+    detector = build(settings, entry.tower, base_path, splits.train).to(ranks.device)
 
     def header(results: dict[str, Any], calibration: Calibration | None = None) -> Header:
         return Header(
@@ -351,8 +354,7 @@ def _prototypes(
     of_label[1] = of_label[1] or [blended(row) for row in of_label[0]]
     means = []
     for own in of_label:
-        places = np.linspace(0, len(own) - 1, min(PROTOTYPE_CROPS, len(own)), dtype=int)
-        chosen = [own[place] for place in places.tolist()]
+        chosen = _spread(own, PROTOTYPE_CROPS)
         total, count = torch.zeros(detector.tower.width, dtype=torch.float64), 0
         for crops in pictures(chosen, settings.batch, settings.workers, blend=settings.blend):
             patches = detector(crops).patches.double().cpu()
@@ -362,12 +364,30 @@ def _prototypes(
     return torch.stack(means).float()
 
 
-def build(settings: TrainSettings, tower: str, base: Path | None) -> Detector:
-    """The detector as training starts it, all drawn from the seed; without a `base` its tower is random."""
+def _spread(rows: Sequence[CropRow], count: int) -> list[CropRow]:
+    """Up to `count` of the rows, evenly spread over them."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int)
+    return [rows[place] for place in places.tolist()]
+
+
+def build(
+    settings: TrainSettings,
+    tower: str,
+    base: Path | None,
+    rows: Sequence[CropRow] = (),
+) -> Detector:
+    """The detector as training starts it, all drawn from the seed.
+
+    Args:
+        base: the tower's weights; None: random ones.
+        rows: crops of which some bring the layers that are read, where they are named, to one scale.
+    """
     detector = Detector(settings.detector(tower))
     if base is not None:
         adapters.load_base(detector.tower, checkpoint.read_base(base))
     detector.initialise(torch.Generator().manual_seed(settings.seed))
+    if rows and settings.layers is not None:
+        detector.standardise(next(pictures(_spread(rows, SCALE_CROPS), SCALE_CROPS, 0)))
     if settings.precision == "bfloat16":
         adapters.cast_frozen(detector.tower, torch.bfloat16)
     detector.tower.recompute = settings.recompute

@@ -67,6 +67,10 @@ class TrainSettings:
     adapted: int | None = None  # how many of them, the last, the adapter changes; None: all
     # Share of the logit of a crop's copy without detail that is taken off its own, when it is judged.
     reference: float = 0.0
+    view: float = 1.0  # share of a crop's side that is seen, from near the face's middle
+    # Layers whose tokens are read and averaged, as [6, 8, 10]; None: the last that runs.
+    layers: tuple[int, ...] | None = None
+    prior: bool = False  # whether queries learn where on the crop to look
     # the losses
     contrast: str = "flcl"
     flcl: float | None = None
@@ -77,7 +81,8 @@ class TrainSettings:
     yardstick: str = "own"
     tau: float = 0.1
     temperature: float = 0.1
-    forged_share: float = 0.5  # of a patch that must be masked for MACL to call it forged
+    localisation: float = 0.0  # weight of telling manipulated patches from others, where masks are
+    forged_share: float = 0.5  # of a patch that must be masked to be called manipulated
     orthogonality: float = 0.0  # weights of effort's two penalties
     keeping: float = 0.0
     # what is shown
@@ -121,6 +126,13 @@ class TrainSettings:
     offline: bool = False  # never fetch the base
 
     def __post_init__(self) -> None:
+        others = self.contrast == "macl", self.alignment not in ("kl", "none")
+        asked = (self.flcl, self.raal, self.localisation, self.prior, *others)
+        if self.token == "cls" and any(asked):
+            raise SettingsError(
+                "token cls is the baseline without queries, which flcl, raal, contrast, alignment,"
+                " localisation and prior have no part in; leave them out, or classify another token"
+            )
         self.detector("ViT-B-16-quickgelu")
         self.losses()
         if self.schedule not in SCHEDULES:
@@ -172,18 +184,13 @@ class TrainSettings:
                 raise SettingsError(f"{part}: {getattr(self, part)} is no share from 0 to 1")
         if (self.orthogonality or self.keeping) and self.adapter != "effort":
             raise SettingsError(f"orthogonality, keeping: penalties of effort, not {self.adapter}")
-        others = self.contrast == "macl", self.alignment not in ("kl", "none")
-        asked = (self.flcl, self.raal, *others)
-        if self.token == "cls" and any(asked):
-            raise SettingsError(
-                "token cls is the baseline without queries, which flcl, raal, contrast and alignment have no"
-                " part in; leave them out, or classify another token"
-            )
 
     def detector(self, tower: str) -> DetectorSettings:
         """What is trained, on the tower of the base."""
-        names = {entry.name for entry in fields(DetectorSettings)} - {"tower", "normalise"}
-        return DetectorSettings(tower=tower, **{name: getattr(self, name) for name in names})
+        elsewhere = {"tower", "normalise", "located"}
+        names = {entry.name for entry in fields(DetectorSettings)} - elsewhere
+        values = {name: getattr(self, name) for name in names}
+        return DetectorSettings(tower=tower, located=self.localisation > 0, **values)
 
     def losses(self) -> LossSettings:
         """The method's losses, off for a baseline."""
@@ -197,6 +204,7 @@ class TrainSettings:
             squared=self.squared,
             tau=self.tau,
             temperature=self.temperature,
+            localisation=self.localisation,
         )
 
     def recipe(self) -> dict[str, Any]:

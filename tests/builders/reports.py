@@ -90,7 +90,12 @@ def made(
         crops = [replace(crop, frame_index=i, time=time) for crop in cut]
         logits = np.array([logit(t, i) for t in range(1, people + 1)], np.float32)
         maps = np.repeat(attention[None], people, 0)
-        pictures.add(frame, crops, Output(logits, maps, maps[:, 0]) if people else None)
+        # Four patches speak for manipulation, a hundredth of a logit each way elsewhere.
+        evidence = np.tile([0.01, -0.01], (people, 98))
+        evidence[:, 90:94] = 0.2
+        constant = logits - evidence.sum(1)
+        output = Output(logits, maps, maps[:, 0], evidence, constant) if people else None
+        pictures.add(frame, crops, output)
         frames += [
             FrameEvidence(c.track, i, time, c.face, CropQuality(60, 200, 120, 0.1, 1), float(v))
             for c, v in zip(crops, logits, strict=True)

@@ -80,7 +80,13 @@ def test_specimens_are_few_and_spread_over_the_video() -> None:
     specimens = Specimens(100)
     face = Face(Box(0, 0, 9, 9), 0.99, np.zeros((5, 2)))
     one = Crop(1, 0, Fraction(0), face, crop(), np.eye(2, 3), CropQuality(9, 9, 9, 0, 1))
-    output = Output(np.zeros(1), np.full((1, 2, 16), 1 / 16), np.full((1, 16), 1 / 16))
+    output = Output(
+        np.zeros(1),
+        np.full((1, 2, 16), 1 / 16),
+        np.full((1, 16), 1 / 16),
+        np.zeros((1, 16)),
+        np.zeros(1),
+    )
     scored = []
     for i in range(100):
         frame = Frame(i, Fraction(i), crop())

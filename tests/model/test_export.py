@@ -48,10 +48,9 @@ def same_in_both(detector: Detector, path: Path, crops: Crops) -> None:
     for count in (1, 3):  # neither is the number it was exported with
         batch = crops(count)
         expected = detector.score(batch)
-        logit, query, cls = session.run(None, {"crops": batch})
-        np.testing.assert_allclose(logit, expected.logit, atol=1e-4)
-        np.testing.assert_allclose(query, expected.query_attention, atol=1e-4)
-        np.testing.assert_allclose(cls, expected.cls_attention, atol=1e-4)
+        found = session.run(None, {"crops": batch})
+        for name, values in zip(export.OUTPUTS, found, strict=True):
+            np.testing.assert_allclose(values, getattr(expected, name), atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize(

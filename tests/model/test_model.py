@@ -18,6 +18,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
+from deepscan.faces.alignment import seen
 from deepscan.files import sha256
 from deepscan.model import adapters, checkpoint, packed, processor, weights
 from deepscan.model.detector import Detector, QueryAggregation, without_detail
@@ -220,7 +221,7 @@ def test_the_aggregation_is_multi_head_attention() -> None:
     theirs.load_state_dict(module.attention.state_dict())
     patches = torch.randn(2, 5, 8)
     answers, weights_ = theirs(module.query.expand(2, -1, -1), patches, patches)
-    token, attention = module(patches)
+    token, attention, _ = module(patches)
     torch.testing.assert_close(token, answers.mean(1))
     torch.testing.assert_close(attention, weights_)
     torch.testing.assert_close(attention.sum(-1), torch.ones(2, 3))
@@ -235,9 +236,14 @@ def test_attention_worked_by_hand() -> None:
         module.attention.in_proj_bias.zero_()
         module.attention.out_proj.weight.fill_(1.0)
         module.attention.out_proj.bias.zero_()
-    token, attention = module(torch.tensor([[[0.0], [float(np.log(3))]]]))
+    patches = torch.tensor([[[0.0], [float(np.log(3))]]])
+    token, attention, of_heads = module(patches)
     torch.testing.assert_close(attention, torch.tensor([[[0.25, 0.75]]]))
     torch.testing.assert_close(token, torch.tensor([[0.75 * float(np.log(3))]]))
+    # A head that doubles the token and adds nothing: all of it comes from the second patch.
+    evidence, constant = module.evidence(patches, of_heads, torch.tensor([2.0]))
+    torch.testing.assert_close(evidence, torch.tensor([[0.0, 1.5 * float(np.log(3))]]))
+    assert constant == 0
 
 
 def test_the_papers_parameter_count() -> None:
@@ -278,6 +284,111 @@ def test_a_share_of_the_copys_logit_is_taken_off_the_crops(
     flat = np.full_like(crops, 100)  # there is no detail to lose
     half = plain.score(flat).logit / 2
     np.testing.assert_allclose(against_itself.score(flat).logit, half, atol=1e-5)
+
+
+@pytest.mark.parametrize("reference", [0.0, 0.5])
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("token", ["global", "avg", "weighted-avg", "concat"])
+def test_evidence_and_constant_add_up_to_the_logit(
+    tiny_tower: str, rng: np.random.Generator, token: str, normalise: bool, reference: float
+) -> None:
+    chosen = DetectorSettings(
+        tower=tiny_tower, heads=4, token=token, normalise=normalise, reference=reference, prior=True
+    )
+    detector = Detector(chosen).eval()
+    torch.nn.init.normal_(detector.aggregation.attention.in_proj_bias)  # part of the constant
+    output = detector.score(rng.integers(0, 256, (3, 32, 32, 3), np.uint8))
+    assert output.evidence.shape == (3, 16)
+    np.testing.assert_allclose(output.evidence.sum(1) + output.constant, output.logit, atol=1e-5)
+
+
+def test_evidence_is_what_a_patch_adds(tiny_tower: str) -> None:
+    """Given where the queries look, a patch that turns to zero takes just its evidence with it."""
+    detector = Detector(DetectorSettings(tower=tiny_tower, heads=4)).eval()
+    patches = torch.randn(1, 16, detector.tower.width)
+    of_heads = detector.aggregation(patches).of_heads
+    row = detector.head.weight[0]
+
+    def product(tokens: torch.Tensor) -> torch.Tensor:
+        attention = detector.aggregation.attention
+        values = torch.nn.functional.linear(
+            tokens, attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
+        )
+        by_head = values.view(1, 16, 4, -1).transpose(1, 2)
+        return attention.out_proj((of_heads[:, :, None] @ by_head).flatten(1)) @ row
+
+    evidence, _ = detector.aggregation.evidence(patches, of_heads, row)
+    without = patches.clone()
+    without[:, 3] = 0
+    torch.testing.assert_close(product(patches) - product(without), evidence[:, 3])
+
+
+def test_a_detector_without_queries_has_no_evidence_of_patches(
+    tiny_tower: str, rng: np.random.Generator
+) -> None:
+    detector = Detector(DetectorSettings(tower=tiny_tower, token="cls")).eval()
+    output = detector.score(rng.integers(0, 256, (2, 32, 32, 3), np.uint8))
+    assert output.evidence.shape == (2, 0)
+    np.testing.assert_array_equal(output.constant, output.logit)
+
+
+def test_what_lies_outside_of_the_view_is_not_seen(
+    tiny_tower: str, rng: np.random.Generator
+) -> None:
+    """0.5 of a crop of 64 pixels: 32 of them, from 16 on across and, 60 (1 - 0.5) / 4 lower, 24 down."""
+    assert seen(0.5, 64) == (16, 24, 32)
+    assert seen(1, 64) == (0, 0, 64)
+    detector = Detector(DetectorSettings(tower=tiny_tower, heads=4, view=0.5)).eval()
+    crops = rng.integers(0, 256, (1, 64, 64, 3), np.uint8)
+    outside = rng.integers(0, 256, (1, 64, 64, 3), np.uint8)
+    outside[:, 24:56, 16:48] = crops[:, 24:56, 16:48]
+    found, again = detector.score(crops), detector.score(outside)
+    assert found.view == 0.5
+    np.testing.assert_array_equal(found.logit, again.logit)
+    outside[:, 24, 16] += 100
+    assert detector.score(outside).logit != found.logit
+
+
+def test_layers_are_read_and_averaged(tiny_tower: str, images: torch.Tensor) -> None:
+    detector = Detector(DetectorSettings(tower=tiny_tower, heads=4, layers=(1, 3))).eval()
+    tokens = detector.tower(images, layers=(1, 3))
+    first, last = tokens.states
+    np.testing.assert_array_equal(
+        detector.tower.visual.ln_post(last[:, 0]).detach(), tokens.cls.detach()
+    )
+    cls, patches = detector._read(tokens)
+    width = (detector.tower.width,)
+    norm = torch.nn.functional.layer_norm
+    torch.testing.assert_close(cls, (norm(first, width) + norm(last, width))[:, 0] / 2)
+    assert patches.shape[1] == 16
+
+
+def test_layers_start_on_one_scale(tiny_tower: str, rng: np.random.Generator) -> None:
+    detector = Detector(DetectorSettings(tower=tiny_tower, heads=4, layers=(1, 3))).eval()
+    crops = torch.from_numpy(rng.integers(0, 256, (4, 32, 32, 3), np.uint8))
+    detector.standardise(crops)
+    images = (detector._images(crops) - detector.mean) / detector.std
+    for reader, state in zip(
+        detector.readers, detector.tower(images, layers=(1, 3)).states, strict=True
+    ):
+        read = reader(state[:, 1:]).flatten(0, 1)
+        torch.testing.assert_close(read.mean(0), torch.zeros(read.shape[1]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(read.std(0), torch.ones(read.shape[1]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"layers": (2, 1)}, "layers"), ({"layers": (0,)}, "layers"), ({"layers": ()}, "layers"),
+        ({"layers": (1,)}, "depth"), ({"layers": (1,), "depth": 2}, "depth"), ({"view": 0.0}, "view"),
+        ({"view": 1.5}, "view"), ({"prior": True, "token": "cls"}, "prior"),
+    ],
+)  # fmt: skip
+def test_what_no_detector_can_be_is_refused(
+    tiny_tower: str, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Detector(DetectorSettings(tower=tiny_tower, **{"heads": 4, **wrong}))
 
 
 def test_in_training_the_crop_alone_is_scored(tiny_tower: str, rng: np.random.Generator) -> None:

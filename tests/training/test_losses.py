@@ -19,6 +19,7 @@ from deepscan.training.losses import (
     flcl,
     forged_patches,
     gather,
+    localisation,
     macl,
     raal,
     token_l2,
@@ -378,3 +379,26 @@ def test_two_processes_find_the_gradient_of_one(
     flcl(patches, labels, fake_likelihood(patches, labels).weights).backward()
     found = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)])
     torch.testing.assert_close(found, patches.grad)
+
+
+# --- localisation -----------------------------------------------------------------------------------
+
+
+def test_localisation_is_the_mean_cross_entropy_of_patches_that_are_known() -> None:
+    """Odds of 3 and 1 that a patch is manipulated; the third crop's patches are unknown."""
+    log_odds = torch.tensor([[log(3), 0.0], [0.0, log(3)], [9.0, -9.0]], requires_grad=True)
+    forged = torch.tensor([[True, False], [False, False], [False, False]])
+    value = localisation(log_odds, forged, torch.tensor([True, True, False]))
+    assert value.item() == pytest.approx((log(4 / 3) + log(2) + log(2) + log(4)) / 4)
+    value.backward()
+    assert log_odds.grad is not None
+    assert log_odds.grad[2].tolist() == [0, 0]
+
+
+def test_localisation_without_known_patches_is_zero_and_in_the_graph() -> None:
+    log_odds = torch.zeros(1, 2, requires_grad=True)
+    value = localisation(log_odds, torch.zeros(1, 2, dtype=torch.bool), torch.tensor([False]))
+    value.backward()
+    assert value.item() == 0
+    assert log_odds.grad is not None
+    assert log_odds.grad.tolist() == [[0, 0]]

@@ -52,6 +52,10 @@ TRAINING: dict[str, tuple[Any, dict[str, Any]]] = {
     "depth": (1, {}),
     "adapted": (1, {}),
     "reference": (0.5, {}),
+    "view": (0.5, {}),
+    "layers": ((1, 2), {}),
+    "prior": (True, {}),
+    "localisation": (1.0, {}),
     "contrast": ("none", {}),
     "flcl": (5.0, {}),
     "alignment": ("none", {}),
@@ -161,8 +165,9 @@ def test_every_field_is_listed() -> None:
     assert names == TRAINING.keys() | set(PLACES) | ELSEWHERE
     assert not TRAINING.keys() & set(PLACES)
     beside = {"alignment", "contrast", "flcl", "raal", "squared", "tau", "temperature"}
+    beside |= {"localisation"}
     assert {entry.name for entry in fields(LossSettings)} == beside <= TRAINING.keys()
-    own = {entry.name for entry in fields(DetectorSettings)} - {"tower", "normalise"}
+    own = {entry.name for entry in fields(DetectorSettings)} - {"tower", "normalise", "located"}
     assert own <= TRAINING.keys()
 
 
