@@ -119,7 +119,7 @@ def _beside_others(
 
 
 def _of(request: Request, name: str) -> Request:
-    return replace(request, studies=(name,), localisation=name == "methods")
+    return replace(request, studies=(name,), localisation=name in ("methods", "variants"))
 
 
 # --- material --------------------------------------------------------------------------------------
