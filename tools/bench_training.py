@@ -45,11 +45,15 @@ def main(arguments: list[str] | None = None) -> None:
     table = Table(*columns, "baseline GFLOP/crop", "+Ours GFLOP/crop")
     for adapter in asked.adapters.split(","):
         common = TrainSettings(
-            (Path(),), Path(), adapter=adapter, batch=asked.batch, device=asked.device
+            (Path(),),
+            Path(),
+            adapter=adapter,
+            batch=asked.batch,
+            device=asked.device,
+            compile=asked.compile,
         )
         baseline, ours = (
-            Stepper(replace(common, token=token), asked.tower, asked.compile)
-            for token in ("cls", "global")
+            Stepper(replace(common, token=token), asked.tower) for token in ("cls", "global")
         )
         taken = race(baseline, ours, asked.steps)
         cost = ratio(taken[1], taken[0])

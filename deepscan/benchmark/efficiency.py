@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from deepscan.benchmark.evaluation import ROUNDS, Estimate
 from deepscan.benchmark.studies import RUNS, STUDIES
@@ -27,7 +27,8 @@ from deepscan.errors import DataError
 from deepscan.files import part_file
 from deepscan.model.header import DetectorSettings
 from deepscan.model.size import EXPLAINED, PUBLISHED_TOWER, size
-from deepscan.training.loop import Ranks, objective
+from deepscan.shapes import UInt8
+from deepscan.training.loop import Learner, Ranks, Truth
 from deepscan.training.run import build
 from deepscan.training.settings import TrainSettings
 
@@ -36,41 +37,30 @@ REFERENCE = "effort"
 
 
 class Stepper:
-    """One detector that takes training steps on whatever crops it is given."""
+    """One detector that takes training's steps on whatever crops it is given, and is timed."""
 
-    def __init__(self, settings: TrainSettings, tower: str, compiled: bool = False) -> None:
-        self.settings, self._us = settings, Ranks(0, 1, settings.device)
-        self._detector = build(settings, tower, None).to(settings.device).train()
-        self._model = torch.compile(self._detector) if compiled else self._detector
-        self._trained = [p for p in self._detector.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._trained, lr=settings.lr, weight_decay=0.0, fused=True
+    def __init__(self, settings: TrainSettings, tower: str) -> None:
+        self.settings = settings
+        detector = build(settings, tower, None).to(settings.device).train()
+        self._learner = Learner(detector, settings, Ranks(0, 1, settings.device))
+        grid = detector.tower.size.image_size // detector.tower.size.patch_size
+        self._truth = Truth(
+            torch.zeros(settings.batch, grid * grid, dtype=torch.bool),
+            torch.ones(settings.batch, dtype=torch.bool),
+            torch.tensor([0.0, 1.0]).repeat(settings.batch // 2),
         )
-        grid = self._detector.tower.size.image_size // self._detector.tower.size.patch_size
-        self._forged = torch.zeros(settings.batch, grid * grid, dtype=torch.bool)
-        self._known = torch.ones(settings.batch, dtype=torch.bool)
-        self._labels = torch.tensor([0.0, 1.0]).repeat(settings.batch // 2)
 
-    def step(self, crops: torch.Tensor) -> float:
+    def step(self, crops: UInt8[Tensor, "b 256 256 3"]) -> float:
         """One optimizer step; its seconds."""
         self._wait()
         begun = time.perf_counter()
-        self._optimizer.zero_grad(set_to_none=True)
-        kind = self._us.device.split(":")[0]
-        bf16 = self.settings.precision == "bfloat16"
-        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
-            answer = self._model(crops)
-        truth = self._forged, self._known, self._labels
-        loss, _ = objective(self._detector, answer, *truth, self.settings, self._us)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self._trained, self.settings.max_norm)
-        self._optimizer.step()
+        self._learner.step(crops, self._truth, self.settings.lr)
         self._wait()
         return time.perf_counter() - begun
 
     def _wait(self) -> None:
-        if self._us.device != "cpu":
-            torch.cuda.synchronize(self._us.device)
+        if self.settings.device != "cpu":
+            torch.cuda.synchronize(self.settings.device)
 
 
 def race(one: Stepper, other: Stepper, steps: int) -> tuple[list[float], list[float]]:

@@ -40,7 +40,9 @@ def benchmark(
     ] = None,
     study: Annotated[
         list[str] | None,
-        Option(help="components, cross-manipulation, methods, variants, or all studies; repeat it."),
+        Option(
+            help="components, cross-manipulation, methods, variants, or all studies; repeat it."
+        ),
     ] = None,
     train: Annotated[
         bool, Option("--train", help="Train what runs are missing; measure Table 5's times.")

@@ -27,7 +27,7 @@ from deepscan.judgement import metrics
 from deepscan.model import adapters
 from deepscan.model.detector import Answer, Detector
 from deepscan.records import Pixels
-from deepscan.shapes import Bool, Float, Int
+from deepscan.shapes import Bool, Float, Int, UInt8
 from deepscan.training import losses
 from deepscan.training.data import Order, Twins, batches, pictures
 from deepscan.training.folder import Best, Row, RunFolder
@@ -120,17 +120,12 @@ def fit(
         )
     per_epoch = max(1, len(splits.train) // settings.batch)
     steps = min(settings.steps or settings.epochs * per_epoch, settings.epochs * per_epoch)
-    trained = [p for p in detector.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-    )
-    average = [weight.detach().clone() for weight in trained] if settings.average else []
-    yardstick = copy.deepcopy(detector.tower) if settings.yardstick == "pretrained" else None
+    learner = Learner(detector, settings, ranks)
+    average = [w.detach().clone() for w in learner.trained] if settings.average else []
     validate_every = settings.validate_every or per_epoch
-    start, best = folder.restore(detector, optimizer, average)
+    start, best = folder.restore(detector, learner.optimizer, average)
     if ranks.leads:
         folder.open_log(start)
-    model = _wrapped(detector, settings, ranks)
     size = detector.tower.size
     patches = (size.image_size // size.patch_size) ** 2
     twins = Twins(
@@ -141,40 +136,21 @@ def fit(
     shown = batches(twins, start, steps, units, ranks.rank, ranks.world, settings.workers, pin)
     for step, (crops, forged, known, labels) in enumerate(shown, start + 1):
         detector.train()
-        optimizer.param_groups[0]["lr"] = settings.rate(step - 1, steps)
-        optimizer.zero_grad(set_to_none=True)
-        keep = _kept_patches(patches, settings, step)
-        if keep is not None:
-            forged, keep = forged[:, keep], keep.to(ranks.device)
-        parts = list(
-            zip(
-                *(x.chunk(settings.accumulate) for x in (crops, forged, known, labels)), strict=True
-            )
-        )
-        for i, (part, *truth) in enumerate(parts, 1):
-            waits = ranks.world > 1 and i < len(parts)
-            with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
-                part = part.to(ranks.device, non_blocking=True)
-                with _autocast(settings, ranks):
-                    answer = model(part, keep)
-                    if yardstick is not None:
-                        answer = detector.held_to(answer, yardstick, part, keep)
-                forged, known, labels = truth
-                loss, terms = objective(detector, answer, forged, known, labels, settings, ranks)
-                torch.autograd.backward(loss / len(parts))
-            meter.add(terms)
-        norm = nn.utils.clip_grad_norm_(trained, settings.max_norm)
-        optimizer.step()
+        lr = settings.rate(step - 1, steps)
+        truth = Truth(forged, known, labels)
+        norm, terms = learner.step(crops, truth, lr, _kept_patches(patches, settings, step))
+        for part in terms:
+            meter.add(part)
         if settings.average:
-            _average(average, trained, settings.average, step)
+            _average(average, learner.trained, settings.average, step)
 
         judged = step % validate_every == 0 or step == steps
         saves = judged or step % settings.save_every == 0
         if not (ranks.device == "cpu" or saves or step % GPU_LOG_EVERY == 0):
             continue
-        row = meter.read(step, -(-step // per_epoch), optimizer.param_groups[0]["lr"], norm, ranks)
+        row = meter.read(step, -(-step // per_epoch), lr, norm, ranks)
         if judged:
-            with _averaged(average, trained) if settings.average else nullcontext():
+            with _averaged(average, learner.trained) if settings.average else nullcontext():
                 video_auc, frame_auc, loss_there = validate(detector, splits.val, settings, ranks)
                 row = replace(
                     row,
@@ -191,7 +167,7 @@ def fit(
         if ranks.leads:
             folder.add(row)
             if saves:
-                folder.save(detector, optimizer, step, best, average)
+                folder.save(detector, learner.optimizer, step, best, average)
             if judged:
                 folder.draw()
                 if say is not None:
@@ -203,6 +179,70 @@ def fit(
     if best is None:
         raise DataError("nothing was trained: the run folder's state is already past the last step")
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is known of a batch's crops, on the CPU: see `objective`."""
+
+    forged: Bool[Tensor, "b p"]
+    known: Bool[Tensor, " b"]
+    labels: Float[Tensor, " b"]
+
+    def chunk(self, parts: int) -> list[Truth]:
+        """The same of the batch's parts."""
+        every = (x.chunk(parts) for x in (self.forged, self.known, self.labels))
+        return [Truth(*part) for part in zip(*every, strict=True)]
+
+
+class Learner:
+    """A detector, and what it takes a training step with: `fit` and the benches take the same ones."""
+
+    def __init__(self, detector: Detector, settings: TrainSettings, ranks: Ranks) -> None:
+        self._detector, self._settings, self._ranks = detector, settings, ranks
+        self.trained = [p for p in detector.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        pretrained = settings.yardstick == "pretrained"
+        self._yardstick = copy.deepcopy(detector.tower) if pretrained else None
+        self._model = _wrapped(detector, settings, ranks)
+
+    def step(
+        self,
+        crops: UInt8[Tensor, "b 256 256 3"],
+        truth: Truth,
+        lr: float,
+        keep: Int[Tensor, " p"] | None = None,
+    ) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
+        """One step at the rate `lr` on this process's crops, of whose patches those to `keep` are looked at.
+
+        Returns:
+            The gradient's norm before it is clipped, and of each part of the batch the objective's terms.
+        """
+        settings, ranks = self._settings, self._ranks
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        if keep is not None:
+            truth = replace(truth, forged=truth.forged[:, keep])
+            keep = keep.to(ranks.device)
+        parts, terms = settings.accumulate, list[dict[str, Tensor]]()
+        for part, known in zip(crops.chunk(parts), truth.chunk(parts), strict=True):
+            waits = ranks.world > 1 and len(terms) < parts - 1
+            with cast(DistributedDataParallel, self._model).no_sync() if waits else nullcontext():
+                part = part.to(ranks.device, non_blocking=True)
+                with _autocast(settings, ranks):
+                    answer = self._model(part, keep)
+                    if self._yardstick is not None:
+                        answer = self._detector.held_to(answer, self._yardstick, part, keep)
+                loss, found = objective(
+                    self._detector, answer, known.forged, known.known, known.labels, settings, ranks
+                )
+                torch.autograd.backward(loss / parts)
+            terms.append(found)
+        norm = nn.utils.clip_grad_norm_(self.trained, settings.max_norm)
+        self.optimizer.step()
+        return norm, terms
 
 
 def _kept_patches(count: int, settings: TrainSettings, step: int) -> Int[Tensor, " p"] | None:
