@@ -31,8 +31,8 @@ Pixels = UInt8[np.ndarray, "_height _width 3"]  # any two pictures, hence no siz
 class Source:
     """The facts about an input, before anything is judged.
 
-    `width` and `height` are as displayed. `frames` counts the frames found in the container's packets,
-    whatever its header claims; `start` and `duration` come from the first and last of them.
+    `width` and `height` are as displayed. `frames` counts the frames that a player shows, whatever the header
+    claims; `start` and `duration` come from the first and last of them.
     """
 
     path: Path
@@ -51,9 +51,12 @@ class Source:
     nominal_rate: Fraction | None  # frames per second the stream declares
     average_rate: Fraction | None  # frames per second it has
     variable_rate: bool
-    exact_times: bool  # False: the container has no usable pts, so times follow the order of frames
+    exact_times: bool  # False: pts are missing or wrong, so times follow the order of frames
     bit_rate: int | None  # bits per second of the whole file
     tags: dict[str, str] = field(default_factory=dict)
+    restarts: tuple[
+        Fraction, ...
+    ] = ()  # seconds where the file's clock starts anew; times count on
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,7 @@ def _first(path: Path, threads: int | None) -> tuple[float, str]:
 
 def _through(path: Path, threads: int | None, rgb: bool) -> tuple[float, list[np.ndarray]]:
     """Frames a second, and some of their pixels."""
-    from deepscan.media.decoding import display
+    from deepscan.media.display import display
 
     began, count, seen = time.perf_counter(), 0, list[np.ndarray]()
     with closing(_opened(path, threads)) as container:
@@ -212,7 +212,7 @@ def _through(path: Path, threads: int | None, rgb: bool) -> tuple[float, list[np
 
 def _sought(path: Path, threads: int | None) -> float:
     """Seconds for 32 instants, evenly spread, brought to RGB."""
-    from deepscan.media.decoding import display
+    from deepscan.media.display import display
     from deepscan.verification.sample import RATE
 
     began = time.perf_counter()

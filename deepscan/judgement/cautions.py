@@ -46,6 +46,12 @@ def about_input(
         yield f"The file announces {declared:.1f} s but ends after {found:.1f} s: it may be cut."
     if not source.exact_times:
         yield "The container keeps no usable time stamps; times follow the order of the frames."
+    if source.restarts:
+        places = _listed([time_code(at) for at in source.restarts])
+        yield (
+            f"The file's clock starts anew at {places}, as where recordings were joined end to end; times"
+            " count on there."
+        )
     if source.variable_rate:
         yield "The frame rate varies, as after screen recording, editing or phone capture."
     if interlaced:

@@ -41,7 +41,7 @@ from deepscan.errors import (
 from deepscan.files import check_readable
 from deepscan.flow import Clock, ahead, keep_memory_level, timed
 from deepscan.media.confinement import confine
-from deepscan.media.decoding import MAX_PIXELS
+from deepscan.media.display import MAX_PIXELS
 from deepscan.media.stills import StillSource, is_still
 from deepscan.media.video import DamagedFrame, VideoSource
 from deepscan.plain import read, read_value

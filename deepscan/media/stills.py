@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from deepscan.config import Sampling
 from deepscan.errors import UnreadableInput
 from deepscan.files import check_readable, sha256
-from deepscan.media.decoding import check_size
+from deepscan.media.display import check_size
 from deepscan.records import Frame, Source
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")

@@ -9,12 +9,12 @@ come out right by construction.
 from __future__ import annotations
 
 import errno
-from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,10 @@ import numpy as np
 from deepscan.config import Sampling
 from deepscan.errors import NoVideoStream, UnreadableInput
 from deepscan.files import check_readable, diagnose, sha256
-from deepscan.media.decoding import (
-    MAX_PIXELS,
-    Doubt,
-    check_size,
-    decoded,
-    display,
-    packets,
-    rotation,
-    short_of_memory,
-)
+from deepscan.media.decoding import DECODER_HOLDS, Doubt, decoded
+from deepscan.media.display import MAX_PIXELS, check_size, display, rotation
+from deepscan.media.index import read_index
+from deepscan.media.packets import packets, short_of_memory
 from deepscan.records import Frame, Pixels, Source
 
 # Demuxers that read one file only: a playlist or a file-name pattern must not open others.
@@ -47,8 +41,6 @@ CONTAINERS = (
 # seek empties the buffers of decoder and container, which must fill again.
 SEEK_WORTH = 12
 
-NO_TIME = -(2**63)  # AV_NOPTS_VALUE
-
 
 @dataclass(frozen=True, slots=True)
 class DamagedFrame:
@@ -56,23 +48,6 @@ class DamagedFrame:
 
     index: int
     time: Fraction
-
-
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """What the packets say. `pts` (n,) in display order; `keys` (m, 3): pts, dts and decoding position.
-
-    `position` (n,) is each frame's place in decoding order, `size` (n,) its packet's bytes. `exact` is
-    False when the container has no usable pts: then the k-th frame to leave the decoder is shown at the
-    k-th of `pts`.
-    """
-
-    pts: np.ndarray
-    position: np.ndarray
-    size: np.ndarray
-    keys: np.ndarray
-    exact: bool
-    last_duration: int
 
 
 class VideoSource:
@@ -98,7 +73,7 @@ class VideoSource:
             declared = stream.duration
             bit_rate = container.bit_rate or None
             tags = {**container.metadata, **stream.metadata}
-            self._index = _read_index(container, stream, rates[0])
+        self._index = read_index(self._open, rates[0])
         self._time_base = rates[1]
         if len(self._index.pts) == 0:
             raise UnreadableInput(
@@ -133,6 +108,7 @@ class VideoSource:
             exact_times=self._index.exact,
             bit_rate=bit_rate,
             tags=tags,
+            restarts=tuple(at * base for at in self._index.restarts),
         )
 
     def choose(self, sampling: Sampling) -> tuple[int, ...]:
@@ -170,19 +146,19 @@ class VideoSource:
 
         Frames that share a keyframe stay together, so nothing is decoded twice.
         """
-        runs = [run for _, run in self._runs(indices)] if self._index.exact else [list(indices)]
+        runs = [run for _, run in self._runs(indices)]
         return [[i for run in runs[n::ways] for i in run] for n in range(min(ways, len(runs)))]
 
     def decode(self, indices: Sequence[int]) -> Iterator[Frame | DamagedFrame]:
         """Decode the frames with these ascending display-order indices; yield each once, in order.
 
-        Decoding is fast until the first sign of trouble, then careful; where the container cannot seek
-        exactly, it starts over from the first frame.
+        Decoding is fast until the first sign of trouble, then careful, and at last starts over from the first
+        frame.
         """
-        exact, done = self._index.exact, 0
-        for seek, careful in ((exact, False), (exact, True), (False, True)):
+        seek, done = self._index.seekable, 0
+        for how in ((seek, False, False), (seek, True, False), (False, True, True)):
             try:
-                for item in self._decode(indices[done:], seek, careful):
+                for item in self._decode(indices[done:], *how):
                     yield item
                     done += 1
                 return
@@ -192,16 +168,19 @@ class VideoSource:
     # -- decoding -------------------------------------------------------------------------------
 
     def _decode(
-        self, indices: Sequence[int], seek: bool, careful: bool
+        self, indices: Sequence[int], seek: bool, careful: bool, start: bool
     ) -> Iterator[Frame | DamagedFrame]:
-        runs = self._runs(indices) if seek else [(0, list(indices))]
+        index = self._index
+        runs = [(0, list(indices))] if start else self._runs(indices)
         with self._open(careful) as (container, stream):
-            for n, (key, run) in enumerate(runs):
+            reading = None if seek else enumerate(packets(container, stream))
+            for key, run in runs:
                 # A "keyframe" may be where a gradual refresh only begins; one further back it is over.
-                key = max(key - careful, 0)
-                landing = int(self._index.keys[key, 1]) if key or n else None
-                for i, frame in self._decode_run(container, stream, landing, run):
-                    if frame is None and not careful:
+                first = 0 if start else int(index.keys[max(key - careful, 0), 1])
+                if key == 0 and not seek:
+                    first = 0
+                for i, frame in self._decode_run(container, stream, first, reading, run, start):
+                    if frame is None and not start:
                         raise Doubt
                     yield DamagedFrame(i, self._time(i)) if frame is None else self._frame(i, frame)
 
@@ -213,60 +192,50 @@ class VideoSource:
             key = int(np.searchsorted(index.keys[:, 0], index.pts[i], side="right")) - 1
             key = max(key, 0)
             if runs:
-                done = int(index.position[runs[-1][1][-1]])
-                if int(index.keys[key, 2]) - done <= SEEK_WORTH:
+                done = int(index.packet[runs[-1][1][-1]])
+                if int(index.keys[key, 1]) - done <= SEEK_WORTH:
                     runs[-1][1].append(i)
                     continue
             runs.append((key, [i]))
         return runs
 
     def _decode_run(
-        self, container: Any, stream: Any, landing: int | None, run: list[int]
+        self,
+        container: Any,
+        stream: Any,
+        first: int,
+        reading: Iterator[tuple[int, Any]] | None,
+        run: list[int],
+        last_try: bool,
     ) -> Iterator[tuple[int, Any]]:
-        """Decode on from here, or from the keyframe whose dts is `landing`.
+        """Decode on from packet `first`; yield each frame of `run` with its index, None if it is damaged.
 
-        Yields each frame of `run` with its index, None if it is damaged. Some containers only infer times, so
-        a frame that is missing after a seek may be there under another pts.
+        Times may put frames in another order than the decoder does: then they wait for each other.
         """
-        if landing is not None:
-            try:
-                container.seek(landing, stream=stream, backward=True)
-            except av.error.FFmpegError as error:
-                raise Doubt from error
         index = self._index
-        index_of = {int(index.pts[i]): i for i in run} if index.exact else None
+        place_of = {int(index.packet[i]): i for i in run}
         pending = deque(run)
-        wanted = set(index_of) if index_of else None
-        frames = decoded(container, stream, wanted, landing, self._matches_index)
-        for order, (frame, sound) in enumerate(frames):
-            if not pending:
-                return
-            i = index_of.get(frame.pts, -1) if index_of else order
-            while pending and pending[0] < i:
-                if landing is not None:
-                    raise Doubt
-                yield pending.popleft(), None
-            if pending and pending[0] == i:
-                yield pending.popleft(), frame if sound else None
-        if pending and landing is not None:
-            raise Doubt
+        ready: dict[int, Any] = {}
+        for place, frame, sound in decoded(container, stream, index, set(place_of), first, reading):
+            if (i := place_of.get(place)) is not None:
+                ready.setdefault(i, frame if sound else None)
+            while pending and (
+                pending[0] in ready or int(index.packet[pending[0]]) < place - DECODER_HOLDS
+            ):
+                yield pending[0], ready.pop(pending.popleft(), None)
         for i in pending:
-            yield i, None
-
-    def _matches_index(self, packet: Any) -> bool:
-        """Whether this packet is the one that had this pts in the first pass."""
-        if packet.is_discard:
-            return True
-        if packet.pts is None:
-            return False
-        pts, size = self._index.pts, self._index.size
-        i = int(np.searchsorted(pts, packet.pts))
-        return i < len(pts) and bool(pts[i] == packet.pts and size[i] == packet.size)
+            yield i, ready.get(i)
 
     def _first_frame(self) -> tuple[Any, Pixels]:
         with self._open(careful=True) as (container, stream):
-            for frame, _ in decoded(container, stream):
-                return frame, display(frame, self._pixel_aspect, self._path)
+            for packet in chain(packets(container, stream), [None]):
+                try:
+                    frames = stream.codec_context.decode(packet)
+                except av.error.FFmpegError as error:
+                    short_of_memory(error)
+                    continue
+                for frame in frames:
+                    return frame, display(frame, self._pixel_aspect, self._path)
         raise UnreadableInput(
             f"{self._path}: no frame of the video stream can be decoded; the file is damaged, cut short, or"
             f" its frames have more than {MAX_PIXELS} pixels"
@@ -335,43 +304,3 @@ class VideoSource:
             raise UnreadableInput(
                 f"{self._path}: not a readable video ({why}): {diagnose(self._path)}"
             ) from error
-
-
-def _read_index(container: Any, stream: Any, rate: Fraction | None) -> _Index:
-    """Walk all packets of the stream without decoding."""
-    walked = array("q")
-    for packet in packets(container, stream):
-        pts, dts = (NO_TIME if t is None else t for t in (packet.pts, packet.dts))
-        walked.extend((pts, dts, packet.duration or 0, packet.is_keyframe, packet.is_discard))
-        walked.append(packet.size)
-    pts, dts, durations, is_key, discarded, size = np.array(walked, np.int64).reshape(-1, 6).T
-    place = np.arange(len(pts))
-    # A frame outside the edit list is decoded only because others need it, and never shown.
-    shown = place[discarded == 0]
-    timed = bool((pts[shown] != NO_TIME).all())
-    if "avi" in container.format.name.split(","):
-        timed &= bool((pts == dts).all())  # AVI stores no pts: with B-frames they are made up
-    exact = timed and len(np.unique(pts[shown])) == len(shown)
-    if timed:
-        clock = pts
-    elif (dts != NO_TIME).all():
-        clock = dts  # shown in another order, but at these instants
-    else:  # no clock at all (a raw stream): one frame every 1/rate seconds
-        tick = 1 / ((rate or Fraction(25)) * stream.time_base)
-        clock = np.array([int(i * tick) for i in range(len(pts))], np.int64)
-        durations = np.full(len(pts), int(tick))
-    order = shown[np.argsort(clock[shown], kind="stable")]
-    keys = place[(is_key == 1) & (clock != NO_TIME)]
-    keys = keys[np.argsort(clock[keys], kind="stable")] if len(keys) else place[:1]
-    key_dts = np.where(dts[keys] == NO_TIME, clock[keys], dts[keys])
-    last = int(durations[shown[-1]]) if len(order) else 0
-    if last <= 0 and len(order) > 1:
-        last = int(np.median(np.diff(clock[order])))
-    return _Index(
-        clock[order],
-        order,
-        size[order],
-        np.column_stack([clock[keys], key_dts, keys]),
-        exact,
-        max(last, 0),
-    )

@@ -57,6 +57,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "average_rate": _number(source.average_rate),
             "variable_rate": source.variable_rate,
             "exact_times": source.exact_times,
+            "restarts": [_number(at) for at in source.restarts],
             "bit_rate": source.bit_rate,
             "tags": source.tags,
         },

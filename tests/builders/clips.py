@@ -174,6 +174,102 @@ def _silence(out: Any, seconds: Fraction, codec: str = "aac") -> None:
     out.mux(audio.encode(None))
 
 
+# --- time stamps, fields and takes -----------------------------------------------------------------
+
+
+def restamped(path: Path, source: Path, stamp: Callable[[int, int], int | None]) -> Path:
+    """Copy a clip's packets; `stamp` gives packet n its pts, in frames, from n and its true pts."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        video = given.streams.video[0]
+        copy = out.add_stream_from_template(video)
+        tick = int(1 / (video.average_rate * video.time_base))
+        packets = [packet for packet in given.demux(video) if packet.size]
+        first = min(packet.pts for packet in packets)
+        for n, packet in enumerate(packets):
+            pts = stamp(n, (packet.pts - first) // tick)
+            packet.stream = copy
+            packet.pts = None if pts is None else pts * tick
+            packet.dts = (n if pts is None else min(n, pts)) * tick
+            out.mux(packet)
+    return path
+
+
+def packed(path: Path, count: int) -> Path:
+    """An AVI as DivX 5 wrote it: a B-frame lies in the packet of its P-frame, and an empty one follows."""
+    plain = write(path.with_name("plain.avi"), count, "mpeg4", options={"bf": "1", "g": "10"})
+    with av.open(str(plain)) as given, av.open(str(path), "w") as out:
+        video = given.streams.video[0]
+        copy = out.add_stream_from_template(video)
+        coded = [bytes(packet) for packet in given.demux(video) if packet.size]
+        empty = b"\0\0\1\xb6" + int("01" + "0" + "1" + "00000" + "1" + "0" + "11111", 2).to_bytes(
+            2, "big"
+        )
+        # Display follows coding but for B-frames (coding type 2 after the start code), which come one later.
+        is_b = [data[data.index(b"\0\0\1\xb6") + 4] >> 6 == 2 for data in coded]
+        content = list(coded)
+        at = coded[0].index(b"\0\0\1\xb6")
+        content[0] = coded[0][:at] + b"\0\0\1\xb2DivX503b1393p" + coded[0][at:]
+        for n in range(1, count):
+            if is_b[n]:
+                content[n - 1], content[n] = coded[n - 1] + coded[n], empty
+        for n, data in enumerate(content):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = copy, n, n, Fraction(1, 25)
+            packet.is_keyframe = n == 0
+            out.mux(packet)
+    return path
+
+
+def joined(path: Path, *parts: Path) -> Path:
+    """What `cat` makes of several files."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def fields(path: Path, count: int = 12) -> Path:
+    """Numbered pictures in H.264 coded as fields, each a packet, without compression (I_PCM macroblocks)."""
+
+    def unit(kind: int, bits: str) -> bytes:
+        bits += "1"
+        bits += "0" * (-len(bits) % 8)
+        data = int(bits, 2).to_bytes(len(bits) // 8, "big")
+        out = bytearray()
+        for byte in data:  # no start code may appear by chance
+            if byte <= 3 and out[-2:] == b"\0\0":
+                out.append(3)
+            out.append(byte)
+        return b"\0\0\0\1" + bytes([kind]) + bytes(out)
+
+    def ue(n: int) -> str:
+        binary = f"{n + 1:b}"
+        return "0" * (len(binary) - 1) + binary
+
+    across, down = WIDTH // 16, HEIGHT // 32  # macroblocks of a field
+    # Main profile, 4 bits of frame number, order = decoding order, 2 references, no frames only.
+    sps = f"{77:08b}{0:08b}{30:08b}" + ue(0) + ue(0) + ue(2) + ue(2) + "0" + ue(across - 1)
+    sps += ue(down - 1) + "0" + "0" + "1" + "0" + "0"
+    pps = ue(0) + ue(0) + "0" + "0" + ue(0) + ue(0) + ue(0) + "0" + "00" + ue(0) * 3 + "000"
+    pictures = []
+    for n in range(count):
+        grey = numbered(n)[..., 0]
+        for bottom in (0, 1):
+            bits = ue(0) + ue(7) + ue(0) + f"{n % 16:04b}" + "1" + str(bottom)
+            # The first field of all is an IDR picture, whose number is given; the others are references.
+            idr = n == 0 and not bottom
+            bits += (ue(0) + "00" if idr else "0") + ue(0)
+            field = grey[bottom::2]
+            for y in range(0, field.shape[0], 16):
+                for x in range(0, WIDTH, 16):
+                    bits += ue(25)
+                    bits += "0" * (-len(bits) % 8)
+                    block = bytes(np.maximum(field[y : y + 16, x : x + 16], 1)) + b"\x80" * 128
+                    bits += "".join(f"{byte:08b}" for byte in block)
+            pictures.append(unit(0x65 if idr else 0x61, bits))
+    head = unit(0x67, sps) + unit(0x68, pps)
+    pictures[0] = head + pictures[0]
+    return mux(path, "h264", pictures, rate=50)
+
+
 # --- damage ----------------------------------------------------------------------------------------
 
 

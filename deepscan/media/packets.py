@@ -1,0 +1,30 @@
+"""Reads a stream's packets, whatever state the file is in."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+import av.error
+
+
+def short_of_memory(error: av.error.FFmpegError) -> None:
+    """Raise MemoryError if FFmpeg ran out of memory, which is not the file's fault."""
+    if error.errno == errno.ENOMEM:
+        raise MemoryError from error
+
+
+def packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The stream's packets in decoding order, up to the end or to where the file breaks off."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            short_of_memory(error)
+            return  # what could be read before the damage is still evidence
+        if packet is None:
+            return
+        if packet.size:  # without content: the end, or in AVI "the last picture once more"
+            yield packet

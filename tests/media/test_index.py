@@ -1,0 +1,116 @@
+"""The index: frames and their times where packets are not frames or time stamps are not those of display."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from deepscan.config import Sampling
+from deepscan.media.video import DamagedFrame, VideoSource
+from tests.builders import clips
+
+ALL = Sampling("all")
+
+
+def seen(source: VideoSource, indices: tuple[int, ...] | None = None) -> list[tuple[int, Fraction]]:
+    """The number that each frame shows, and its time."""
+    frames = list(source.decode(indices or source.choose(ALL)))
+    assert not any(isinstance(frame, DamagedFrame) for frame in frames)
+    return [(clips.number(frame.pixels), frame.time) for frame in frames]
+
+
+def every(count: int, start: int = 0) -> list[tuple[int, Fraction]]:
+    """Numbered pictures at 25 a second."""
+    return [(n, Fraction(n + start, 25)) for n in range(count)]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.mkv", "a.h264"])
+def test_two_fields_are_one_frame(tmp_path: Path, name: str) -> None:
+    source = VideoSource(clips.fields(tmp_path / name, 30))
+    assert (source.source.frames, source.source.duration) == (30, Fraction(6, 5))
+    start = source.source.start
+    assert [(n, time - start) for n, time in seen(source)] == every(30)
+    assert [n for n, _ in seen(source, (3, 17, 29))] == [3, 17, 29]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        *((f"a.{suffix}", "libx264") for suffix in ("mp4", "mkv", "nut", "ts", "mov")),
+        *((f"a.{suffix}", "mpeg4") for suffix in ("mp4", "mkv", "nut", "mov")),
+    ],
+)
+def test_stamps_in_decoding_order_are_put_in_order(tmp_path: Path, name: str, codec: str) -> None:
+    """Muxers that take no pts (MP4 without ctts, rips from AVI) stamp the k-th packet with the k-th time."""
+    options = clips.b_frames() if codec == "libx264" else {"bf": "2", "g": "10"}
+    sound = clips.write(tmp_path / "sound.mp4", 40, codec, options=options)
+    source = VideoSource(clips.restamped(tmp_path / name, sound, lambda n, pts: n))
+    start = source.source.start
+    assert [(n, time - start) for n, time in seen(source)] == every(40)
+    assert [n for n, _ in seen(source, (7, 33))] == [7, 33]
+    assert not source.source.exact_times
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        pytest.param(lambda n, pts: pts - (pts == 13), id="doubled"),
+        pytest.param(lambda n, pts: pts + 20 * (pts == 13), id="one-far-off"),
+    ],
+)
+def test_a_wrong_stamp_is_no_damage(tmp_path: Path, stamp: Callable[[int, int], int]) -> None:
+    sound = clips.write(tmp_path / "sound.mp4", 40, options={"bf": "0"})
+    source = VideoSource(clips.restamped(tmp_path / "a.mkv", sound, stamp))
+    assert sorted(n for n, _ in seen(source)) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("ts", "libx264"), ("ts", "mpeg2video"), ("mpg", "mpeg2video")]
+)
+def test_takes_joined_end_to_end_follow_each_other(tmp_path: Path, suffix: str, codec: str) -> None:
+    options = clips.b_frames() if codec == "libx264" else {"bf": "2", "g": "10"}
+    pictures = [clips.numbered(n) for n in range(60)]
+    takes = [
+        clips.write(
+            tmp_path / f"{i}.{suffix}", pictures[at : at + 20], codec, options=options, ticks=25
+        )
+        for i, at in enumerate((0, 20, 40))
+    ]
+    source = VideoSource(clips.joined(tmp_path / f"a.{suffix}", *takes))
+    start = source.source.start
+    assert [(n, time - start) for n, time in seen(source)] == every(60)
+    assert source.source.duration == Fraction(12, 5)
+    assert [at - start for at in source.source.restarts] == [Fraction(4, 5), Fraction(8, 5)]
+    assert [n for n, _ in seen(source, (5, 33, 47))] == [5, 33, 47]
+    assert source.source.exact_times
+
+
+def test_a_leap_of_a_broadcast_clock_is_no_pause(tmp_path: Path) -> None:
+    """Recorders that were switched off and on again leave hours between two frames."""
+    late = [Fraction(n, 25) + (7200 if n >= 10 else 0) for n in range(20)]
+    source = VideoSource(clips.write(tmp_path / "a.ts", 20, times=late, options=clips.b_frames()))
+    start = source.source.start
+    assert [(n, time - start) for n, time in seen(source)] == every(20)
+    assert [at - start for at in source.source.restarts] == [Fraction(2, 5)]
+
+
+def test_a_pause_in_a_file_without_such_a_clock_stays(tmp_path: Path) -> None:
+    late = [Fraction(n, 25) + (60 if n >= 10 else 0) for n in range(20)]
+    source = VideoSource(clips.write(tmp_path / "a.mkv", 20, times=late, ticks=1000))
+    assert [time for _, time in seen(source)] == late
+    assert source.source.restarts == ()
+
+
+def test_vp8_frames_that_are_never_shown_are_none(tmp_path: Path) -> None:
+    options = {"auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "good", "b": "200k"}
+    clip = clips.write(tmp_path / "a.webm", 60, "libvpx", options=options)
+    assert [n for n, _ in seen(VideoSource(clip))] == list(range(60))
+
+
+def test_b_frames_packed_with_the_frame_before_are_frames(tmp_path: Path) -> None:
+    source = VideoSource(clips.packed(tmp_path / "a.avi", 30))
+    assert seen(source) == every(30)
+    assert [n for n, _ in seen(source, (4, 19))] == [4, 19]
