@@ -50,10 +50,10 @@ def read_fields(
     kind: type, values: Mapping[str, Any], where: str, whole: bool = False
 ) -> dict[str, Any]:
     """Read some of a record's fields, as `read` does for all."""
-    known, read_values = hints(kind), {}
+    types, read_values = hints(kind), {}
     for name, value in values.items():
-        check_known(name, known, where)
-        hint = known[name]
+        check_known(name, types, where)
+        hint = types[name]
         if isinstance(hint, type) and is_dataclass(hint):
             read_values[name] = read(hint, value, f"{where}: [{name}]", whole)
         else:

@@ -131,7 +131,6 @@ SECTIONS = {
     "faces": Section(bench_networks.faces, 60),
     "decoding": Section(bench_videos.decoding, 25, clip=True),
     "clips": Section(bench_videos.clips, 120, clip=True),
-    "compiled": Section(bench_networks.compiled, 60),
 }
 
 if __name__ == "__main__":

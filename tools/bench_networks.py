@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tools.bench_log import Log, matrix_rate, times, wait, walls
+from tools.bench_log import Log, matrix_rate, times, walls
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,6 @@ def model(asked: argparse.Namespace, log: Log) -> None:
     with torch.inference_mode():
         side = SQUARE if cuda else SQUARE // 16
         rate = matrix_rate(side, side, side, device)
-        _shapes(asked.batches[-1], log, large, device, rate)
         _rates(log, large, random_detector(large, device), asked.batches, rate)
         last = asked.batches[-1:]
         bare = DetectorSettings(tower=asked.tower, token="cls")
@@ -119,31 +118,6 @@ def model(asked: argparse.Namespace, log: Log) -> None:
         again = matrix_rate(side, side, side, device)
         log.line(f"\nThe matrix rate once more: {again / 1e12:.1f} TFLOP/s.")
         log.keep("matrix rate at the end", again)
-        _kernels(log, large, device, last[0])
-
-
-def _shapes(
-    batch: int,
-    log: Log,
-    settings: DetectorSettings,
-    device: torch.device,
-    rate: float,
-) -> None:
-    """Products of the largest batch, against the rate of square ones."""
-    from deepscan.model.tower import tower_size
-
-    size = tower_size(settings.tower)
-    d, hidden = size.width, int(size.width * size.mlp_ratio)
-    rows = batch * ((size.image_size // size.patch_size) ** 2 + 1)
-    shapes = {"queries, keys, values": (3 * d, d), "out": (d, d), "c_fc": (hidden, d)}
-    shapes["c_proj"] = (d, hidden)
-    log.head("product", "rows x columns x inner", "TFLOP/s", "of the square one's")
-    log.row("square", "", rate / 1e12, 1.0)
-    found = {"square": rate}
-    for name, (columns, inner) in shapes.items():
-        found[name] = matrix_rate(rows, columns, inner, device)
-        log.row(name, f"{rows} x {columns} x {inner}", found[name] / 1e12, found[name] / rate)
-    log.keep("matrix rate", found)
 
 
 def _rates(
@@ -185,23 +159,7 @@ def _rates(
             )
             log.keep(title, found)
     if len(batches) > 1:
-        _attention(log, title, ways["joined"], there, each / rate)
         _recording(log, title, ways["joined"], batches[0])
-
-
-def _attention(log: Log, title: str, detector: Detector, crops: torch.Tensor, each: float) -> None:
-    """The same with another kernel for attention."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    for name in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION"):
-        try:
-            with sdpa_kernel(getattr(SDPBackend, name)):
-                speed = len(crops) / median(_on_device(detector, crops, replayed=False))
-        except RuntimeError as error:
-            log.row(len(crops), name, str(error).partition("\n")[0][:80], "", "", "")
-            continue
-        log.row(len(crops), f"joined, {name}", speed, speed * each, "", "")
-        log.keep(f"{title}, {name}", speed)
 
 
 def _recording(log: Log, title: str, detector: Detector, batch: int) -> None:
@@ -224,56 +182,7 @@ def _recording(log: Log, title: str, detector: Detector, batch: int) -> None:
     log.keep(f"{title}, recording s", taken)
 
 
-def _kernels(log: Log, settings: DetectorSettings, device: torch.device, batch: int) -> None:
-    """Where the time of one large batch goes."""
-    import torch
-    from torch.profiler import ProfilerActivity, profile
-
-    if device.type != "cuda":
-        return
-    detector = _ways(random_detector(settings, device), batch)["joined"]
-    crops = torch.from_numpy(_crops(batch)).to(device)
-    detector.outputs(crops)
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        detector.outputs(crops)
-        torch.cuda.synchronize()
-    events = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)
-    whole = sum(event.self_device_time_total for event in events) or 1
-    log.head("kernel, one batch, joined", "times", "ms", "share")
-    for event in events[:14]:
-        spent = event.self_device_time_total
-        log.row(event.key[:90].replace("|", "/"), event.count, spent / 1e3, spent / whole)
-    log.keep("kernels", [[e.key, e.count, e.self_device_time_total] for e in events[:40]])
-
-
-def compiled(asked: argparse.Namespace, log: Log) -> None:
-    """Layer by layer, which are alike and compiled once; then, if there is time, as a whole."""
-    import torch
-
-    from deepscan.model.header import DetectorSettings
-
-    device, batch = torch.device(asked.device), asked.batches[-1]
-    crops = torch.from_numpy(_crops(batch)).to(device)
-    log.head("compiled", "seconds to compile", f"crops/s on the device, batch {batch}")
-    for name in ("layers", "tower"):
-        detector = random_detector(DetectorSettings(tower=asked.tower), device)
-        began = time.perf_counter()
-        with torch.inference_mode():
-            if name == "tower":
-                detector.tower.compile()
-            else:
-                for block in detector.tower.visual.blocks():
-                    block.compile()
-            detector.outputs(crops)
-            wait(device)
-            taken = time.perf_counter() - began
-            speed = batch / median(times(partial(detector.outputs, crops), device))
-        log.row(name, taken, speed)
-        log.keep(name, {"seconds": taken, "crops/s": speed})
-
-
-# --- what it says ----------------------------------------------------------------------------------
+# --- what they compute -----------------------------------------------------------------------------
 
 
 def _frames(width: int, height: int, count: int) -> list[Frame]:

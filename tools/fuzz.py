@@ -130,7 +130,7 @@ def fuzz_clips(folder: Path, count: int, seed: int) -> Iterator[str]:
         for i in range(start, min(count, start + BATCH)):
             name, data = chance.choice(known)
             (inputs / f"{i:05d}-{name}").write_bytes(mutant(data, chance))
-        command = [sys.executable, "-m", "deepscan", "detect", "-r", str(inputs), "--out", str(out)]
+        command = [sys.executable, "-m", "deepscan", "detect", str(inputs), "--out", str(out)]
         command += ["--json", "--frames", "2", "--offline", "--time-limit", str(TIME_LIMIT), "-q"]
         names = {str(path) for path in inputs.iterdir()}
         began = time.monotonic()

@@ -49,7 +49,7 @@ def make_inputs(folder: Path, count: int) -> Path:
 
 
 def command(inputs: Path, out: Path, *more: str) -> list[str]:
-    start = [sys.executable, "-m", "deepscan", "detect", "-r", str(inputs), "--out", str(out)]
+    start = [sys.executable, "-m", "deepscan", "detect", str(inputs), "--out", str(out)]
     return [*start, "--json", "--frames", "2", "--offline", "--jobs", "2", "-q", *more]
 
 

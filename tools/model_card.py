@@ -40,7 +40,7 @@ KINDS = (
     VerdictName.INCONCLUSIVE,
     VerdictName.MANIPULATION_INDICATED,
 )
-ERRORS = 12  # of each kind that are told of
+ERRORS = 12  # of each kind that are listed
 DISTORTED_FRAMES = 2  # crops of a video that are distorted in all ways and strengths
 
 HEAD = """# What {name} does on people it was not trained on

@@ -40,13 +40,13 @@ def main() -> None:
         rows, began = Outcomes(out), time.perf_counter()
         for i in range(ROWS):
             path = folder / f"{i}.mp4"
-            entry = Attempt(out / f"{i}.mp4", i, 0, "work")
-            rows.begin(path, entry)
-            rows.finish(path, entry, replace(Outcome.of(path, report), folder=entry.folder))
+            attempt = Attempt(out / f"{i}.mp4", i, 0, "work")
+            rows.begin(path, attempt)
+            rows.finish(path, attempt, replace(Outcome.of(path, report), folder=attempt.folder))
         took = time.perf_counter() - began
         rows.close()
         each = (out / NAME).stat().st_size / ROWS
-        sys.stdout.write(f"ledger: {ROWS / took:.0f} inputs/s, {each:.0f} bytes a row\n")
+        sys.stdout.write(f"batch.sqlite: {ROWS / took:.0f} inputs/s, {each:.0f} bytes a row\n")
     kept = [Outcome.of(Path(f"/folder/{i}.mp4"), report) for i in range(ROWS)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(f"{len(kept)} outcomes held; peak memory of this process {peak:.0f} MiB\n")

@@ -3,9 +3,8 @@
     inputs -> plan (what is there already?) -> processes, each scanning one input at a time -> rows
 
 As each input is finished its results appear, then its row in batch.sqlite (see `outcomes`). A killed run
-continues with `resume`, whenever it was killed. Bytes that were scanned already, with the same weights and
-settings, are not
-scanned again: their row points to the results that exist.
+continues with `resume`, whenever it was killed. Bytes that were scanned already with the same weights and
+settings are not scanned again: their row points to the results that exist.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class _Task:
     """An input to scan. `replace`: results in its folder may be replaced."""
 
     path: Path
-    entry: Attempt
+    attempt: Attempt
     replace: bool
 
 
@@ -175,7 +174,7 @@ class Batch:
             partial(_scan, settings, request),
             jobs,
             start,
-            lost=lambda task: clear_parts(task.entry.folder),
+            lost=lambda task: clear_parts(task.attempt.folder),
             crew=crew,
         )
         self._running: dict[Path, _Task] = {}
@@ -188,7 +187,7 @@ class Batch:
         """Stop everything under way and delete its partial results."""
         self._pool.close()
         for task in self._running.values():
-            clear_parts(task.entry.folder)
+            clear_parts(task.attempt.folder)
         self._outcomes.close()
 
     def assess(self, inputs: Sequence[Input]) -> Iterator[Outcome]:
@@ -215,14 +214,14 @@ class Batch:
             for source in (waiting, todo):
                 for _ in range(len(source)):
                     task = source.popleft()
-                    if self._meets(task):
+                    if self._same_is_running(task):
                         waiting.append(task)
                         continue
-                    same = self._twin(task)
+                    same = self._duplicate(task)
                     if same is not None:
                         ready.append(self._finish(task, same))
                         continue
-                    self._outcomes.begin(task.path, task.entry)
+                    self._outcomes.begin(task.path, task.attempt)
                     self._running[task.path] = task
                     return task
             return None
@@ -249,13 +248,13 @@ class Batch:
             size, changed = stat.st_size, stat.st_mtime_ns
         except OSError:
             size = changed = 0  # scanning it will say what is wrong
-        row = self._outcomes.entry(one.path)
+        row = self._outcomes.attempt(one.path)
         own = row is not None and (row.outcome is None or row.outcome.same_as is None)
         folder = row.folder if row is not None and own else self._name(one, taken)
         taken.add(folder)
-        entry = Attempt(folder, size, changed, self._work)
-        known = row is not None and self._resume
-        if row is not None and row.outcome is not None and known and not self._force:
+        attempt = Attempt(folder, size, changed, self._work)
+        resumed = row is not None and self._resume
+        if row is not None and row.outcome is not None and resumed and not self._force:
             same = (row.bytes, row.changed) == (size, changed)
             there = row.outcome.folder is not None and (row.folder / "report.json").is_file()
             if there and row.work != self._work:
@@ -265,16 +264,16 @@ class Batch:
                 )
             if there and same:
                 return replace(row.outcome, path=one.path)
-        replaceable = self._force or (known and own)
+        replaceable = self._force or (resumed and own)
         try:
             check_inside(folder, self._out)
             check_free(folder, replaceable)
         except OutputError as error:
-            hint = "; --resume goes on with a batch" if row is not None and not known else ""
+            hint = "; --resume goes on with a batch" if row is not None and not resumed else ""
             raise SettingsError(f"{error}{hint}") from error
         if row is not None and row.outcome is None:
             clear_parts(folder)
-        return _Task(one.path, entry, replaceable)
+        return _Task(one.path, attempt, replaceable)
 
     def _name(self, one: Input, taken: set[Path]) -> Path:
         """A folder for an input's results; equal names get a number."""
@@ -292,19 +291,23 @@ class Batch:
 
     # -- the same bytes twice -------------------------------------------------------------------
 
-    def _meets(self, task: _Task) -> bool:
+    def _same_is_running(self, task: _Task) -> bool:
         """Whether an input with the same bytes is under way."""
-        peers = [t for t in self._running.values() if t.entry.bytes == task.entry.bytes]
+        peers = [t for t in self._running.values() if t.attempt.bytes == task.attempt.bytes]
         return any(self._digest(task) == self._digest(peer) != "" for peer in peers)
 
-    def _twin(self, task: _Task) -> Outcome | None:
+    def _duplicate(self, task: _Task) -> Outcome | None:
         """The outcome of an input with the same bytes, if any; bytes are compared only if sizes agree."""
-        if self._force or not self._outcomes.sized(task.entry.bytes, task.path):
+        if self._force or not self._outcomes.sized(task.attempt.bytes, task.path):
             return None
-        twin = self._outcomes.twin(self._digest(task), self._work)
-        if twin is None or twin.folder is None or not (twin.folder / "report.json").is_file():
+        duplicate = self._outcomes.duplicate(self._digest(task), self._work)
+        if (
+            duplicate is None
+            or duplicate.folder is None
+            or not (duplicate.folder / "report.json").is_file()
+        ):
             return None
-        return replace(twin, path=task.path, same_as=twin.path)
+        return replace(duplicate, path=task.path, same_as=duplicate.path)
 
     def _digest(self, task: _Task) -> str:
         if task.path not in self._digests:
@@ -316,11 +319,11 @@ class Batch:
 
     def _finish(self, task: _Task, outcome: Outcome) -> Outcome:
         self._digests.pop(task.path, None)
-        self._outcomes.finish(task.path, task.entry, outcome)
+        self._outcomes.finish(task.path, task.attempt, outcome)
         return outcome
 
 
-def attempt(
+def scan_or_error(
     path: Path,
     settings: Settings,
     out: Path,
@@ -371,7 +374,7 @@ def _start(threads: int) -> None:
 def _scan(settings: Settings, request: Request | None, task: _Task) -> Outcome | DeepscanError:
     """The outcome of one input, or an error with which every other input would fail, too."""
     try:
-        result = attempt(task.path, settings, task.entry.folder, task.replace, request)
+        result = scan_or_error(task.path, settings, task.attempt.folder, task.replace, request)
     except (WeightsError, SettingsError) as error:
         return error
     cause = result.__cause__ if isinstance(result, OutputError) else None

@@ -50,7 +50,7 @@ def html(out: Path, results: Sequence[Outcome]) -> str:
         "index.js",
         rows=[(result, _words(result), _link(out, result)) for result in listed],
         total=len(results),
-        ledger=OUTCOMES,
+        record=OUTCOMES,
         counts=[
             (rendering.HEADLINES[name], name.value, counts[name])
             for name in VerdictName

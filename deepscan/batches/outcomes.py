@@ -131,7 +131,7 @@ class Outcomes:
                 )
             elif (version, application) != (FORMAT, APPLICATION):
                 raise OutputError(
-                    f"{self._path}: is not this version's ledger of a batch; choose another --out"
+                    f"{self._path}: not a batch's record by this version; choose another --out"
                 )
 
     def close(self) -> None:
@@ -139,10 +139,10 @@ class Outcomes:
         with suppress(sqlite3.Error):
             self._rows.close()
 
-    def entry(self, path: Path) -> Attempt | None:
+    def attempt(self, path: Path) -> Attempt | None:
         """The row of an input."""
         found = self._one("path = ?", _key(path))
-        return None if found is None else self._entry(found)
+        return None if found is None else self._attempt(found)
 
     def owner(self, folder: Path) -> Path | None:
         """The input whose results go to `folder`."""
@@ -153,23 +153,23 @@ class Outcomes:
         """Whether another input of this size has a row."""
         return self._one("bytes = ? AND path != ?", size, _key(other_than)) is not None
 
-    def twin(self, sha256: str, work: str) -> Outcome | None:
+    def duplicate(self, sha256: str, work: str) -> Outcome | None:
         """The outcome of an input with this content and the same `work`, unless it failed."""
         found = self._one(
             "sha256 = ? AND work = ? AND verdict != 'error' AND same_as IS NULL", sha256, work
         )
-        return None if found is None else self._entry(found).outcome
+        return None if found is None else self._attempt(found).outcome
 
-    def begin(self, path: Path, entry: Attempt) -> None:
+    def begin(self, path: Path, attempt: Attempt) -> None:
         """Note that an input is about to be read; its row's earlier content is void."""
-        self._write(path, entry, {})
+        self._write(path, attempt, {})
 
-    def finish(self, path: Path, entry: Attempt, outcome: Outcome) -> None:
+    def finish(self, path: Path, attempt: Attempt, outcome: Outcome) -> None:
         """Note an input's outcome."""
         seen = outcome.seen or (None, None)
         self._write(
             path,
-            replace(entry, folder=outcome.folder or entry.folder),
+            replace(attempt, folder=outcome.folder or attempt.folder),
             {
                 "verdict": outcome.verdict.value,
                 "reason": outcome.reason,
@@ -189,13 +189,13 @@ class Outcomes:
 
     # -- rows -----------------------------------------------------------------------------------
 
-    def _write(self, path: Path, entry: Attempt, more: dict[str, Any]) -> None:
+    def _write(self, path: Path, attempt: Attempt, more: dict[str, Any]) -> None:
         values = {
             "path": _key(path),
-            "folder": self._inner(entry.folder),
-            "bytes": entry.bytes,
-            "changed": entry.changed,
-            "work": entry.work,
+            "folder": self._inner(attempt.folder),
+            "bytes": attempt.bytes,
+            "changed": attempt.changed,
+            "work": attempt.work,
             **more,
         }
         names, marks = ", ".join(values), ", ".join("?" * len(values))
@@ -212,11 +212,11 @@ class Outcomes:
             names = [column[0] for column in found.description]
         return None if row is None else dict(zip(names, row, strict=True))
 
-    def _entry(self, row: dict[str, Any]) -> Attempt:
+    def _attempt(self, row: dict[str, Any]) -> Attempt:
         folder = self._out / os.fsdecode(row["folder"])
-        entry = Attempt(folder, row["bytes"], row["changed"], row["work"])
+        attempt = Attempt(folder, row["bytes"], row["changed"], row["work"])
         if row["verdict"] is None:
-            return entry
+            return attempt
         verdict = VerdictName(row["verdict"])
         outcome = Outcome(
             Path(os.fsdecode(row["path"])),
@@ -236,7 +236,7 @@ class Outcomes:
             row["finished"],
             None if row["same_as"] is None else Path(os.fsdecode(row["same_as"])),
         )
-        return replace(entry, outcome=outcome)
+        return replace(attempt, outcome=outcome)
 
     def _inner(self, folder: Path) -> str | bytes:
         return _stored(folder.relative_to(self._out))
@@ -252,7 +252,7 @@ class Outcomes:
             raise OutputError(f"{self._path}: cannot be written: {words}") from error
         except sqlite3.DatabaseError as error:
             raise OutputError(
-                f"{self._path}: is no ledger of deepscan's, or damaged ({error}); choose another --out"
+                f"{self._path}: not a batch's record, or damaged ({error}); choose another --out"
             ) from error
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error

@@ -1,6 +1,6 @@
 """The test sets by short name: what each is, how many videos it should hold, and what is there of it.
 
-Where listings and layouts lie is known to `manifest` and `layouts`; this file knows which sets there are.
+`data.deepfakebench` and `data.layouts` find listings and layouts; this file says which sets there are.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class TestSet:
     def layout(self) -> tuple[str, str]:
         """The folder of its official layout, and where the set is to be had."""
         names = self.listings or (self.title,)
-        known = (o for pattern, o in ORIGINS.items() if re.fullmatch(pattern, names[0]))
-        return next(known, (names[0], ""))
+        origins = (o for pattern, o in ORIGINS.items() if re.fullmatch(pattern, names[0]))
+        return next(origins, (names[0], ""))
 
 
 def _tests(real: int, manipulated: int) -> Videos:

@@ -22,7 +22,6 @@ from deepscan.errors import DataError
 from deepscan.judgement import metrics
 from deepscan.shapes import Bool, Float, Int
 
-PROTOCOLS = ("deepscan", "deepfakebench")
 FRAMES = 32  # of a video in testing
 ROUNDS = 1000  # of the bootstrap
 LEVELS = (0.025, 0.975)  # what its 95 % intervals run between

@@ -68,11 +68,11 @@ def _scoring(request: Request, asked: Sequence[Study], runs: Sequence[Run]) -> t
         candidates = [predict.candidate(name) for name in request.weights]
     anyone = candidates[0] if candidates else predict.candidate("default")
     pace = predict.speed(anyone, found[0], request.scoring, request.workers)
-    known = request.out / "predictions"
+    folder = request.out / "predictions"
     listed: Rows = []
     total = 0.0
     for crops in found:
-        left = sum(len(predict.missing(known, candidate, crops)[0]) for candidate in candidates)
+        left = sum(len(predict.missing(folder, candidate, crops)[0]) for candidate in candidates)
         left += len(crops.rows) * (len(runs) - len(candidates) if asked else 0)
         total += left / pace
         listed.append((f"score {crops.short}", (None, f"{left} crops", _time(left / pace))))

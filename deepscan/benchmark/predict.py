@@ -108,11 +108,11 @@ def missing(
 
     A video whose crops are others than those that were scored counts as missing.
     """
-    known = predictions.done(folder, asked.weights, crops.short, view)
+    before = predictions.done(folder, asked.weights, crops.short, view)
     now: dict[str, set[str | None]] = {video.video: {None} for video in crops.cropless}
     for row in crops.rows:
         now.setdefault(row.video, set()).add(crop_digest(row.path))
-    there = {video for video, digests in now.items() if known.get(video) == digests}
+    there = {video for video, digests in now.items() if before.get(video) == digests}
     rows = [row for row in crops.rows if row.video not in there]
     return rows, [video for video in crops.cropless if video.video not in there]
 

@@ -208,8 +208,8 @@ def distinguished(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
     Returns:
         These, and the name of each checkpoint by its hash, in the names' order.
     """
-    known = table.select(["detector", "weights"]).group_by(["detector", "weights"]).aggregate([])
-    pairs = sorted(zip(known["detector"].to_pylist(), known["weights"].to_pylist(), strict=True))
+    rows = table.select(["detector", "weights"]).group_by(["detector", "weights"]).aggregate([])
+    pairs = sorted(zip(rows["detector"].to_pylist(), rows["weights"].to_pylist(), strict=True))
     shared = Counter(detector for detector, _ in pairs)
     names = {w: f"{d} {w[:8]}" if shared[d] > 1 else d for d, w in pairs}
     column = pa.array([names[w] for w in table["weights"].to_pylist()], pa.string())
@@ -303,20 +303,20 @@ def match(foreign: Foreign, to: Scored) -> Scored | None:
             )
         place.append(next(iter(found), -1))
     index = np.array(place)
-    known = index >= 0
-    if not known.any():
+    matched = index >= 0
+    if not matched.any():
         return None
     frames = np.array(foreign.frames if foreign.frames is not None else [0] * len(index))
-    order = np.lexsort((frames[known], index[known]))
-    has = set(index[known].tolist())
+    order = np.lexsort((frames[matched], index[matched]))
+    has = set(index[matched].tolist())
     return Scored(
         to.name,
         to.names,
         to.labels,
         ["scored" if i in has else "failed" for i in range(len(to.names))],
-        index[known][order],
-        frames[known][order],
-        foreign.logits[known][order],
+        index[matched][order],
+        frames[matched][order],
+        foreign.logits[matched][order],
     )
 
 

@@ -159,14 +159,14 @@ def seconds_a_step(runs: Sequence[Run]) -> dict[str, float]:
 
     Measured without reading and augmenting crops, which other processes do meanwhile.
     """
-    known: dict[tuple[str, bool], float] = {}
+    seconds: dict[tuple[str, bool], float] = {}
     for run in runs:
         if run.state == "finished":
-            known[_cost(run)] = run.settings.batch / _logged_speed(run.folder)
+            seconds[_cost(run)] = run.settings.batch / _logged_speed(run.folder)
     for run in runs:
-        if _cost(run) not in known:
-            known[_cost(run)] = _measured(run.settings)
-    return {run.name: known[_cost(run)] for run in runs}
+        if _cost(run) not in seconds:
+            seconds[_cost(run)] = _measured(run.settings)
+    return {run.name: seconds[_cost(run)] for run in runs}
 
 
 def _cost(run: Run) -> tuple[str, bool]:

@@ -85,9 +85,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except typer.Abort:
         code = Exit.INTERRUPTED
-    except (
-        OSError
-    ) as error:  # files' own are told by their names; what is left is a full disk behind stdout
+    except OSError as error:  # errors of files name them; what is left is a full disk behind stdout
         if error.errno != errno.ENOSPC or error.filename:
             raise
         say(f"error: standard output cannot be written: {error.strerror}; free some and try again")

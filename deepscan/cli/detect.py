@@ -44,9 +44,6 @@ def detect(
     device: options.Device = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
     min_face: Annotated[int, Option(help="Smallest face judged, in pixels.", metavar="PX")] = 40,
-    recursive: Annotated[
-        bool, Option("--recursive", "-r", help="Folders are taken whole, with or without it.")
-    ] = False,
     from_file: Annotated[
         Path | None,
         Option(help="A list of inputs, one a line, or ended by NUL; - is stdin.", metavar="LIST"),
@@ -117,7 +114,7 @@ def detect(
     if jobs < 1:
         raise SettingsError(f"jobs: {jobs} is not a positive count")
     keep_memory_level()
-    if len(given) == 1 and not (recursive or given[0].is_dir() or from_file is not None):
+    if len(given) == 1 and not given[0].is_dir() and from_file is None:
         if resume or engine != "local" or parquet:
             raise SettingsError(
                 "--resume, --engine and --parquet are a batch's, and this is one input"
@@ -149,7 +146,7 @@ def _one(
     verbose: bool,
 ) -> Outcome:
     """One input, in this very process (but for its decoder)."""
-    from deepscan.batches.batch import attempt, itself
+    from deepscan.batches.batch import itself, scan_or_error
     from deepscan.batches.outcomes import Outcome
     from deepscan.files import check_free
     from deepscan.records import Report
@@ -161,7 +158,7 @@ def _one(
         raise SettingsError(str(error)) from error
     fetch_weights(settings.scoring, quiet)
     with progress_bars(quiet) as bars:
-        report = attempt(path, settings, folder, force, request, bars.stages(path.name))
+        report = scan_or_error(path, settings, folder, force, request, bars.stages(path.name))
     result = Outcome.of(path, report)
     if json:
         print_json(result, indent=2)

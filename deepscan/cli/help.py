@@ -17,7 +17,7 @@ OPTION_GROUPS = {
     "Frames and faces": ("frames", "sampling", "min_face"),
     "Detector": ("weights", "device", "precision", "offline"),
     "Heatmaps": ("heatmap", "cls_map", "explain"),
-    "Many inputs": ("recursive", "from_file", "resume", "jobs", "time_limit"),
+    "Many inputs": ("from_file", "resume", "jobs", "time_limit"),
     "On a cluster": ("engine", "job_cpus", "job_gpus", "parquet"),
     "Results": ("out", "json", "force", "fail_on", "quiet", "verbose"),
     "For the report": ("case", "exhibit", "examiner", "notes"),

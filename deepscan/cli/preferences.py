@@ -90,28 +90,27 @@ def gather(flags: Mapping[str, Any] | None = None) -> Preferences:
     Raises:
         SettingsError: an unknown key (the nearest known one is named), a wrong type, or out of range.
     """
-    known = defaults()
-    found = {key: Preference(key, value) for key, value in known.items()}
+    found = {key: Preference(key, value) for key, value in defaults().items()}
     found |= {one.key: one for one in (*_from_files(), *_from_environment())}
     found |= {key: Preference(key, value, "flag") for key, value in (flags or {}).items()}
     return Preferences(_settings(found), found)
 
 
 def _from_files() -> Iterator[Preference]:
-    known = _types()
+    types = _types()
     for path, tables in files():
         for stage, table in tables.items():
             if stage in ("data", "train"):
                 continue
-            names = [key.split(".")[1] for key in known if key.startswith(f"{stage}.")]
+            names = [key.split(".")[1] for key in types if key.startswith(f"{stage}.")]
             for name, value in table.items():
                 check_known(name, names, f"{path}: [{stage}]")
                 key = f"{stage}.{name}"
-                value = read_value(known[key], value, f"{path}: [{stage}] {name}")
-                yield Preference(key, _beside(path, key, value), "file", str(path))
+                value = read_value(types[key], value, f"{path}: [{stage}] {name}")
+                yield Preference(key, _resolved(path, key, value), "file", str(path))
 
 
-def _beside(path: Path, key: str, value: Any) -> Any:
+def _resolved(path: Path, key: str, value: Any) -> Any:
     """Make the path of a checkpoint relative to the settings file that names it, if it is there."""
     if key == "scoring.weights" and (there := path.parent / value).is_file():
         return str(there)
@@ -119,13 +118,13 @@ def _beside(path: Path, key: str, value: Any) -> Any:
 
 
 def _from_environment() -> Iterator[Preference]:
-    known = _types()
-    variables = {PREFIX + key.replace(".", "_").upper(): key for key in known}
+    types = _types()
+    variables = {PREFIX + key.replace(".", "_").upper(): key for key in types}
     for name, text in sorted(os.environ.items()):
         if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
             check_known(name, [*variables, *OTHER_VARIABLES], "environment")
             key = variables[name]
-            yield Preference(key, _parsed(name, text, known[key]), "environment", name)
+            yield Preference(key, _parsed(name, text, types[key]), "environment", name)
 
 
 def _types() -> dict[str, Any]:

@@ -106,7 +106,7 @@ class PublishedEntry:
         return cache_folder() / f"{self.name}.safetensors.sha256"
 
 
-Entry = BaseEntry | DetectorEntry | PublishedEntry
+WeightsEntry = BaseEntry | DetectorEntry | PublishedEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from deepscan.model.catalogue import (
     BaseEntry,
     Catalogue,
     DetectorEntry,
-    Entry,
     PublishedEntry,
+    WeightsEntry,
     cache_folder,
     catalogue,
     shipped_folder,
@@ -46,15 +46,21 @@ __all__ = [
 ]
 
 
-def entry_of(name: str) -> Entry:
+def entry_of(name: str) -> WeightsEntry:
     """The catalogue's entry for this name or, for a CLIP tower, this open_clip tag (MODEL:TAG).
 
     Raises:
         WeightsMissing: there is none.
     """
     entries = catalogue()
-    everything: dict[str, Entry] = {**entries.bases, **entries.detectors, **entries.published}
-    tagged: dict[str, Entry] = {e.open_clip: e for e in entries.bases.values() if e.open_clip}
+    everything: dict[str, WeightsEntry] = {
+        **entries.bases,
+        **entries.detectors,
+        **entries.published,
+    }
+    tagged: dict[str, WeightsEntry] = {
+        e.open_clip: e for e in entries.bases.values() if e.open_clip
+    }
     if (found := everything.get(name) or tagged.get(name)) is None:
         raise WeightsMissing(f"weights {name!r} are unknown; there are {', '.join(everything)}")
     return found
@@ -297,7 +303,7 @@ def _verify(path: Path, expected: str, what: str, remedy: str) -> None:
 def describe() -> list[dict[str, Any]]:
     """Every known weight file with its state on this machine: "ready", "absent" or "damaged"."""
     listed = catalogue()
-    entries: tuple[Entry, ...] = (
+    entries: tuple[WeightsEntry, ...] = (
         *listed.bases.values(),
         *listed.detectors.values(),
         *listed.published.values(),
@@ -305,7 +311,7 @@ def describe() -> list[dict[str, Any]]:
     return [_row(entry) for entry in entries]
 
 
-def state(entry: Entry) -> str:
+def state(entry: WeightsEntry) -> str:
     """One of ready, absent and damaged; a published detector is not ready without its base."""
     if not entry.path.is_file():
         return "absent"
@@ -318,11 +324,11 @@ def state(entry: Entry) -> str:
     return "ready"
 
 
-def _digest(entry: Entry) -> str:
+def _digest(entry: WeightsEntry) -> str:
     return _recorded(entry) if isinstance(entry, PublishedEntry) else entry.sha256
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: WeightsEntry) -> dict[str, Any]:
     source = None if isinstance(entry, DetectorEntry) else entry.source
     published = entry.source if isinstance(entry, PublishedEntry) else entry
     return {

@@ -21,7 +21,7 @@ from deepscan.shapes import Float, Int
 
 PRIOR = 0.5
 FPR = FNR = 0.05
-FEWEST = 10  # videos of each class; with fewer no 5 % can be told from 20 %
+FEWEST = 10  # videos of each class; with fewer, 5 % and 20 % look alike
 ENOUGH = 5  # videos of each class that a map to judge others by is fitted on
 GRADE = 0.9  # of the shifts that weak material causes, the share that the widening covers
 

@@ -33,12 +33,12 @@ class Seen:
     def of(cls, rows: Iterable[CropRow]) -> Seen:
         """All that these rows show. Reads every crop."""
         rows = list(rows)
-        known = [row.identity for row in rows if row.identity is not None]
+        identities = [row.identity for row in rows if row.identity is not None]
         return cls(
             frozenset(crop_digest(row.path) for row in rows),
-            frozenset(_hashed(one.video) for one in known),
-            frozenset(_hashed(one.source) for one in known if one.source),
-            frozenset(_hashed(person) for one in known for person in one.people),
+            frozenset(_hashed(one.video) for one in identities),
+            frozenset(_hashed(one.source) for one in identities if one.source),
+            frozenset(_hashed(person) for one in identities for person in one.people),
         )
 
     def __or__(self, other: Seen) -> Seen:
@@ -85,11 +85,6 @@ def refuse(seen: Seen, rows: Sequence[CropRow], what: str, people: bool = False)
                 f"{what} {len(paths)} of these {len(rows)} crops ({reasons[reason]}), first {names};"
                 " leave them out, or take videos of other people"
             )
-
-
-def overlap_of_people(seen: Seen, rows: Sequence[CropRow]) -> int:
-    """How many of the rows show a source or a person that is in `seen`."""
-    return sum(_shared(seen, row, True) is not None for row in rows)
 
 
 def _shared(seen: Seen, row: CropRow, people: bool) -> str | None:

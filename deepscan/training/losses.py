@@ -58,10 +58,10 @@ class LossSettings:
     localisation: float = 0.0  # weight of telling manipulated patches from others, where masks are
 
     def __post_init__(self) -> None:
-        for name, known in (("contrast", CONTRASTS), ("alignment", ALIGNMENTS)):
-            if getattr(self, name) not in known:
+        for name, allowed in (("contrast", CONTRASTS), ("alignment", ALIGNMENTS)):
+            if getattr(self, name) not in allowed:
                 raise SettingsError(
-                    f"{name}: {getattr(self, name)!r}; it is one of {', '.join(known)}"
+                    f"{name}: {getattr(self, name)!r}; it is one of {', '.join(allowed)}"
                 )
         for name in ("flcl", "raal", "localisation"):
             if not 0 <= getattr(self, name) < math.inf:

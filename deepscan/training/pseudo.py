@@ -6,7 +6,7 @@ over the target through a soft mask of a face region. What a detector can learn 
 manipulations share, a seam and statistics that disagree, and not one generator's handwriting.
 
 Ours: the region is not always the whole face, as not every manipulation changes all of it, and the
-source is bent a little besides, as an expression bends a face. Where asked for, the source is another
+source is also bent a little, as an expression bends a face. Where asked for, the source is another
 person's face, laid on by its landmarks and given the target's colours: a face swap, made by hand.
 """
 

@@ -401,15 +401,15 @@ def _base(settings: TrainSettings) -> tuple[BaseEntry, Path]:
         SettingsError: neither; or the file is no base that deepscan knows, so that no detector on it would
             find it again.
     """
-    known = weights.catalogue().bases
-    if settings.base in known:
-        entry = known[settings.base]
+    bases = weights.catalogue().bases
+    if settings.base in bases:
+        entry = bases[settings.base]
         return entry, weights.base_file(entry, settings.offline)
     path = Path(settings.base)
     if not path.is_file():
-        raise SettingsError(f"base: {settings.base!r} is none of {', '.join(known)}, and no file")
+        raise SettingsError(f"base: {settings.base!r} is none of {', '.join(bases)}, and no file")
     digest = sha256(path)
-    for entry in known.values():
+    for entry in bases.values():
         if entry.sha256 == digest:
             return entry, path
-    raise SettingsError(f"base: {path} (SHA-256 {digest}) is none of {', '.join(known)}")
+    raise SettingsError(f"base: {path} (SHA-256 {digest}) is none of {', '.join(bases)}")

@@ -39,7 +39,7 @@ def default_workers() -> int:
 class TrainSettings:
     """The paper's recipe, but for what a field says.
 
-    `data` (one or more) and `test` are folders of aligned crops (see manifest.read_crops); `out` is the run
+    `data` (one or more) and `test` are folders of aligned crops (see data.crops.read_crops); `out` is the run
     folder. Counts
     of crops and steps are the whole run's, however many processes share it. `contrast`, `flcl`,
     `alignment` and `raal` are the method's two losses (see LossSettings); both weights are None for "the
@@ -152,10 +152,10 @@ class TrainSettings:
         for count in ("steps", "validate_every"):
             if getattr(self, count) is not None and getattr(self, count) < 1:
                 raise SettingsError(f"{count}: {getattr(self, count)} is not a positive count")
-        for name, known in (("sampling", SAMPLINGS), ("yardstick", YARDSTICKS)):
-            if getattr(self, name) not in known:
+        for name, allowed in (("sampling", SAMPLINGS), ("yardstick", YARDSTICKS)):
+            if getattr(self, name) not in allowed:
                 raise SettingsError(
-                    f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}"
+                    f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}"
                 )
         if self.sampling == "natural" and self.pseudo:
             raise SettingsError(

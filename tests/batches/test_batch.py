@@ -142,7 +142,7 @@ def test_every_input_has_its_outcome_and_the_next_run_does_the_rest(here: Path) 
     assert second["c.mp4"].finished > first["c.mp4"].finished  # a failed one is tried again
     assert second[new.name].verdict.value == "no_face"
     rows = Outcomes(out)
-    assert all(rows.entry(path) is not None for path in (*files, new, here / "in" / "c.mp4"))
+    assert all(rows.attempt(path) is not None for path in (*files, new, here / "in" / "c.mp4"))
     rows.close()
 
 
@@ -187,7 +187,7 @@ def test_a_row_that_was_begun_is_done_anew_and_its_leavings_go(here: Path) -> No
     out = here / "out"
     assessed(out, [path])
     rows = Outcomes(out)  # as a kill leaves them: the results in place, the row not finished
-    found_row = rows.entry(path)
+    found_row = rows.attempt(path)
     assert found_row is not None
     rows.begin(path, replace(found_row, outcome=None))
     rows.close()
@@ -239,7 +239,7 @@ def test_a_full_disk_ends_the_batch_with_what_was_finished(
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no disk can be mounted here")
     try:
-        code = run(["detect", "-r", str(inputs), *OPTIONS, "--json", "--out", str(disk / "out")])
+        code = run(["detect", str(inputs), *OPTIONS, "--json", "--out", str(disk / "out")])
         captured = capsys.readouterr()
         done = [Path(json.loads(line)["input"]["path"]).name for line in captured.out.splitlines()]
         assert code == 1

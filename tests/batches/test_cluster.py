@@ -128,7 +128,7 @@ def test_the_same_command_runs_on_a_cluster(
     inputs = kills.make_inputs(tmp_path / "in", 3)
     options = ["--offline", "-q", "--json", "--frames", "2", "--out", str(tmp_path / "out")]
     rows = ["--parquet", (tmp_path / "rows").as_uri()]
-    assert run(["detect", "-r", str(inputs), *options, *rows, "--engine", "ray"]) in (0, 4)
+    assert run(["detect", str(inputs), *options, *rows, "--engine", "ray"]) in (0, 4)
     output = [json.loads(line)["input"]["path"] for line in capsys.readouterr().out.splitlines()]
     table = parquet.read_table(tmp_path / "rows").to_pydict()
     assert sorted(table["path"]) == sorted(output) == sorted(map(str, inputs.iterdir()))
@@ -140,7 +140,7 @@ def test_sigterm_ends_the_batch_and_leaves_the_cluster(cluster: None, tmp_path: 
     Image.fromarray(np.zeros((7000, 7000, 3), np.uint8)).save(inputs / "slow.bmp")
     out, address = tmp_path / "out", ray.get_runtime_context().gcs_address
     options = ["--frames", "2", "--offline", "-q", "--json", "--min-face", "12", "--out", str(out)]
-    command = [sys.executable, "-m", "deepscan", "detect", "-r", str(inputs), *options]
+    command = [sys.executable, "-m", "deepscan", "detect", str(inputs), *options]
     with subprocess.Popen(
         [*command, f"--engine=ray={address}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -1,4 +1,4 @@
-"""The ledger of a batch: what is finished is known, whatever happened in between."""
+"""The record of a batch: what is finished is known, whatever happened in between."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deepscan.errors import OutputError, UnreadableInput
 from deepscan.records import VerdictName
 
 
-def entry(out: Path, name: str = "a.mp4") -> Attempt:
+def attempt(out: Path, name: str = "a.mp4") -> Attempt:
     return Attempt(out / name, 10, 123, "work")
 
 
@@ -33,22 +33,22 @@ def test_a_row_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     rows = Outcomes(tmp_path)
     path, kept = Path("a.mp4"), outcome(tmp_path)
-    rows.begin(path, entry(tmp_path))
-    assert rows.entry(path) == entry(tmp_path)
-    rows.finish(path, entry(tmp_path), kept)
+    rows.begin(path, attempt(tmp_path))
+    assert rows.attempt(path) == attempt(tmp_path)
+    rows.finish(path, attempt(tmp_path), kept)
     rows.close()
-    again = Outcomes(tmp_path).entry(path)
+    again = Outcomes(tmp_path).attempt(path)
     assert again is not None
     assert again.outcome == replace(kept, path=tmp_path / "a.mp4")
     assert again.outcome.score == pytest.approx(kept.score)
-    assert Outcomes.entry(Outcomes(tmp_path / "other"), path) is None
+    assert Outcomes.attempt(Outcomes(tmp_path / "other"), path) is None
 
 
 def test_a_failure_is_a_row_with_its_reason_and_without_a_score(tmp_path: Path) -> None:
     rows = Outcomes(tmp_path)
     failed = Outcome.of(Path("b.mp4"), UnreadableInput("b.mp4: empty"))
-    rows.finish(Path("b.mp4"), entry(tmp_path, "b.mp4"), failed)
-    found = rows.entry(Path("b.mp4"))
+    rows.finish(Path("b.mp4"), attempt(tmp_path, "b.mp4"), failed)
+    found = rows.attempt(Path("b.mp4"))
     assert found is not None
     assert found.outcome is not None
     assert found.outcome.verdict is VerdictName.ERROR
@@ -58,21 +58,21 @@ def test_a_failure_is_a_row_with_its_reason_and_without_a_score(tmp_path: Path) 
 
 def test_beginning_again_voids_what_was_finished(tmp_path: Path) -> None:
     rows, path = Outcomes(tmp_path), Path("a.mp4")
-    rows.finish(path, entry(tmp_path), outcome(tmp_path))
-    rows.begin(path, entry(tmp_path))
-    found = rows.entry(path)
+    rows.finish(path, attempt(tmp_path), outcome(tmp_path))
+    rows.begin(path, attempt(tmp_path))
+    found = rows.attempt(path)
     assert found is not None
     assert found.outcome is None
 
 
 def test_the_same_bytes_are_found_by_the_same_work_only(tmp_path: Path) -> None:
     rows, path = Outcomes(tmp_path), tmp_path / "a.mp4"
-    rows.finish(path, entry(tmp_path), outcome(tmp_path, content="00ff"))
-    twin = rows.twin("00ff", "work")
-    assert twin is not None
-    assert twin.path == path
-    assert rows.twin("00ff", "other work") is None
-    assert rows.twin("0000", "work") is None
+    rows.finish(path, attempt(tmp_path), outcome(tmp_path, content="00ff"))
+    duplicate = rows.duplicate("00ff", "work")
+    assert duplicate is not None
+    assert duplicate.path == path
+    assert rows.duplicate("00ff", "other work") is None
+    assert rows.duplicate("0000", "work") is None
     assert rows.sized(10, tmp_path / "b.mp4")
     assert not rows.sized(10, path)
     assert rows.owner(tmp_path / "a.mp4") == path
@@ -82,7 +82,7 @@ def test_names_that_are_no_text_are_kept_to_the_byte(tmp_path: Path) -> None:
     rows, odd = Outcomes(tmp_path), Path(os.fsdecode(b"a\xff\xfe.mp4"))
     failed = Outcome.of(odd, UnreadableInput(f"{odd}: empty"))
     rows.finish(odd, Attempt(tmp_path / odd, 0, 0, "work"), failed)
-    found = rows.entry(odd)
+    found = rows.attempt(odd)
     assert found is not None
     assert found.outcome is not None
     assert found.outcome.path.name == odd.name
@@ -90,7 +90,7 @@ def test_names_that_are_no_text_are_kept_to_the_byte(tmp_path: Path) -> None:
 
 def test_anybodys_sql_reads_it(tmp_path: Path) -> None:
     rows = Outcomes(tmp_path)
-    rows.finish(tmp_path / "a.mp4", entry(tmp_path), outcome(tmp_path))
+    rows.finish(tmp_path / "a.mp4", attempt(tmp_path), outcome(tmp_path))
     rows.close()
     with sqlite3.connect(tmp_path / NAME) as plain:
         found = plain.execute("SELECT path, folder, verdict FROM inputs").fetchall()
@@ -100,7 +100,7 @@ def test_anybodys_sql_reads_it(tmp_path: Path) -> None:
 
 def test_two_runs_do_not_write_into_one_batch(tmp_path: Path) -> None:
     rows = Outcomes(tmp_path)
-    rows.begin(Path("a.mp4"), entry(tmp_path))
+    rows.begin(Path("a.mp4"), attempt(tmp_path))
     with pytest.raises(OutputError, match="another deepscan is at work"):
         Outcomes(tmp_path)
 
@@ -108,7 +108,7 @@ def test_two_runs_do_not_write_into_one_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"notes" * 400, b"SQLite format 3\0" + bytes(900)])
 def test_another_programs_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
-    with pytest.raises(OutputError, match=r"batch\.sqlite: is no"):
+    with pytest.raises(OutputError, match=r"batch\.sqlite: not a batch's record"):
         Outcomes(tmp_path)
     assert (tmp_path / NAME).read_bytes() == content
 
@@ -117,7 +117,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / NAME) as other:
         other.executescript("PRAGMA user_version = 9; CREATE TABLE notes (words)")
     other.close()
-    with pytest.raises(OutputError, match="not this version's ledger"):
+    with pytest.raises(OutputError, match="not a batch's record by this version"):
         Outcomes(tmp_path)
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     rows._rows.execute("PRAGMA max_page_count = 8")  # SQLite's own way of being full
     long = (Path(f"{i:0100d}.mp4") for i in range(1000))
     with pytest.raises(OutputError, match="full"):
-        deque((rows.begin(path, entry(tmp_path)) for path in long), maxlen=0)
+        deque((rows.begin(path, attempt(tmp_path)) for path in long), maxlen=0)
 
 
 def test_a_kill_loses_no_finished_row(tmp_path: Path) -> None:
@@ -151,4 +151,4 @@ os.kill(os.getpid(), signal.SIGKILL)
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
     assert killed.returncode == -signal.SIGKILL
     rows = Outcomes(tmp_path)
-    assert [rows.entry(tmp_path / f"{i}").bytes for i in range(50)] == list(range(50))  # type: ignore[union-attr]
+    assert [rows.attempt(tmp_path / f"{i}").bytes for i in range(50)] == list(range(50))  # type: ignore[union-attr]

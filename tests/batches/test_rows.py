@@ -68,7 +68,7 @@ def test_an_address_is_looked_at_before_the_work(
 ) -> None:
     pytest.importorskip("fsspec")
     out = tmp_path / "out"
-    assert run(["detect", "-r", str(tmp_path), f"--out={out}", "--parquet=nowhere://x"]) == 2
+    assert run(["detect", str(tmp_path), f"--out={out}", "--parquet=nowhere://x"]) == 2
     assert "not known: nowhere" in capsys.readouterr().err
     assert not out.exists()
 

@@ -129,7 +129,7 @@ def test_somebody_elses_index_is_left_alone(
     theirs = tmp_path / "out" / "index.html"
     theirs.parent.mkdir()
     theirs.write_text("mine")
-    assert run(["detect", "-r", str(wall), *QUICK, "--out", str(tmp_path / "out")]) == 4
+    assert run(["detect", str(wall.parent), *QUICK, "--out", str(tmp_path / "out")]) == 4
     assert theirs.read_text() == "mine"
     assert "not deepscan's to replace" in capsys.readouterr().err
 
