@@ -26,7 +26,7 @@ from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
 from deepscan.judgement import Coverage, judge, thresholds_of, timeline
 from deepscan.judgement.explain import Score, Specimens
-from deepscan.media import Decoder, decoder
+from deepscan.media import Decoder, Opened, decoder
 from deepscan.media.video import DamagedFrame
 from deepscan.model import Scorer, load_finder, loading
 from deepscan.records import (
@@ -40,7 +40,6 @@ from deepscan.records import (
     Provenance,
     Report,
     Request,
-    Source,
 )
 from deepscan.report import json as report_json
 from deepscan.report import provenance
@@ -132,7 +131,7 @@ def scan(
             with clock("explaining"):
                 faithfulness = specimens.measure(_logits(loaded.detector, settings.scoring.batch))
         report = replace(
-            _report(source, signed, evidence, loaded, settings, request, started, clock),
+            _report(opened, signed, evidence, loaded, settings, request, started, clock),
             faithfulness=faithfulness,
         )
         if folder is not None and pictures is not None:
@@ -253,7 +252,7 @@ def _score(detector: Detector, crops: Sequence[Sequence[Crop]], batch: int) -> l
 
 
 def _report(
-    source: Source,
+    opened: Opened,
     signed: Credentials,
     evidence: Evidence,
     scorer: Scorer,
@@ -262,7 +261,7 @@ def _report(
     started: datetime,
     clock: Clock,
 ) -> Report:
-    header = scorer.header
+    header, source = scorer.header, opened.source
     with clock("hashing again"):
         after = sha256(source.path)
     if after != source.sha256:
@@ -289,6 +288,7 @@ def _report(
         finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
         sha256_after=after,
         seconds={stage: round(spent, 4) for stage, spent in clock.seconds.items()},
+        confinement=opened.confinement,
         request=request or Request(origins=settings.origins()),
         credentials=signed,
     )

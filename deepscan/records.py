@@ -216,6 +216,17 @@ class Output:
         return self.logit, self.query_attention, self.cls_attention, self.evidence, self.constant
 
 
+# --- decoding's process ----------------------------------------------------------------------------
+
+
+class Confinement(StrEnum):
+    """What held the process that decoded an input, as tried out before it read a byte of it."""
+
+    FULL = "full"  # it could compute and read its input, nothing else
+    LIMITS = "limits"  # a process of its own with limits, memory among them; no more is certain
+    NONE = "none"  # a process of its own, without limits
+
+
 # --- evidence and verdict --------------------------------------------------------------------------
 
 
@@ -492,6 +503,7 @@ class Provenance:
     finished: str
     sha256_after: str
     seconds: dict[str, float]  # wall time by stage
+    confinement: Confinement  # of the process that decoded the input
     request: Request = field(default_factory=Request)
     credentials: Credentials = field(
         default_factory=lambda: Credentials(

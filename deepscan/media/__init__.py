@@ -5,6 +5,6 @@ file is decoded in a confined process of its own. Every package above may import
 only records, settings and errors.
 """
 
-from deepscan.media.isolation import Decoder, decoder, open_source
+from deepscan.media.isolation import Decoder, Opened, decoder, open_source
 
-__all__ = ["Decoder", "decoder", "open_source"]
+__all__ = ["Decoder", "Opened", "decoder", "open_source"]

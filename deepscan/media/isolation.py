@@ -4,9 +4,9 @@
            <──source, frames, credentials──                JSON lines, each frame's pixels after its line
 
 A crash, a hang or a decompression bomb costs one input and cannot affect the next one's evidence. The
-process may compute and read, nothing else (see `confinement`). What it sends is parsed as numbers and
-pixels and checked; it is never unpickled or executed. The decoder runs ahead while the networks load; the
-pipe and its own queue bound how far.
+process may compute and read the input, nothing else (see `confinement`). What it sends is parsed as numbers
+and pixels and checked; it is never unpickled or executed. The decoder runs ahead while the networks load;
+the pipe and its own queue bound how far.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from deepscan.media.display import MAX_PIXELS
 from deepscan.media.stills import StillSource, is_still
 from deepscan.media.video import DamagedFrame, VideoSource
 from deepscan.plain import read, read_value
-from deepscan.records import Credentials, Frame, Source
+from deepscan.records import Confinement, Credentials, Frame, Source
 
 try:
     import resource
@@ -72,6 +72,10 @@ NONSENSE = (KeyError, TypeError, ValueError, AttributeError, SettingsError)
 
 SAID = {"UnreadableInput": UnreadableInput, "NoVideoStream": NoVideoStream}
 
+# Of the environment, which may hold secrets, only what Python may need to find its libraries.
+KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
 # The parent's import path, without the working folder, which may be full of hostile files.
 START = "import sys; sys.path[:] = {path!r}; from deepscan.media.isolation import main; main()"
 
@@ -88,6 +92,7 @@ class Opened:
     source: Source
     declared_duration: float | None  # seconds the header promises
     indices: tuple[int, ...]  # display-order indices of the sampled frames
+    confinement: Confinement  # of the decoder, before it read a byte
 
 
 class Decoder:
@@ -109,18 +114,17 @@ class Decoder:
         self._opened: Opened | None = None
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (`close` does)
         start = START.format(path=[entry for entry in sys.path if entry])
-        # A process group of its own: Ctrl-C is for the parent, which then ends this one.
-        group: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", start],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            **group,
+            env={name: os.environ[name] for name in KEPT if name in os.environ} | ONE_THREAD,
+            # Without the parent's terminal; Ctrl-C is for the parent, which then ends this process.
+            start_new_session=True,
         )
         request = {
-            "path": str(path),
+            "path": os.fsencode(path).hex(),  # whatever encodings the two processes take names in
             "sampling": asdict(sampling),
             "memory": limits.memory,
             "parent": os.getpid(),
@@ -133,9 +137,10 @@ class Decoder:
     def opened(self) -> Opened:
         """What the decoder learnt on opening; waits until it has."""
         if self._opened is None:
-            said = self._message()
+            said, opening = self._message(), self._message()
             try:
-                self._opened = _opened(self._path, said)
+                held = Confinement(said["confinement"])
+                self._opened = _opened(self._path, opening, held)
             except NONSENSE as error:
                 raise self._nonsense(f"of the source: {error!r}") from error
             self._of = len(self._opened.indices)
@@ -290,14 +295,15 @@ def decoder(path: Path, sampling: Sampling, limits: Limits) -> Iterator[Decoder]
         one.close()
 
 
-def _opened(path: Path, said: dict[str, Any]) -> Opened:
+def _opened(path: Path, said: dict[str, Any], held: Confinement) -> Opened:
     source = read(Source, said["source"] | {"path": path}, "source", whole=True)
     indices = read_value(tuple[int, ...], said["indices"], "indices")
     if not indices or any(b <= a for a, b in pairwise(indices)):
         raise ValueError("sampled frames are not in order")
     if not _decodable(source.width, source.height):
         raise ValueError(f"{source.width} x {source.height} pixels")
-    return Opened(source, read_value(float | None, said["declared_duration"], "duration"), indices)
+    declared = read_value(float | None, said["declared_duration"], "duration")
+    return Opened(source, declared, indices, held)
 
 
 def _decodable(width: int, height: int) -> bool:
@@ -311,12 +317,15 @@ def _decodable(width: int, height: int) -> bool:
 def main() -> None:
     """Read one request from stdin, decode it to stdout, then wait to be ended."""
     request = json.loads(sys.stdin.buffer.readline())
+    path = Path(os.fsdecode(bytes.fromhex(request["path"])))
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
-    confine(int(request["memory"]), int(request["parent"]))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     keep_memory_level()
+    held = confine(path, int(request["memory"]), int(request["parent"]))
+    _say(out, {"confinement": held})
     try:
-        _answer(out, Path(request["path"]), read(Sampling, request["sampling"], "sampling"))
+        _answer(out, path, read(Sampling, request["sampling"], "sampling"))
     except InputError as error:
         _say(out, {"error": type(error).__name__, "message": str(error)})
     except MemoryError:

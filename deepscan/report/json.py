@@ -126,6 +126,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "device": provenance.device,
             "precision": provenance.precision,
             "threads": provenance.threads,
+            "confinement": provenance.confinement.value,
         },
         "run": {
             "argv": list(provenance.request.argv),

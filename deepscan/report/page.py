@@ -18,7 +18,7 @@ import numpy as np
 
 from deepscan.report import heatmap, lanes
 from deepscan.report.pictures import FramePicture
-from deepscan.report.rendering import HEADLINES, picture_uri, render
+from deepscan.report.rendering import CONFINED, HEADLINES, picture_uri, render
 
 NAME = "report.html"
 
@@ -88,6 +88,7 @@ def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str
         caveat=heatmap.CAVEAT,
         top=int(heatmap.SCALE_TOP),
         name=PurePath(document["input"]["path"]).name,
+        confined=CONFINED,
         headline=HEADLINES[document["verdict"]["name"]],
         deciding=deciding,
         rule=_rule(document),
@@ -123,6 +124,7 @@ def _whole(document: dict[str, Any]) -> dict[str, Any]:
     return {
         **later,
         **document,
+        "tool": {"confinement": None, **document["tool"]},
         "scores": None if scores is None else {**score, **scores},
         "tracks": [{**track, **own} for own in document["tracks"]],
         "run": {**run, "case": {**case, **(run["case"] or {})}},

@@ -25,6 +25,13 @@ HEADLINES = {
     "error": "Not analysed",
 }
 
+# What held the process that decoded the input, by Confinement.
+CONFINED = {
+    "full": "the decoder could compute and read the input, nothing else",
+    "limits": "the decoder had limits of memory and files; more is not certain on this system",
+    "none": "the decoder had a process of its own, without limits: this system has none",
+}
+
 
 def render(template: str, script: str, connect: bool = False, **values: Any) -> str:
     """Render a template of this package with the common style, its script, and a policy naming both."""

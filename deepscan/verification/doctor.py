@@ -22,6 +22,7 @@ from typing import Any
 
 from deepscan.config import Sampling, Scoring, Settings
 from deepscan.errors import DeepscanError
+from deepscan.records import Confinement
 
 FOLDER = Path(__file__).resolve().parent / "selftest"
 CLIP = FOLDER / "clip.mp4"
@@ -157,6 +158,31 @@ def _has_codec(name: str, mode: Any) -> bool:
     return True
 
 
+def _confinement() -> Iterator[Check]:
+    """Start a decoder, as every input gets one, and tell what it found itself able to do."""
+    from deepscan.config import Limits
+    from deepscan.media import decoder
+    from deepscan.report.rendering import CONFINED
+
+    try:
+        with decoder(CLIP, Sampling(frames=1), Limits()) as one:
+            held = one.opened().confinement
+    except DeepscanError as error:
+        yield Check(
+            "confinement", Health.FAILED, f"no decoder starts: {error}", "reinstall deepscan"
+        )
+        return
+    full = held is Confinement.FULL
+    yield Check(
+        "confinement",
+        Health.OK if full else Health.WARNING,
+        f"{held}: {CONFINED[held]}",
+        ""
+        if full
+        else "decode hostile files on Linux 5.13 or later, x86-64 or ARM64; see SECURITY.md",
+    )
+
+
 def _weights() -> Iterator[Check]:
     from deepscan.model import weights
 
@@ -255,6 +281,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "packages": _packages,
     "torch": _torch,
     "ffmpeg": _ffmpeg,
+    "confinement": _confinement,
     "weights": _weights,
     "places": _places,
     "self-test": _selftest,

@@ -15,6 +15,7 @@ from deepscan.records import (
     Box,
     Calibration,
     Case,
+    Confinement,
     CropQuality,
     DecodeCount,
     Face,
@@ -142,6 +143,7 @@ def made(
         finished="2026-01-02T03:04:06.000+00:00",
         sha256_after="ab" * 32,
         seconds={"faces": 1.0},
+        confinement=Confinement.FULL,
         request=Request(
             argv=("deepscan", "detect", path),
             origins={"sampling.frames": "flag"},

@@ -167,7 +167,8 @@ def test_nothing_that_no_decoder_of_ours_says_is_believed(
 
 
 def says(answer: bytes, patch: pytest.MonkeyPatch) -> None:
-    """Have every decoder say this and nothing else."""
+    """Have every decoder say this and nothing else, once it has said how it is confined."""
+    answer = b'{"confinement": "full"}\n' + answer
     start = f"import sys, time; sys.stdout.buffer.write({answer!r}); sys.stdout.flush(); time.sleep(600)"
     patch.setattr(isolation, "START", start.replace("{", "{{").replace("}", "}}"))
 

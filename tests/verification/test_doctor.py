@@ -13,6 +13,7 @@ import torch
 
 from deepscan.cli import run
 from deepscan.files import sha256
+from deepscan.media import isolation
 from deepscan.model import processor, weights
 from deepscan.model.networks import load_scorer
 from deepscan.verification import doctor
@@ -127,6 +128,17 @@ def test_it_says_what_the_processor_computes_in(
     check = by_name("torch")["processor"]
     assert check.state is doctor.Health.OK
     assert f"auto means {chosen}" in check.found
+
+
+@pytest.mark.parametrize(("held", "state"), [("full", "ok"), ("limits", "warning")])
+def test_it_says_what_holds_a_decoder(
+    held: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lie = f"import deepscan.media.isolation as taken; taken.confine = lambda *_: {held!r}; main()"
+    monkeypatch.setattr(isolation, "START", isolation.START.replace("main()", lie))
+    check = by_name("confinement")["confinement"]
+    assert check.state == state
+    assert check.found.startswith(held)
 
 
 def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
