@@ -2,9 +2,9 @@
 
 Limits on memory, files and descriptors hold on every POSIX system. On Linux two things more: the kernel opens
 no other file for it but the code of Python's packages, which are imported as they are needed (Landlock, see
-Documentation/userspace-api/landlock.rst of the kernel), and a filter lets through only the system calls listed
-here (seccomp, see seccomp_filter.rst beside it). A file that takes over its decoder has gained a process that
-can lie about its own frames, no more.
+Documentation/userspace-api/landlock.rst of the kernel), and a filter lets through only the system calls
+listed here (seccomp, see seccomp_filter.rst beside it). A file that takes over its decoder has gained a
+process that can lie about its own frames, no more.
 
 Whether all this holds is not assumed: `confine` tries what must not work, and returns what it found.
 """
