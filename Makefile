@@ -34,7 +34,8 @@ MUTANTS ?= 2000
 fuzz: base
 	rm -rf runs/fuzz
 	PYTHONPATH=tests $(BIN)/python -m tools.fuzz runs/fuzz --mutants $(MUTANTS)
-	EXAMPLES=$(MUTANTS) $(BIN)/python -m pytest tests/tools/test_fuzz.py -k hypothesis
+	EXAMPLES=$(MUTANTS) $(BIN)/python -m pytest tests/tools/test_fuzz.py tests/media/test_messages.py \
+	  -k hypothesis
 
 # What docs/million-clips.md multiplies by a million.
 rates: base

@@ -4,8 +4,8 @@
            <──source, frames, credentials──                JSON lines, each frame's pixels after its line
 
 A crash, a hang or a decompression bomb costs one input and cannot affect the next one's evidence. The
-process may compute and read the input, nothing else (see `confinement`). What it sends is parsed as numbers
-and pixels and checked; it is never unpickled or executed. The decoder runs ahead while the networks load;
+process may compute and read the input, nothing else (see `confinement`). What it sends is parsed strictly
+(see `messages`); it is never unpickled or executed. The decoder runs ahead while the networks load;
 the pipe and its own queue bound how far.
 """
 
@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,16 +34,26 @@ from deepscan.errors import (
     LimitExceeded,
     NoVideoStream,
     ProcessDied,
-    SettingsError,
     UnreadableInput,
 )
 from deepscan.files import check_readable
 from deepscan.flow import Clock, ahead, keep_memory_level, timed
 from deepscan.media.confinement import confine
-from deepscan.media.display import MAX_PIXELS
+from deepscan.media.messages import (
+    LONGEST_LINE,
+    LONGEST_TEXT,
+    Ending,
+    Failure,
+    Header,
+    Held,
+    Message,
+    Nonsense,
+    Opening,
+    parse,
+)
 from deepscan.media.stills import StillSource, is_still
 from deepscan.media.video import DamagedFrame, VideoSource
-from deepscan.plain import read, read_value
+from deepscan.plain import read
 from deepscan.records import Confinement, Credentials, Frame, Source
 
 try:
@@ -64,11 +73,6 @@ HELD, HELD_PIXEL = 2 * 2**30, 20 * 3
 # Bytes of decoded frames that may wait to be scored: 32 instants at 1080p, so that a short clip is decoded
 # while the networks load.
 WAITING = 200 * 2**20
-
-LONGEST_LINE = 2**26  # bytes; all indices of ten hours of video take a tenth of this
-
-# What reading an answer raises that no decoder of ours would give.
-NONSENSE = (KeyError, TypeError, ValueError, AttributeError, SettingsError)
 
 SAID = {"UnreadableInput": UnreadableInput, "NoVideoStream": NoVideoStream}
 
@@ -137,48 +141,37 @@ class Decoder:
     def opened(self) -> Opened:
         """What the decoder learnt on opening; waits until it has."""
         if self._opened is None:
-            said, opening = self._message(), self._message()
-            try:
-                held = Confinement(said["confinement"])
-                self._opened = _opened(self._path, opening, held)
-            except NONSENSE as error:
-                raise self._nonsense(f"of the source: {error!r}") from error
-            self._of = len(self._opened.indices)
+            held = Confinement(self._message(Held).confinement)
+            said = self._message(Opening)
+            self._opened = Opened(said.source, said.declared_duration, said.indices, held)
+            self._of = len(said.indices)
         return self._opened
 
     def frames(self) -> Iterator[Frame | DamagedFrame]:
         """The sampled frames in order, each once."""
+        before: Fraction | None = None
         for index in self.opened().indices:
-            said = self._message()
-            if said.get("index") != index:
-                raise self._nonsense(f"frame {said.get('index')!r} in place of {index}")
-            try:
-                at = read_value(Fraction, said["time"], "time")
-                given = read_value(tuple[int, ...], said.get("shape", ()), "shape")
-            except NONSENSE as error:
-                raise self._nonsense(f"of frame {index}: {error!r}") from error
+            said = self._message(Header)
+            if said.index != index:
+                raise self._nonsense(f"frame {said.index} in place of {index}")
+            if before is not None and said.time < before:
+                raise self._nonsense(f"of frame {index}: it is earlier than the one before it")
+            before = said.time
             self._done += 1
-            if not given:
-                yield DamagedFrame(index, at)
+            if not said.shape:
+                yield DamagedFrame(index, said.time)
                 continue
-            # A video may change its size midway; the number of pixels is bounded all the same.
-            if len(given) != 3 or given[2] != 3 or not _decodable(*given[:2]):
-                raise self._nonsense(f"frame {index} in shape {given}")
-            pixels = np.empty(given, np.uint8)
+            pixels = np.empty(said.shape, np.uint8)
             with self._patience():
                 self._fill(memoryview(pixels.data).cast("B"))
-            yield Frame(index, at, pixels, said.get("interlaced") is True)
+            yield Frame(index, said.time, pixels, said.interlaced)
 
     def credentials(self, clock: Clock) -> Credentials:
         """Content Credentials, after the last frame; adds the decoder's time and memory to `clock`."""
-        said = self._message()
-        try:
-            found = Credentials(str(said["status"]), str(said["detail"]))
-            clock.seconds |= read_value(dict[str, float], said["seconds"], "seconds")
-            clock.peak["decoding"] = read_value(float, said["peak"], "peak")
-        except NONSENSE as error:
-            raise self._nonsense(f"of Content Credentials: {error!r}") from error
-        return found
+        said = self._message(Ending)
+        clock.seconds["decoding"] = said.seconds
+        clock.peak["decoding"] = said.peak
+        return said.credentials
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -190,28 +183,26 @@ class Decoder:
 
     # -- reading --------------------------------------------------------------------------------
 
-    def _message(self) -> dict[str, Any]:
+    def _message(self, kind: type[Message]) -> Message:
         stream = self._stream()
         with self._patience():
             line = stream.readline(LONGEST_LINE)
         if not line.endswith(b"\n"):
             raise self._ended()
         try:
-            said = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise self._nonsense(f"no JSON: {error}") from error
-        if not isinstance(said, dict):
-            raise self._nonsense(f"{type(said).__name__} in place of an object")
-        if "error" not in said:
+            said = parse(line, kind, self._path)
+        except Nonsense as error:
+            raise self._nonsense(f"of the {error}") from error
+        if not isinstance(said, Failure):
             return said
-        if said["error"] == "memory":
+        if said.error == "memory":
             raise LimitExceeded(
                 f"{self._path}: decoding it takes more than {self._limits.memory} MiB of memory; convert it"
                 " to smaller pictures, and note that you did"
             )
-        if not isinstance(said["error"], str) or said["error"] not in SAID:
-            raise self._nonsense(f"error {said['error']!r}")
-        raise SAID[said["error"]](str(said.get("message")))
+        if said.error not in SAID:
+            raise self._nonsense(f"error {said.error!r:.80}")
+        raise SAID[said.error](said.message)
 
     def _stream(self) -> IO[bytes]:
         stream = self._process.stdout
@@ -295,22 +286,6 @@ def decoder(path: Path, sampling: Sampling, limits: Limits) -> Iterator[Decoder]
         one.close()
 
 
-def _opened(path: Path, said: dict[str, Any], held: Confinement) -> Opened:
-    source = read(Source, said["source"] | {"path": path}, "source", whole=True)
-    indices = read_value(tuple[int, ...], said["indices"], "indices")
-    if not indices or any(b <= a for a, b in pairwise(indices)):
-        raise ValueError("sampled frames are not in order")
-    if not _decodable(source.width, source.height):
-        raise ValueError(f"{source.width} x {source.height} pixels")
-    declared = read_value(float | None, said["declared_duration"], "duration")
-    return Opened(source, declared, indices, held)
-
-
-def _decodable(width: int, height: int) -> bool:
-    """Whether pictures of this size are ever decoded."""
-    return min(width, height) > 0 and width * height <= MAX_PIXELS
-
-
 # --- the decoder's own process ---------------------------------------------------------------------
 
 
@@ -327,9 +302,9 @@ def main() -> None:
     try:
         _answer(out, path, read(Sampling, request["sampling"], "sampling"))
     except InputError as error:
-        _say(out, {"error": type(error).__name__, "message": str(error)})
+        _say(out, {"error": type(error).__name__, "message": str(error)[:LONGEST_TEXT]})
     except MemoryError:
-        _say(out, {"error": "memory"})
+        _say(out, {"error": "memory", "message": ""})
     except BrokenPipeError:
         pass  # the parent is gone or has had enough
     os._exit(0)  # so that no destructor can hang
@@ -358,7 +333,7 @@ def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:
         for item in items:
             plain = {"index": item.index, "time": item.time}
             if isinstance(item, DamagedFrame):
-                _say(out, plain)
+                _say(out, plain | {"shape": (), "interlaced": False})
                 continue
             _say(out, plain | {"shape": item.pixels.shape, "interlaced": item.interlaced})
             _send(out, memoryview(item.pixels.data).cast("B"))
@@ -366,7 +341,8 @@ def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:
 
     signed = credentials.check(path)
     peak = 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    _say(out, asdict(signed) | {"seconds": clock.seconds, "peak": peak})
+    said = {"status": signed.status, "detail": signed.detail[:LONGEST_TEXT]}
+    _say(out, said | {"seconds": clock.seconds.get("decoding", 0.0), "peak": peak})
 
 
 def _say(out: IO[bytes], message: dict[str, Any]) -> None:

@@ -223,7 +223,7 @@ def test_no_number_that_is_none_is_believed_of_a_source(
     says(opening(path, of, value), monkeypatch)
     with (
         decoder(path, ALL, Limits()) as one,
-        pytest.raises(ProcessDied, match=r"a\.mp4: the decoder answered of the source"),
+        pytest.raises(ProcessDied, match=r"a\.mp4: the decoder answered of the opening"),
     ):
         one.opened()
 
@@ -243,22 +243,23 @@ def test_no_time_that_is_none_is_believed_of_a_frame(
 ) -> None:
     take_over(tmp_path, monkeypatch, '"time": item.time', f'"time": {lie}')
     path = clips.write(tmp_path / "a.mp4", 3)
-    with decoder(path, ALL, Limits()) as one, pytest.raises(ProcessDied, match="of frame 0"):
+    with decoder(path, ALL, Limits()) as one, pytest.raises(ProcessDied, match="of the header"):
         list(one.frames())
 
 
 @pytest.mark.parametrize("lie", ["float('nan')", "'inf'", "10**400", "[]"])
-@pytest.mark.parametrize("honest", ['"peak": peak', '"seconds": clock.seconds'])
+@pytest.mark.parametrize(
+    "honest", ['"peak": peak', '"seconds": clock.seconds.get("decoding", 0.0)']
+)
 def test_no_cost_that_is_none_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honest: str, lie: str
 ) -> None:
     """NaN seconds would come out as a report that is no JSON."""
-    listed = lie if "peak" in honest else f"{{'decoding': {lie}}}"
-    take_over(tmp_path, monkeypatch, honest, f"{honest.partition(':')[0]}: {listed}")
+    take_over(tmp_path, monkeypatch, honest, f"{honest.partition(':')[0]}: {lie}")
     path = clips.write(tmp_path / "a.mp4", 3)
     with decoder(path, ALL, Limits()) as one:
         assert len(list(one.frames())) == 3
-        with pytest.raises(ProcessDied, match="of Content Credentials"):
+        with pytest.raises(ProcessDied, match="of the ending"):
             one.credentials(Clock())
 
 
