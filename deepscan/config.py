@@ -30,8 +30,13 @@ class Sampling:
     rule: str = "uniform"
     frames: int = 32
     seconds: Fraction | None = None
+    stream: int | None = None  # number of the video stream in the file; None: the one players show
 
     def __post_init__(self) -> None:
+        if self.stream is not None and self.stream < 0:
+            raise SettingsError(
+                f"stream: {self.stream} is no number of a stream; they count from 0"
+            )
         if self.rule not in ("uniform", "keyframes", "all", "every"):
             raise SettingsError(
                 f"sampling: {self.rule!r} is none of uniform, keyframes, all, every:SECONDS"
@@ -46,11 +51,11 @@ class Sampling:
             raise SettingsError(f"sampling: every:{self.seconds} is not a positive time")
 
     @classmethod
-    def parse(cls, text: str, frames: int = 32) -> Sampling:
+    def parse(cls, text: str, frames: int = 32, stream: int | None = None) -> Sampling:
         """Read the command line's form: uniform, keyframes, all or every:SECONDS."""
         if match := re.fullmatch(r"every:(\d+(?:\.\d+)?)", text):
-            return cls("every", frames, Fraction(match[1]))
-        return cls(text, frames)
+            return cls("every", frames, Fraction(match[1]), stream)
+        return cls(text, frames, stream=stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +159,10 @@ class Settings:
         """
         try:
             # Which the first reports do not state.
-            limits = {"limits": asdict(Limits())}
-            return read(cls, limits | plain, "settings", whole=True)
+            plain = {"limits": asdict(Limits())} | plain
+            if isinstance(plain.get("sampling"), dict):
+                plain["sampling"] = {"stream": None} | plain["sampling"]
+            return read(cls, plain, "settings", whole=True)
         except SettingsError as error:
             raise SettingsError(
                 f"settings of another version of deepscan, or changed ones: {error}"

@@ -28,6 +28,19 @@ Pixels = UInt8[np.ndarray, "_height _width 3"]  # any two pictures, hence no siz
 
 
 @dataclass(frozen=True, slots=True)
+class Colour:
+    """The colours of an input's first frame as its tags say, in FFmpeg's names, and what was made of them."""
+
+    matrix: str = "unknown"
+    transfer: str = "unknown"
+    primaries: str = "unknown"
+    range: str = "unknown"
+    matrix_guessed: bool = False  # no tag: guessed from the size, as players do
+    conversion: str = ""  # to the SDR of BT.709 that is judged; empty: none was needed
+    exact: bool = True  # False: no player agrees with another on what this shows
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """The facts about an input, before anything is judged.
 
@@ -54,9 +67,10 @@ class Source:
     exact_times: bool  # False: pts are missing or wrong, so times follow the order of frames
     bit_rate: int | None  # bits per second of the whole file
     tags: dict[str, str] = field(default_factory=dict)
-    restarts: tuple[
-        Fraction, ...
-    ] = ()  # seconds where the file's clock starts anew; times count on
+    restarts: tuple[Fraction, ...] = ()  # seconds where the clock starts anew; times count on
+    stream: int = 0  # number of the stream that was judged, in the file
+    others: tuple[str, ...] = ()  # what else the file shows or holds, and was not judged
+    colour: Colour = field(default_factory=Colour)
 
 
 @dataclass(frozen=True, slots=True)

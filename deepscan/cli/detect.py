@@ -40,6 +40,10 @@ def detect(
     sampling: Annotated[
         str, Option(help="uniform, keyframes, all, or every:SECONDS.", metavar="RULE")
     ] = "uniform",
+    stream: Annotated[
+        int | None,
+        Option(help="Number of the video stream in the file; else the one players show."),
+    ] = None,
     weights: options.Weights = "default",
     device: options.Device = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",

@@ -43,6 +43,7 @@ SETTING_OF = {
     "explain": "heatmaps.explain",
     "frames": "sampling.frames",
     "sampling": "sampling.rule",
+    "stream": "sampling.stream",
     "weights": "scoring.weights",
     "device": "scoring.device",
     "precision": "scoring.precision",

@@ -27,6 +27,7 @@ OTHER_VARIABLES = ("DEEPSCAN_CACHE", "DEEPSCAN_DATA")
 MEANING = {
     "sampling.rule": "which frames: uniform, keyframes, all, or every:SECONDS",
     "sampling.frames": "instants spread evenly over a video, for uniform",
+    "sampling.stream": "number of the video stream in the file; without it, the one that players show",
     "faces.min_size": "smallest face judged, in pixels",
     "faces.min_confidence": "faces that the finder is less sure of are dropped",
     "faces.working_side": "frames are shrunk to this longer side to find faces in",
@@ -165,7 +166,7 @@ def _settings(found: Mapping[str, Preference]) -> Settings:
 
 
 def _sampling(values: dict[str, Any]) -> Sampling:
-    return Sampling.parse(values["rule"], values["frames"])
+    return Sampling.parse(values["rule"], values["frames"], values["stream"])
 
 
 def example() -> str:

@@ -52,6 +52,15 @@ def about_input(
             f"The file's clock starts anew at {places}, as where recordings were joined end to end; times"
             " count on there."
         )
+    if source.others:
+        yield f"The file holds more than was judged: {_listed(source.others)}."
+    if source.colour.conversion:
+        yield f"The colours were converted ({source.colour.conversion}), as for an ordinary screen."
+    if not source.colour.exact:
+        yield (
+            f"The colours are of a kind that is not converted exactly (matrix {source.colour.matrix},"
+            f" transfer {source.colour.transfer}): tones may be off."
+        )
     if source.variable_rate:
         yield "The frame rate varies, as after screen recording, editing or phone capture."
     if interlaced:

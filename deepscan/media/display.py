@@ -9,12 +9,40 @@ from typing import Any
 import numpy as np
 
 from deepscan.errors import UnreadableInput
-from deepscan.records import Pixels
+from deepscan.media import colour
+from deepscan.records import Colour, Pixels
 
 # An 8K frame has 33 million pixels. No camera makes twice that, and three bytes a pixel must fit in memory.
 MAX_PIXELS = 2**26
 
-UNSPECIFIED_COLOUR = 2  # AVCOL_SPC_UNSPECIFIED
+UNSPECIFIED = 2  # in ITU-T H.273, of any colour property
+
+# Numbers of ITU-T H.273 by FFmpeg's names.
+MATRICES = {
+    0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco", 9: "bt2020nc",
+    10: "bt2020c", 11: "smpte2085", 12: "chroma-derived-nc", 13: "chroma-derived-c", 14: "ictcp",
+}  # fmt: skip
+TRANSFERS = {
+    1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 9: "log100",
+    10: "log316", 11: "iec61966-2-4", 12: "bt1361e", 13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12",
+    16: "smpte2084", 17: "smpte428", 18: "arib-std-b67",
+}  # fmt: skip
+PRIMARIES = {
+    1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
+    10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "ebu3213",
+}  # fmt: skip
+RANGES = {1: "tv", 2: "pc"}
+
+# What the scaler converts exactly: it takes the other matrices for BT.601's.
+MATRICES_KNOWN = (0, 1, 2, 4, 5, 6, 7, 9)
+TRANSFERS_KNOWN = (1, 2, 4, 5, 6, 7, 11, 12, 13, 14, 15, 16, 18)
+
+# Of the scaler: bicubic, chroma for every pixel, rounded instead of cut off. Without them 10 bits come out up
+# to 3 levels dark.
+BICUBIC, FULL_CHROMA, ACCURATE = 4, 0x2000, 0x40000
+
+# The scaler's white in 16 bits, of pictures that are YUV: 255 times 256.
+YUV_WHITE = 65280
 
 
 def check_size(path: Path, width: int, height: int) -> None:
@@ -48,24 +76,66 @@ def rotation(frame: Any) -> int:
     return int(round(np.degrees(np.arctan2(-b, a)) / 90) * 90) % 360
 
 
-def display(frame: Any, pixel_aspect: Fraction, path: Path) -> Pixels:
-    """The frame as a player shows it: RGB, one progressive picture, square pixels, upright.
+def colour_of(frame: Any) -> Colour:
+    """What a frame says of its colours, or what players guess, and what `display` makes of them."""
+    matrix, transfer, primaries = frame.colorspace, frame.color_trc, frame.color_primaries
+    guessed = matrix == UNSPECIFIED and not frame.format.is_rgb
+    if guessed:
+        matrix = _guessed_matrix(frame)
+    elif frame.format.is_rgb:
+        matrix = 0
+    conversion = ""
+    if transfer in colour.HDR:
+        conversion = f"{'PQ' if transfer == colour.PQ else 'HLG'} to SDR of BT.709"
+    elif primaries in colour.WIDE:
+        conversion = f"{PRIMARIES[primaries]} to BT.709"
+    return Colour(
+        matrix=MATRICES.get(matrix, "unknown"),
+        transfer=TRANSFERS.get(transfer, "unknown"),
+        primaries=PRIMARIES.get(primaries, "unknown"),
+        range=RANGES.get(frame.color_range, "unknown"),
+        matrix_guessed=guessed,
+        conversion=conversion,
+        exact=matrix in MATRICES_KNOWN and transfer in TRANSFERS_KNOWN,
+    )
+
+
+def _guessed_matrix(frame: Any) -> int:
+    """As players do: untagged HDR is BT.2020, untagged high definition BT.709, anything smaller BT.601.
+
+    High definition is what is larger than PAL in one direction: 960 x 540 and 1280 x 544 are cut or halved
+    from it.
+    """
+    if frame.color_trc in colour.HDR:
+        return 9
+    return 1 if frame.width >= 960 or frame.height > 576 else 6
+
+
+def display(frame: Any, pixel_aspect: Fraction, path: Path, single_field: bool = False) -> Pixels:
+    """The frame as a player shows it: RGB of BT.709, one progressive picture, square pixels, upright.
 
     `pixel_aspect` is the width of a stored pixel over its height; above 4 it is treated as a mistake.
+    `single_field`: the frame is one field, every second line of the picture.
     """
     plausible = Fraction(1, 4) <= pixel_aspect <= 4
     width = max(round(frame.width * pixel_aspect), 1) if plausible else frame.width
-    check_size(path, width, frame.height)
-    colours: dict[str, Any] = {}
-    if frame.colorspace == UNSPECIFIED_COLOUR and not frame.format.is_rgb:
-        # As players do: untagged high definition is BT.709, anything smaller BT.601.
-        colours["src_colorspace"] = "ITU709" if frame.height >= 720 else "ITU601"
+    height = frame.height * (1 + single_field)
+    check_size(path, width, height)
+    how: dict[str, Any] = {}
+    if frame.colorspace == UNSPECIFIED and not frame.format.is_rgb:
+        matrix = _guessed_matrix(frame)
+        how["src_colorspace"] = {1: "ITU709", 6: "ITU601", 9: "BT2020"}[matrix]
+    if max(component.bits for component in frame.format.components) > 8:
+        how["interpolation"] = BICUBIC | FULL_CHROMA | ACCURATE
+    convert = frame.color_trc in colour.HDR or frame.color_primaries in colour.WIDE
     # One thread: more would live as long as the frame's scaler, which only the garbage collector frees, and
     # pile up until no new ones could start.
-    pixels = frame.reformat(
-        width=width, height=frame.height, format="rgb24", threads=1, **colours
-    ).to_ndarray()
-    if frame.interlaced_frame and frame.height > 2:
+    form = "rgb48le" if convert else "rgb24"
+    pixels = frame.reformat(width=width, height=height, format=form, threads=1, **how).to_ndarray()
+    if convert:
+        white = 65535 if frame.format.is_rgb else YUV_WHITE
+        pixels = colour.to_sdr(pixels, white, frame.color_trc, frame.color_primaries)
+    if frame.interlaced_frame and not single_field and frame.height > 2:
         pixels = _one_field(pixels)
     a, b, c, d = _matrix(frame)
     if abs(b) > abs(a):

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -84,9 +84,12 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 START = "import sys; sys.path[:] = {path!r}; from deepscan.media.isolation import main; main()"
 
 
-def open_source(path: Path) -> VideoSource | StillSource:
-    """Open a file in this process: a source with `source`, `choose`, `split` and `decode`."""
-    return StillSource(path) if is_still(path) else VideoSource(path)
+def open_source(path: Path, stream: int | None = None) -> VideoSource | StillSource:
+    """Open a file in this process: a source with `source`, `choose`, `split` and `decode`.
+
+    `stream` is the number of the video stream to take, if not the one that players show.
+    """
+    return StillSource(path) if is_still(path) else VideoSource(path, stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +315,11 @@ def main() -> None:
 
 def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:
     clock = Clock()
-    source = open_source(path)
+    source = open_source(path, sampling.stream)
     found = source.source
     indices = source.choose(sampling)
     declared = source.declared_duration
-    plain = {field.name: getattr(found, field.name) for field in fields(Source)}
+    plain = asdict(found)
     del plain["path"]
     _say(
         out,

@@ -23,12 +23,13 @@ import av.error
 import numpy as np
 
 from deepscan.config import Sampling
-from deepscan.errors import NoVideoStream, UnreadableInput
+from deepscan.errors import UnreadableInput
 from deepscan.files import check_readable, diagnose, sha256
 from deepscan.media.decoding import DECODER_HOLDS, Doubt, decoded
-from deepscan.media.display import MAX_PIXELS, check_size, display, rotation
+from deepscan.media.display import MAX_PIXELS, check_size, colour_of, display, rotation
 from deepscan.media.index import read_index
 from deepscan.media.packets import packets, short_of_memory
+from deepscan.media.streams import choose_stream
 from deepscan.records import Frame, Pixels, Source
 
 # Demuxers that read one file only: a playlist or a file-name pattern must not open others.
@@ -51,7 +52,7 @@ class DamagedFrame:
 
 
 class VideoSource:
-    """One video file, opened read-only.
+    """One video file, opened read-only; `stream` is the number of the one to judge, if not what players show.
 
     Attributes:
         source: the facts about it.
@@ -62,23 +63,34 @@ class VideoSource:
         NoVideoStream: media without a video stream.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stream: int | None = None) -> None:
         check_readable(path)
-        self._path = path
-        with self._open() as (container, stream):
-            self._pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
-            check_size(path, stream.codec_context.width, stream.codec_context.height)
-            container_name, codec = container.format.name, stream.codec_context.name
-            rates = stream.guessed_rate, stream.time_base
-            declared = stream.duration
+        self._path, self._stream = path, stream
+        self._others: tuple[str, ...] = ()
+        with self._open() as (container, chosen):
+            self._pixel_aspect = chosen.sample_aspect_ratio or Fraction(1)
+            check_size(path, chosen.codec_context.width, chosen.codec_context.height)
+            container_name, codec = container.format.name, chosen.codec_context.name
+            rates = chosen.guessed_rate, chosen.time_base
+            declared = chosen.duration
             bit_rate = container.bit_rate or None
-            tags = {**container.metadata, **stream.metadata}
+            tags = {**container.metadata, **chosen.metadata}
+            number, listed = chosen.index, chosen.frames
+        # FFmpeg gives HEVC's fields one by one, and those of all other codecs in pairs, as frames.
+        self._by_fields = codec == "hevc"
         self._index = read_index(self._open, rates[0])
         self._time_base = rates[1]
         if len(self._index.pts) == 0:
             raise UnreadableInput(
                 f"{path}: the video stream holds no frames; copy or export it again from its source"
             )
+        hidden: tuple[str, ...] = ()
+        count = self._index.hidden
+        if listed > len(self._index.stamps):  # an edit list may leave out packets, too
+            with self._open(edits=False) as (container, chosen):
+                count += sum(1 for _ in packets(container, chosen)) - len(self._index.stamps)
+        if count > 0:
+            hidden = (f"{count} frame{'s' * (count > 1)} that it does not show",)
         first, pixels = self._first_frame()
         pts, base = self._index.pts, self._time_base
         span = int(pts[-1] - pts[0])
@@ -109,6 +121,9 @@ class VideoSource:
             bit_rate=bit_rate,
             tags=tags,
             restarts=tuple(at * base for at in self._index.restarts),
+            stream=number,
+            others=self._others + hidden,
+            colour=colour_of(first),
         )
 
     def choose(self, sampling: Sampling) -> tuple[int, ...]:
@@ -235,7 +250,7 @@ class VideoSource:
                     short_of_memory(error)
                     continue
                 for frame in frames:
-                    return frame, display(frame, self._pixel_aspect, self._path)
+                    return frame, self._display(frame)
         raise UnreadableInput(
             f"{self._path}: no frame of the video stream can be decoded; the file is damaged, cut short, or"
             f" its frames have more than {MAX_PIXELS} pixels"
@@ -245,12 +260,17 @@ class VideoSource:
         return int(self._index.pts[i]) * self._time_base
 
     def _frame(self, i: int, frame: Any) -> Frame:
-        pixels = display(frame, self._pixel_aspect, self._path)
-        return Frame(i, self._time(i), pixels, bool(frame.interlaced_frame))
+        return Frame(i, self._time(i), self._display(frame), bool(frame.interlaced_frame))
+
+    def _display(self, frame: Any) -> Pixels:
+        single = self._by_fields and bool(frame.interlaced_frame)
+        return display(frame, self._pixel_aspect, self._path, single)
 
     @contextmanager
-    def _open(self, careful: bool = False) -> Iterator[tuple[Any, Any]]:
+    def _open(self, careful: bool = False, edits: bool = True) -> Iterator[tuple[Any, Any]]:
         """The container and its video stream, with FFmpeg's errors turned into deepscan's.
+
+        `edits`: follow the edit list of MP4 and MOV, as players do.
 
         The decoder has one thread. With more, FFmpeg may return a frame before marking it as patched up from
         the previous one, and a picture of another instant would pass as sound.
@@ -264,30 +284,12 @@ class VideoSource:
                     "protocol_whitelist": "file",
                     "format_whitelist": CONTAINERS,
                     "max_pixels": str(MAX_PIXELS),  # FFmpeg's own probing decodes, too
+                    "ignore_editlist": str(int(not edits)),
                 },
                 metadata_errors="replace",
             ) as container:
                 opened = True
-                streams = [
-                    s
-                    for s in container.streams.video
-                    if not s.disposition & type(s.disposition).attached_pic  # cover art
-                ]
-                if not streams:
-                    names = {"video": "a cover picture"}
-                    kinds = ", ".join(
-                        sorted({names.get(s.type, str(s.type)) for s in container.streams})
-                    )
-                    raise NoVideoStream(
-                        f"{self._path}: no video in it, "
-                        + (f"only {kinds}" if kinds else "nor anything else")
-                        + "; check that this is the file you mean"
-                    )
-                stream = streams[0]
-                if stream.codec_context is None:
-                    raise UnreadableInput(
-                        f"{self._path}: this FFmpeg has no decoder for its video stream"
-                    )
+                stream, self._others = choose_stream(self._path, container, self._stream)
                 stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
                 if careful:  # there is damage: do not excuse slices that end badly

@@ -56,6 +56,11 @@ def test_settings_without_meaning(make: Callable[[], object], words: str) -> Non
 
 def test_settings_as_plain_values() -> None:
     plain = Settings(sampling=Sampling.parse("every:0.5")).to_dict()
-    assert plain["sampling"] == {"rule": "every", "frames": 32, "seconds": 0.5}
+    assert plain["sampling"] == {
+        "rule": "every",
+        "frames": 32,
+        "seconds": 0.5,
+        "stream": None,
+    }
     assert plain["faces"]["min_size"] == 40
     assert plain["scoring"]["device"] == "auto"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +176,7 @@ def says(answer: bytes, patch: pytest.MonkeyPatch) -> None:
 def opening(path: Path, lie: str = "", value: str = "") -> bytes:
     """What an honest decoder says of a file on opening it; with a lie, one value is this JSON instead."""
     found = VideoSource(path).source
-    source = {f.name: getattr(found, f.name) for f in fields(found) if f.name != "path"}
+    source = {name: value for name, value in asdict(found).items() if name != "path"}
     whole = {"source": source, "declared_duration": 0.12, "indices": [0, 1, 2]}
     if lie:
         (whole if lie in whole else source)[lie] = "LIE"

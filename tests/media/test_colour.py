@@ -1,0 +1,138 @@
+"""Colours: HDR and wide gamut become the SDR that a player shows; untagged video is read as they read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from deepscan.media.colour import BT2020, DISPLAY_P3, HLG, PQ, to_sdr
+from deepscan.media.video import VideoSource
+from tests.builders import clips
+
+
+def shown(code: tuple[float, float, float], transfer: int, primaries: int) -> list[int]:
+    """What code values from 0 to 1 become."""
+    pixels = np.rint(np.array(code) * 65535).astype(np.uint16).reshape(1, 1, 3)
+    return to_sdr(pixels, 65535, transfer, primaries)[0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [
+        # PQ's code values (ST 2084) of 0, 0.1, 0.25 and 0.5 times reference white, 203 cd/m2. Light below 0.8
+        # of it comes back: 255 * share ** (1 / 2.4).
+        (0.0, 0),
+        (0.3583, 98),
+        (0.4417, 143),
+        (0.5096, 191),
+        (0.7518, 255),  # 1000 cd/m2: white
+        (1.0, 255),
+    ],
+)
+def test_pq_is_shown_as_bright_as_its_reference_white_says(code: float, level: int) -> None:
+    assert shown((code,) * 3, PQ, BT2020) == [level] * 3
+
+
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [
+        # A display of 1000 cd/m2 shows the code value 0.5, light 1/12 of the scene, at 1000 * (1/12) ** 1.2 =
+        # 50.7 cd/m2; 0.25, light 1/48, at 9.6.
+        (0.0, 0),
+        (0.25, 72),
+        (0.5, 143),
+        (1.0, 255),
+    ],
+)
+def test_hlg_is_shown_as_on_a_display_of_1000(code: float, level: int) -> None:
+    assert shown((code,) * 3, HLG, BT2020) == [level] * 3
+
+
+def test_highlights_keep_their_order_and_their_hue() -> None:
+    levels = [shown((code,) * 3, PQ, BT2020)[0] for code in np.linspace(0, 0.75, 76)]
+    assert levels == sorted(levels)
+    assert shown((0.5807,) * 3, PQ, BT2020) == [244] * 3  # reference white itself
+    red, green, blue = shown((0.68, 0.62, 0.60), PQ, 1)
+    assert red > green > blue
+
+
+def test_wide_gamut_is_taken_to_the_colours_of_bt709() -> None:
+    assert shown((0.5, 0.5, 0.5), 1, DISPLAY_P3) == [128] * 3
+    assert shown((1.0, 0.0, 0.0), 13, DISPLAY_P3) == [255, 0, 0]  # outside: clipped
+    red, green, _ = shown((0.6, 0.4, 0.4), 1, BT2020)
+    assert red > 0.6 * 255 > green  # BT.709 needs more of its paler red for the same colour
+
+
+def flat(
+    path: Path, levels: tuple[int, int, int], form: str, size: tuple[int, int], **tags: int
+) -> Path:
+    """A clip with these Y, U and V everywhere, lossless."""
+    deep = form.endswith("10le")
+
+    def paint(frame: av.VideoFrame) -> None:
+        for plane, level in zip(frame.planes, levels, strict=True):
+            content = np.full(
+                plane.buffer_size // (1 + deep), level, np.uint16 if deep else np.uint8
+            )
+            plane.update(content.tobytes())
+        for name, value in tags.items():
+            setattr(frame, name, value)
+
+    def state(stream: Any) -> None:
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+
+    grey = clips.plain((0, 0, 0), *size)
+    return clips.write(path, [grey] * 2, "ffv1", form, frame=paint, stream=state)
+
+
+def centre(path: Path) -> list[int]:
+    pixels = next(iter(VideoSource(path).decode([0]))).pixels
+    return pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].tolist()
+
+
+def test_an_hdr_video_is_converted_and_says_so(tmp_path: Path) -> None:
+    # PQ's 0.4417 in limited range: 64 + 876 * 0.4417 = 451.
+    hdr = {"colorspace": 9, "color_trc": PQ, "color_primaries": 9, "color_range": 1}
+    clip = flat(tmp_path / "a.mkv", (451, 512, 512), "yuv420p10le", (64, 64), **hdr)
+    assert centre(clip) == pytest.approx([143] * 3, abs=1)
+    colour = VideoSource(clip).source.colour
+    assert (colour.matrix, colour.transfer, colour.primaries, colour.range) == (
+        "bt2020nc", "smpte2084", "bt2020", "tv",
+    )  # fmt: skip
+    assert colour.conversion == "PQ to SDR of BT.709"
+
+
+def test_ten_bits_are_rounded(tmp_path: Path) -> None:
+    # 220, 170 and 140 in BT.709: Y 0.7044, Cb -0.0838, Cr 0.1005.
+    clip = flat(
+        tmp_path / "a.mkv", (677, 439, 605), "yuv420p10le", (64, 64), colorspace=1, color_range=1
+    )
+    assert centre(clip) == [220, 170, 140]
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix"),
+    [
+        ((640, 480), "smpte170m"),
+        ((720, 576), "smpte170m"),
+        ((1280, 544), "bt709"),  # cut to the picture
+        ((960, 540), "bt709"),  # half of 1080p
+        ((480, 640), "bt709"),  # upright
+        ((1280, 720), "bt709"),
+    ],
+)
+def test_untagged_colours_are_guessed_by_size(
+    tmp_path: Path, size: tuple[int, int], matrix: str
+) -> None:
+    clip = flat(tmp_path / "a.mkv", (120, 100, 160), "yuv420p", size)
+    colour = VideoSource(clip).source.colour
+    assert (colour.matrix, colour.matrix_guessed) == (matrix, True)
+    # Green = 1.164 (Y - 16) less a share of the chroma: 0.391 (U - 128) and 0.813 (V - 128) in BT.601,
+    # 0.213 and 0.533 in BT.709.
+    u, v = (0.391, 0.813) if matrix == "smpte170m" else (0.213, 0.533)
+    assert centre(clip)[1] == pytest.approx(1.164 * 104 + u * 28 - v * 32, abs=2)
