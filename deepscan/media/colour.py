@@ -20,7 +20,8 @@ from deepscan.records import Pixels
 WHITE, PEAK = 203.0, 1000.0  # cd/m2
 KNEE = 0.8  # of reference white; the tone map changes nothing below
 
-PQ, HLG = 16, 18  # ITU-T H.273, transfer characteristics
+UNSPECIFIED = 2  # ITU-T H.273, of any property
+PQ, HLG = 16, 18  # transfer characteristics
 BT2020, DCI_P3, DISPLAY_P3 = 9, 11, 12  # colour primaries
 HDR, WIDE = (PQ, HLG), (BT2020, DCI_P3, DISPLAY_P3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from deepscan.records import Colour, Pixels
 
 # An 8K frame has 33 million pixels. No camera makes twice that, and three bytes a pixel must fit in memory.
 MAX_PIXELS = 2**26
-
-UNSPECIFIED = 2  # in ITU-T H.273, of any colour property
 
 # Numbers of ITU-T H.273 by FFmpeg's names.
 MATRICES = {
@@ -79,24 +78,31 @@ def rotation(frame: Any) -> int:
 def colour_of(frame: Any) -> Colour:
     """What a frame says of its colours, or what players guess, and what `display` makes of them."""
     matrix, transfer, primaries = frame.colorspace, frame.color_trc, frame.color_primaries
-    guessed = matrix == UNSPECIFIED and not frame.format.is_rgb
+    guessed = matrix == colour.UNSPECIFIED and not frame.format.is_rgb
     if guessed:
         matrix = _guessed_matrix(frame)
     elif frame.format.is_rgb:
         matrix = 0
+    return replace(
+        tagged_colour(transfer, primaries),
+        matrix=MATRICES.get(matrix, "unknown"),
+        range=RANGES.get(frame.color_range, "unknown"),
+        matrix_guessed=guessed,
+        exact=matrix in MATRICES_KNOWN and transfer in TRANSFERS_KNOWN,
+    )
+
+
+def tagged_colour(transfer: int, primaries: int) -> Colour:
+    """What these tags say of colours, and what `colour.to_sdr` makes of them."""
     conversion = ""
     if transfer in colour.HDR:
         conversion = f"{'PQ' if transfer == colour.PQ else 'HLG'} to SDR of BT.709"
     elif primaries in colour.WIDE:
         conversion = f"{PRIMARIES[primaries]} to BT.709"
     return Colour(
-        matrix=MATRICES.get(matrix, "unknown"),
         transfer=TRANSFERS.get(transfer, "unknown"),
         primaries=PRIMARIES.get(primaries, "unknown"),
-        range=RANGES.get(frame.color_range, "unknown"),
-        matrix_guessed=guessed,
         conversion=conversion,
-        exact=matrix in MATRICES_KNOWN and transfer in TRANSFERS_KNOWN,
     )
 
 
@@ -122,7 +128,7 @@ def display(frame: Any, pixel_aspect: Fraction, path: Path, single_field: bool =
     height = frame.height * (1 + single_field)
     check_size(path, width, height)
     how: dict[str, Any] = {}
-    if frame.colorspace == UNSPECIFIED and not frame.format.is_rgb:
+    if frame.colorspace == colour.UNSPECIFIED and not frame.format.is_rgb:
         matrix = _guessed_matrix(frame)
         how["src_colorspace"] = {1: "ITU709", 6: "ITU601", 9: "BT2020"}[matrix]
     if max(component.bits for component in frame.format.components) > 8:

@@ -9,9 +9,9 @@ import av
 import numpy as np
 import pytest
 
+from builders import clips
 from deepscan.media.colour import BT2020, DISPLAY_P3, HLG, PQ, to_sdr
 from deepscan.media.video import VideoSource
-from tests.builders import clips
 
 
 def shown(code: tuple[float, float, float], transfer: int, primaries: int) -> list[int]:

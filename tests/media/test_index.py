@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from builders import clips
 from deepscan.config import Sampling
 from deepscan.media.video import DamagedFrame, VideoSource
-from tests.builders import clips
 
 ALL = Sampling("all")
 

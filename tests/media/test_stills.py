@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from builders import clips
 from deepscan.config import Sampling
 from deepscan.errors import InputError, UnreadableInput
 from deepscan.media.stills import StillSource, is_still
+from deepscan.media.video import VideoSource
 from deepscan.records import Pixels
 
 QUARTERS = Image.fromarray(clips.quarters())
@@ -173,3 +177,103 @@ def test_random_damage_is_an_input_error(tmp_path: Path) -> None:
                 StillSource(path)
             except InputError:
                 pass
+
+
+# --- several pictures, tiles, profiles and HDR -----------------------------------------------------
+
+
+def test_of_a_phones_multi_picture_the_first_is_judged(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    QUARTERS.save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
+    source = StillSource(path)
+    assert is_still(path)
+    assert clips.corners(shown(path)) == "RG/BW"
+    assert source.source.others == ("1 further picture in the same file",)
+
+
+def jpeg(picture: np.ndarray, **more: object) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "JPEG", **more)
+    return out.getvalue()
+
+
+def test_a_film_of_jpegs_is_a_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.mjpeg"
+    path.write_bytes(b"".join(jpeg(clips.numbered(n)) for n in range(5)))
+    assert not is_still(path)
+    source = VideoSource(path)
+    assert [clips.number(frame.pixels) for frame in source.decode(range(5))] == list(range(5))
+
+
+def test_a_photograph_with_a_picture_behind_it_is_a_still(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0110] = "a camera"
+    (tmp_path / "a.jpg").write_bytes(jpeg(clips.quarters(), exif=exif) + jpeg(clips.quarters()))
+    (tmp_path / "b.jpg").write_bytes(jpeg(clips.quarters()) + jpeg(clips.numbered(1, 32, 32)))
+    assert is_still(tmp_path / "a.jpg")
+    assert is_still(tmp_path / "b.jpg")
+
+
+def test_avif_without_its_size_is_refused_and_never_judged_by_a_tile(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    QUARTERS.save(path)
+    path.write_bytes(path.read_bytes().replace(b"ispe", b"free"))
+    with pytest.raises(UnreadableInput, match=r"cannot be read whole .* save it as JPEG or PNG"):
+        is_still(path)
+
+
+def test_a_wide_gamut_profile_is_applied(tmp_path: Path) -> None:
+    """BT.2020's primaries in a profile: its red 0.6, 0.4, 0.4 is a stronger red of sRGB."""
+    profile = wide_profile()
+    plain, tagged = tmp_path / "plain.png", tmp_path / "tagged.png"
+    picture = Image.fromarray(clips.plain((153, 102, 102)))
+    picture.save(plain)
+    picture.save(tagged, icc_profile=profile)
+    assert shown(plain)[0, 0].tolist() == [153, 102, 102]
+    red, green, _ = shown(tagged)[0, 0].tolist()
+    assert red > 160
+    assert green < 100
+    assert "ICC profile" in StillSource(tagged).source.colour.conversion
+
+
+def wide_profile() -> bytes:
+    """An ICC profile made of sRGB's by giving it BT.2020's primaries (adapted to D50)."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    columns = {
+        b"rXYZ": (0.6734, 0.2790, -0.0019),
+        b"gXYZ": (0.1657, 0.6753, 0.0300),
+        b"bXYZ": (0.1251, 0.0456, 0.7969),
+    }
+    count = int.from_bytes(profile[128:132], "big")
+    for n in range(count):
+        name, at, _ = struct.unpack(">4sII", profile[132 + 12 * n : 144 + 12 * n])
+        if name in columns:
+            numbers = [round(value * 65536) for value in columns[name]]
+            profile[at + 8 : at + 20] = struct.pack(">3i", *numbers)
+        if name == b"desc":
+            profile = profile.replace("sRGB".encode("utf-16-be"), "wide".encode("utf-16-be"))
+    return bytes(profile)
+
+
+def test_hdr_stills_are_converted(tmp_path: Path) -> None:
+    """PQ's 0.4417, which 113 of 255 comes next to, is a quarter of reference white: 143."""
+    avif, png = tmp_path / "a.avif", tmp_path / "a.png"
+    picture = Image.fromarray(clips.plain((113, 113, 113)))
+    picture.save(avif, quality=100)
+    at = avif.read_bytes().index(b"nclx")
+    clips.patch(avif, at + 4, struct.pack(">HH", 9, 16))
+    chunk = b"cICP" + bytes([9, 16, 0, 1])
+    picture.save(png)
+    data = png.read_bytes()
+    whole = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    png.write_bytes(data[:33] + whole + data[33:])
+    for path in (avif, png):
+        assert shown(path)[0, 0].tolist() == pytest.approx([143] * 3, abs=3)
+        assert StillSource(path).source.colour.conversion == "PQ to SDR of BT.709"
+
+
+def test_heic_is_read_with_its_extra(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(QUARTERS).save(tmp_path / "a.heic", quality=90)
+    assert is_still(tmp_path / "a.heic")
+    assert clips.corners(shown(tmp_path / "a.heic")) == "RG/BW"

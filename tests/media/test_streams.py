@@ -9,9 +9,9 @@ import av
 import numpy as np
 import pytest
 
+from builders import clips
 from deepscan.errors import NoVideoStream
 from deepscan.media.video import VideoSource
-from tests.builders import clips
 
 BIG, SMALL = (192, 128), (96, 64)
 
