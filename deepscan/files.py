@@ -62,7 +62,7 @@ def diagnose(path: Path) -> str:
         if head.startswith(start):
             return words
     if head[4:8] == b"ftyp":
-        return "an MP4 or MOV file without its index: recording or copying it was broken off"
+        return "an MP4 or MOV file without its index: recording or copying it was interrupted"
     with suppress(UnicodeDecodeError):
         text = head[:1000].decode("utf-8")
         if all(c.isprintable() or c.isspace() for c in text):

@@ -67,7 +67,7 @@ class Source:
     exact_times: bool  # False: pts are missing or wrong, so times follow the order of frames
     bit_rate: int | None  # bits per second of the whole file
     tags: dict[str, str] = field(default_factory=dict)
-    restarts: tuple[Fraction, ...] = ()  # seconds where the clock starts anew; times count on
+    restarts: tuple[Fraction, ...] = ()  # seconds where the clock restarts; times count on
     stream: int = 0  # number of the stream that was judged, in the file
     others: tuple[str, ...] = ()  # what else the file shows or holds, and was not judged
     colour: Colour = field(default_factory=Colour)

@@ -259,7 +259,7 @@ class Batch:
             there = row.outcome.folder is not None and (row.folder / "report.json").is_file()
             if there and row.work != self._work:
                 raise SettingsError(
-                    f"{row.folder}: made with other weights, settings or another version; go on with the"
+                    f"{row.folder}: made with other weights, settings or another version; continue with the"
                     " same, replace it with --force, or choose another --out"
                 )
             if there and same:
@@ -269,7 +269,7 @@ class Batch:
             check_inside(folder, self._out)
             check_free(folder, replaceable)
         except OutputError as error:
-            hint = "; --resume goes on with a batch" if row is not None and not resumed else ""
+            hint = "; --resume continues a batch" if row is not None and not resumed else ""
             raise SettingsError(f"{error}{hint}") from error
         if row is not None and row.outcome is None:
             clear_parts(folder)
@@ -334,7 +334,7 @@ def scan_or_error(
     """The report of one input, as `scan` writes it to `out`, or the reason why there is none.
 
     Raises:
-        WeightsError, SettingsError: every other input would fail likewise.
+        WeightsError, SettingsError: every other input would fail too.
     """
     try:
         return scan(path, settings, out=out, force=force, request=request, progress=progress)
@@ -358,7 +358,7 @@ def _work(settings: Settings) -> str:
 def _quarantined(path: Path, death: Death) -> ProcessDied:
     return ProcessDied(
         f"{path}: {death.tries} processes died of it, the last by {death.how}; memory may be short, or the"
-        " file made to do so. It is left alone until the batch is resumed"
+        " file built to do that. It is skipped until the batch is resumed"
     )
 
 
@@ -379,5 +379,5 @@ def _scan(settings: Settings, request: Request | None, task: _Task) -> Outcome |
         return error
     cause = result.__cause__ if isinstance(result, OutputError) else None
     if isinstance(cause, OSError) and cause.errno in HOPELESS:
-        return OutputError(f"{result}; what is finished is kept, go on with --resume")
+        return OutputError(f"{result}; what is finished is kept, continue with --resume")
     return Outcome.of(task.path, result)

@@ -246,7 +246,7 @@ class Outcomes:
         try:
             yield
         except sqlite3.OperationalError as error:
-            words = f"{error}; what is finished is kept, and --resume goes on with it"
+            words = f"{error}; what is finished is kept, and --resume continues it"
             if "locked" in words:
                 words = "another deepscan is at work in it; wait for it, or choose another --out"
             raise OutputError(f"{self._path}: cannot be written: {words}") from error

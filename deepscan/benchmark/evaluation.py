@@ -1,4 +1,4 @@
-"""Predictions -> numbers: two protocols, every measure with its interval, two detectors held together.
+"""Turns predictions into numbers: two protocols, every measure with its interval, paired comparisons.
 
 "deepscan": a video is its identity, its crops are spread evenly, its score is the mean of their logits.
 "deepfakebench", for comparison with published numbers: videos are distinguished by their folder's name alone,

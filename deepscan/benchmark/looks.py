@@ -113,7 +113,7 @@ def thumbnail(crop: Pixels) -> UInt8[np.ndarray, "shown shown 3"]:
 def looks_file(
     folder: Path, detector: str, seed: int | None, test_set: str, weights: str = ""
 ) -> Path:
-    """Where a detector's attention on a set is kept; without `weights`, of whichever checkpoint it is."""
+    """Where a detector's attention on a set is kept; without `weights`, that of any checkpoint."""
     start = f"{plain_name(detector)}-{seed or 0}-{test_set}-"
     if weights:
         return folder / f"{start}{weights[:8]}.npz"

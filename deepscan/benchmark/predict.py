@@ -129,7 +129,7 @@ def score(
 ) -> Scored | None:
     """Score what is missing of a set into the predictions in `folder`; None where nothing is.
 
-    Frames of many videos share batches, read ahead by `workers` processes. A run broken off has
+    Frames of many videos share batches, read ahead by `workers` processes. An interrupted run has
     written its finished videos, but for the last few thousand crops.
 
     Args:
@@ -145,8 +145,8 @@ def score(
     rows, cropless = missing(folder, asked, crops, view)
     if not rows and not cropless:
         return None
-    anew = {row.video for row in rows} | {video.video for video in cropless}
-    predictions.drop(folder, asked.weights, crops.short, view, anew)
+    rescored = {row.video for row in rows} | {video.video for video in cropless}
+    predictions.drop(folder, asked.weights, crops.short, view, rescored)
     detector, header = _loaded(asked, scoring)
     own = {
         "set": crops.short, "detector": asked.name, "seed": asked.seed, "weights": asked.weights,
@@ -287,7 +287,7 @@ def speed(asked: Candidate, crops: Crops, scoring: Scoring, workers: int) -> flo
 def distorted(
     crops: Crops, distortion: Distortion, root: Path | None, folder: Path, progress: Progress | None
 ) -> Crops:
-    """The same test videos, cut anew after their frames were distorted; kept in `folder` for the next time.
+    """The same test videos, cut again after their frames were distorted; kept in `folder` for the next time.
 
     At as many instants as the undistorted ones have crops, up to the FRAMES that count.
 

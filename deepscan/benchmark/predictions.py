@@ -280,9 +280,9 @@ def _columns(path: Path) -> dict[str, list[Any]]:
 def match(foreign: Foreign, to: Scored) -> Scored | None:
     """Another tool's answers on the videos that deepscan scored, matched by identity; None without any.
 
-    A video may be named by its whole identity, or by as much of the end of its path as tells it from all
-    others: "Celeb-real/id0_0001", with or without a suffix or a folder frames/. Names of other sets'
-    videos are passed over; a video without an answer is "failed".
+    A video may be named by its whole identity, or by enough of the end of its path to distinguish it from
+    all others: "Celeb-real/id0_0001", with or without a suffix or a folder frames/. Names of other sets'
+    videos are ignored; a video without an answer is "failed".
 
     Raises:
         DataError: a name means several videos.

@@ -1,4 +1,4 @@
-"""What `deepscan benchmark` is asked for, what it tells, and the steps that all of it is made of."""
+"""The request and the results of `deepscan benchmark`, and the steps that it is made of."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Request:
 
     `sets`: to be looked for, or read already; None for those a study names. `recipe`: what a study's runs are
     trained by; None where nothing can be trained. `foreign`: name and file of other tools' predictions.
-    `tabulate`: tell what predictions and attention in `out` hold, without media. `timing`: tower and steps of
+    `tabulate`: use the predictions and attention in `out` alone, without media. `timing`: tower and steps of
     Table 5's measurement. `own_validation`: whether detectors may be judged on what they were selected by, as
     a model card does that says so. `faces`: whether figures show crops, or maps alone.
     """
@@ -131,7 +131,7 @@ def score_distorted(
 ) -> None:
     """Score a set's crops distorted, or crops cut from its distorted frames.
 
-    Of crops of one's own there are no frames: every kind is then done to the crops.
+    A user's own crops have no frames: then every kind is applied to the crops.
     """
     view = str(distortion)
     if distortion.on_crops or crops.test_set.folder is not None:

@@ -1,4 +1,4 @@
-"""Predictions -> tables: which numbers stand where, against what, and what must be said beside them."""
+"""Turns predictions into tables: which numbers go where, what they are compared with, and the notes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Answers = Mapping[str, Sequence[Scored]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How predictions are judged, and what is to be said beside every table."""
+    """How predictions are judged, and the notes for every table."""
 
     sets: tuple[str, ...]
     protocol: str = "deepscan"
@@ -65,7 +65,7 @@ def answers(
 
 
 def foreign_answers(foreign: Foreign, ours: Answers) -> tuple[Answers, list[str]]:
-    """Another tool's answers on the sets that deepscan was judged on, and what is to be said of them.
+    """Another tool's answers on the sets that deepscan was judged on, and notes on them.
 
     Raises:
         DataError: its names fit none of them, or fit several videos.
@@ -168,7 +168,7 @@ def videos(found: Answers, rule: Rule) -> dict[str, list[Videos]]:
 def _one_sided(
     rows: Mapping[str, Answers], judged: Mapping[str, Mapping[str, object]], rule: Rule
 ) -> list[str]:
-    """Which sets have no AUC in which rows, and why, in words."""
+    """Which sets have no AUC in which rows, and why, as notes."""
     why = (
         "only videos of one class had a face"
         if rule.protocol == "deepscan"
@@ -240,7 +240,7 @@ def _peer_rows(rule: Rule, width: int) -> list[tuple[str, tuple[Cell | str | Non
 
 
 def _counted(rows: Mapping[str, Answers], rule: Rule) -> list[str]:
-    """What was not scored, by set, in words."""
+    """What was not scored, by set, as notes."""
     listed: dict[str, str] = {}
     for row, found in rows.items():
         for name, of_seeds in found.items():

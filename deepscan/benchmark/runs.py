@@ -33,7 +33,7 @@ class Run:
     name: str
     settings: TrainSettings
     folder: Path
-    state: str  # "finished", "broken off", "missing"
+    state: str  # "finished", "interrupted", "missing"
     digests: Mapping[str, str] | None = None  # of its training data, None where unknown
 
     @property
@@ -83,8 +83,8 @@ class RunStore:
         if len(found) > 1:
             raise SettingsError(
                 f"{self._folder}: {len(found)} finished runs are {name}, seed {seed}"
-                f" ({', '.join(run.folder.name for run in found)}); --data, --config and --steps tell which"
-                " is meant"
+                f" ({', '.join(run.folder.name for run in found)}); --data, --config and --steps select"
+                " one"
             )
         if found:
             return found[0]
@@ -114,7 +114,7 @@ class RunStore:
 
 
 def complete(run: Run, date: str, progress: Progress | None, say: Say) -> Run:
-    """Train a run to its end, from where it was broken off.
+    """Train a run to its end, from where it was interrupted.
 
     Raises:
         DataError, OutputError, WeightsError: see training.run.
@@ -123,7 +123,7 @@ def complete(run: Run, date: str, progress: Progress | None, say: Say) -> Run:
         return run
     say(f"{run.name}, seed {run.settings.seed}: training into {run.folder}")
     listed = lambda line: say(f"  {line}")
-    if run.state == "broken off":
+    if run.state == "interrupted":
         resume(run.folder, progress, listed)
     else:
         train(run.settings, date, progress, listed)
@@ -131,7 +131,7 @@ def complete(run: Run, date: str, progress: Progress | None, say: Say) -> Run:
 
 
 def _state(folder: Path) -> str:
-    return "finished" if (folder / "results.json").is_file() else "broken off"
+    return "finished" if (folder / "results.json").is_file() else "interrupted"
 
 
 def _meaning(settings: TrainSettings) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def benchmark(
         ),
     ] = None,
     train: Annotated[
-        bool, Option("--train", help="Train what runs are missing; measure Table 5's times.")
+        bool, Option("--train", help="Train the runs that are missing; measure Table 5's times.")
     ] = False,
     dry_run: Annotated[
         bool, Option("--dry-run", help="List what would run, with an estimate of time.")
@@ -56,9 +56,9 @@ def benchmark(
     config: Annotated[
         Path | None, Option(help="TOML file of training settings.", metavar="FILE")
     ] = None,
-    steps: Annotated[int | None, Option(help="Stop training after so many.")] = None,
+    steps: Annotated[int | None, Option(help="Stop training after this many.")] = None,
     seeds: Annotated[
-        str, Option(help="Of training, as in 0,1,2; values are means over them.")
+        str, Option(help="Seeds of training, as in 0,1,2; values are means over them.")
     ] = "0",
     other: Annotated[
         list[str] | None,
@@ -69,15 +69,15 @@ def benchmark(
     ] = None,
     protocol: Annotated[
         Literal["deepscan", "deepfakebench"],
-        Option(help="deepfakebench: its rules beside deepscan's."),
+        Option(help="deepfakebench: its rules as well as deepscan's."),
     ] = "deepscan",
     frames: Annotated[int, Option(help="Crops of a video that count.", min=1)] = 32,
     skip_missing: Annotated[
-        bool, Option("--skip-missing", help="Go on without sets that are not here, and say so.")
+        bool, Option("--skip-missing", help="Continue without sets that are missing, and say so.")
     ] = False,
     tabulate: Annotated[
         bool,
-        Option("--tabulate", help="Only tell what --out holds; no media, no detector is opened."),
+        Option("--tabulate", help="Only tabulate what --out holds, without media or detectors."),
     ] = False,
     distortions: Annotated[
         str | None,
@@ -86,15 +86,15 @@ def benchmark(
         ),
     ] = None,
     localisation: Annotated[
-        bool, Option("--localisation", help="Hold attention against masks.")
+        bool, Option("--localisation", help="Compare attention with masks.")
     ] = False,
     averaging: Annotated[
         bool, Option("--averaging", help="Also average over mirrored and zoomed copies.")
     ] = False,
     root: options.Root = None,
-    out: Annotated[Path, Option(help="Runs, predictions, tables, figures; gone on with.")] = Path(
-        "benchmark"
-    ),
+    out: Annotated[
+        Path, Option(help="Runs, predictions, tables and figures; continued if it exists.")
+    ] = Path("benchmark"),
     tower: Annotated[
         str, Option(help="Whose training steps Table 5 times.")
     ] = "ViT-L-14-quickgelu",
@@ -108,7 +108,7 @@ def benchmark(
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Judge detectors by the field's protocols, and make the paper's tables and figures anew.
+    """Judge detectors by the field's protocols, and reproduce the paper's tables and figures.
 
     Crops are scored once into OUT/predictions; tables (Markdown, CSV, LaTeX, JSON) and figures (PNG, SVG)
     come from there, each number with its interval and beside the published one.

@@ -22,7 +22,7 @@ app = typer.Typer(
 def config_show(json: options.Json = False) -> None:
     """Every setting of `detect`, its value, and whether a file, a variable or nothing set it.
 
-    Order of weight: defaults, deepscan.toml in the working folder or above it, the user's own file,
+    From weakest to strongest: defaults, deepscan.toml in the working folder or above it, the user's own file,
     DEEPSCAN_* variables, flags.
     """
     from deepscan.cli.preferences import gather

@@ -24,10 +24,10 @@ def datasets(
     compression: options.Compression = "c23",
     json: Annotated[bool, Option("--json", help="One JSON document to stdout.")] = False,
 ) -> None:
-    """Show which test sets are here: prepared, and as their makers hand them out; and whether whole.
+    """Show which test sets are here, prepared or as published, and whether they are complete.
 
     Counts are videos. A set is prepared by deepscan prepare, or by DeepfakeBench. What is missing is listed
-    on stderr, with where it is to be had.
+    on stderr, with where to get it.
     """
     from deepscan.benchmark.datasets import SETS, inventory, parse
     from deepscan.config import data_root

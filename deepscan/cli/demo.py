@@ -22,10 +22,10 @@ def demo(
 ) -> None:
     """Make a sample clip with a manipulated face, and look for it.
 
-    The clip is a public-domain portrait set in motion; its face is manipulated from 2 s to 4 s. Results lie
-    beside it, as `deepscan detect --heatmap` would write them.
+    The clip is a public-domain portrait set in motion; its face is manipulated from 2 s to 4 s. Results are
+    written next to it, as by `deepscan detect --heatmap`.
 
-    Exit codes: 0 analysed, 1 cannot be, 2 usage, or files are there already.
+    Exit codes: 0 analysed, 1 not analysed, 2 usage error, or the files exist already.
     """
     from deepscan.batches.outcomes import Outcome
     from deepscan.cli.preferences import gather

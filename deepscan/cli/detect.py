@@ -30,7 +30,7 @@ def detect(
     ] = None,
     heatmap: options.Heatmap = False,
     cls_map: Annotated[
-        bool, Option("--cls-map", help="With --heatmap: [CLS]'s attention too.")
+        bool, Option("--cls-map", help="With --heatmap: also the attention of [CLS].")
     ] = False,
     explain: Annotated[
         bool, Option("--explain", help="Measure whether the heatmaps are faithful to the score.")
@@ -50,20 +50,24 @@ def detect(
     min_face: Annotated[int, Option(help="Smallest face judged, in pixels.", metavar="PX")] = 40,
     from_file: Annotated[
         Path | None,
-        Option(help="A list of inputs, one a line, or ended by NUL; - is stdin.", metavar="LIST"),
+        Option(
+            help="A list of inputs, one per line or separated by NUL; - is stdin.", metavar="LIST"
+        ),
     ] = None,
     resume: Annotated[
-        bool, Option("--resume", help="Go on with the batch in --out: only what is not finished.")
+        bool, Option("--resume", help="Continue the batch in --out: only what is not finished.")
     ] = False,
-    jobs: Annotated[int, Option(help="Inputs of a batch that are analysed side by side.")] = 1,
+    jobs: Annotated[int, Option(help="Inputs of a batch to analyse at the same time.")] = 1,
     engine: Annotated[
         str, Option(help="local, or ray[=ADDRESS]: a batch over a Ray cluster.", metavar="ENGINE")
     ] = "local",
-    job_cpus: Annotated[float, Option(help="With ray: cores of each of the --jobs.")] = 1,
-    job_gpus: Annotated[float, Option(help="With ray: GPUs of each; 0.25 shares one.")] = 0,
+    job_cpus: Annotated[float, Option(help="With ray: cores for each of the --jobs.")] = 1,
+    job_gpus: Annotated[float, Option(help="With ray: GPUs for each; 0.25 shares one.")] = 0,
     parquet: Annotated[
         str,
-        Option(help="Rows of a batch as Parquet, too: a folder or an fsspec URL.", metavar="URL"),
+        Option(
+            help="Also write a batch's rows as Parquet: a folder or an fsspec URL.", metavar="URL"
+        ),
     ] = "",
     json: Annotated[
         bool, Option("--json", help="JSON to stdout; several inputs: one line each as they finish.")
@@ -72,7 +76,9 @@ def detect(
     offline: options.Offline = False,
     time_limit: Annotated[
         float | None,
-        Option(help="Give an input up after so long; default: once it hangs.", metavar="SECONDS"),
+        Option(
+            help="Give up on an input after this time; default: when it hangs.", metavar="SECONDS"
+        ),
     ] = None,
     case: Annotated[str, Option(help="Case number, for the report.", metavar="TEXT")] = "",
     exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
@@ -82,14 +88,16 @@ def detect(
         Literal["manipulation"] | None, Option(help="Exit 10 when a manipulation is indicated.")
     ] = None,
     quiet: options.Quiet = False,
-    verbose: Annotated[bool, Option("--verbose", "-v", help="Say where the time went.")] = False,
+    verbose: Annotated[
+        bool, Option("--verbose", "-v", help="Show how long each stage took.")
+    ] = False,
 ) -> None:
     """Look for manipulated faces in videos and pictures.
 
     Each input gets a folder with report.html, report.json, manifest.json and, with --heatmap, pictures, an
     overlay film and the raw attention. Several inputs, folders and --from-file make a batch: each result is
-    kept as it is finished, in batch.sqlite too, and index.html leads to them; --resume goes on with one that
-    was broken off. A verdict never says that a video is authentic.
+    kept as soon as it is finished, with a row in batch.sqlite, and index.html lists them; --resume continues
+    an interrupted batch. A verdict never says that a video is authentic.
 
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
@@ -104,7 +112,7 @@ def detect(
     preferences = gather(options.given_flags(context))
     settings = preferences.settings
     if settings.heatmaps.cls and not settings.heatmaps.draw:
-        raise SettingsError("--cls-map draws beside the heatmaps; add --heatmap")
+        raise SettingsError("--cls-map adds to the heatmaps; add --heatmap")
     request = Request(
         argv=("deepscan", *context.obj),
         origins=preferences.origins(),
@@ -121,12 +129,12 @@ def detect(
     if len(given) == 1 and not given[0].is_dir() and from_file is None:
         if resume or engine != "local" or parquet:
             raise SettingsError(
-                "--resume, --engine and --parquet are a batch's, and this is one input"
+                "--resume, --engine and --parquet are for batches, and this is one input"
             )
         results = [_one(given[0], out, settings, force, request, json, quiet, verbose)]
     else:
         if "://" in parquet:
-            store(parquet)  # one that cannot be is refused before the work, not after it
+            store(parquet)  # an unusable address is refused before the work, not after it
         inputs = list(found(given, out))
         fetch_weights(settings.scoring, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}

@@ -15,7 +15,7 @@ from deepscan.cli.console import Exit, printable, say
 
 def doctor(
     json: options.Json = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Only what is not well.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only show problems.")] = False,
 ) -> None:
     """Check that deepscan can run here, and that it computes what it should.
 

@@ -24,7 +24,7 @@ def model(
     depth: Annotated[int | None, Option(help="Layers of the tower that run. [all]")] = None,
     json: options.Json = False,
 ) -> None:
-    """Count a detector's trainable parameters and operations, beside the paper's figures.
+    """Count a detector's trainable parameters and operations, next to the paper's figures.
 
     Nothing is loaded: towers of any open_clip ViT can be counted.
     """

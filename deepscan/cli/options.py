@@ -32,7 +32,7 @@ Root = Annotated[
     Path | None, Option(help="Folder of your data sets; else DEEPSCAN_DATA, deepscan.toml.")
 ]
 Compression = Annotated[str, Option(help="raw, c23 or c40, of FaceForensics++.")]
-Force = Annotated[bool, Option("--force", help="Write over an earlier file.")]
+Force = Annotated[bool, Option("--force", help="Overwrite an earlier file.")]
 Json = Annotated[bool, Option("--json", help="JSON to stdout.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")]
 

@@ -23,7 +23,7 @@ def prepare(
         Path,
         Argument(help="A data set as its makers lay it out, a folder with pairs.csv, or a CSV."),
     ],
-    out: Annotated[Path, Option(help="Folder for the crops; goes on with what is there.")],
+    out: Annotated[Path, Option(help="Folder for the crops; an earlier run in it is continued.")],
     frames: Annotated[int, Option(help="Instants spread evenly over a video.")] = 32,
     compression: options.Compression = "c23",
     jobs: Annotated[int, Option(help="Processes; 0 takes all cores.")] = 0,
@@ -32,9 +32,8 @@ def prepare(
 ) -> None:
     """Cut data sets into aligned face crops, in DeepfakeBench's folders and JSON.
 
-    A CSV has the columns path and label (0 or real, 1 or fake), and where there is something to say
-    method, split, mask, source and group; its paths are relative to it. A run that was broken off goes
-    on where it stopped.
+    A CSV has the columns path and label (0 or real, 1 or fake), and optionally method, split, mask,
+    source and group; its paths are relative to it. A run that was interrupted continues where it stopped.
 
     Exit codes: 0 all prepared (videos without a face are counted, no failure), 1 no crops at all, 2
     usage, 3 some videos failed, 130 interrupted.

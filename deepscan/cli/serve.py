@@ -18,9 +18,11 @@ from deepscan.errors import SettingsError
 def serve(
     context: typer.Context,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, Option(help="Port to listen on; 0: any that is free.")] = 8765,
+    port: Annotated[int, Option(help="Port to listen on; 0: any free port.")] = 8765,
     open_page: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
-    max_size: Annotated[int, Option(help="Largest clip taken, in megabytes.", metavar="MB")] = 2000,
+    max_size: Annotated[
+        int, Option(help="Largest clip accepted, in megabytes.", metavar="MB")
+    ] = 2000,
     keep: Annotated[
         float, Option(help="How long reports are kept, in minutes.", metavar="MINUTES")
     ] = 60.0,
@@ -28,11 +30,11 @@ def serve(
     device: options.Device = "auto",
     offline: options.Offline = False,
 ) -> None:
-    """Serve a page on which clips are dropped and their reports read.
+    """Serve a page to drop clips on and read their reports.
 
-    For this machine alone unless --host says otherwise; then the address holds a key that has to be known.
+    For this machine alone unless --host says otherwise; then visitors need the key in its address.
     Clips are analysed one by one, with heatmaps, and deleted as soon as they are; reports are deleted after
-    --keep minutes. Ctrl-C ends it, and deletes all that is left.
+    --keep minutes. Ctrl-C stops it and deletes everything that is left.
 
     Needs the extra: pip install 'deepscan-forensics[serve]'.
     """

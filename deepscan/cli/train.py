@@ -37,7 +37,7 @@ def train(
     flcl: Annotated[float | None, Option(help="Weight of the contrastive loss. [0.14]")] = None,
     alignment: Annotated[
         Literal["kl", "l1", "l2", "token-l2", "none"] | None,
-        Option(help="What holds real crops to [CLS]: RAAL's metric, or token-l2. [kl]"),
+        Option(help="What keeps real crops near [CLS]: RAAL's metric, or token-l2. [kl]"),
     ] = None,
     raal: Annotated[float | None, Option(help="Weight of the alignment. [1.0]")] = None,
     recipe: Annotated[
@@ -46,7 +46,7 @@ def train(
     ] = None,
     base: Annotated[
         str | None,
-        Option(help="CLIP to stand on: a name, or its file. [clip-vit-b16]", metavar="NAME|FILE"),
+        Option(help="CLIP base: a name, or its file. [clip-vit-b16]", metavar="NAME|FILE"),
     ] = None,
     data: Annotated[
         list[Path] | None,
@@ -59,7 +59,7 @@ def train(
     test: Annotated[Path | None, Option(help="Crops judged once, at the end.")] = None,
     out: Annotated[Path | None, Option(help="Run folder, made here. [runs/NAME]")] = None,
     resume: Annotated[
-        Path | None, Option(help="Go on with the run in this folder.", metavar="RUN")
+        Path | None, Option(help="Continue the run in this folder.", metavar="RUN")
     ] = None,
     config: Annotated[
         Path | None, Option(help="TOML file of settings; flags win.", metavar="FILE")
@@ -72,14 +72,14 @@ def train(
     ] = None,
     frames: Annotated[int | None, Option(help="Crops of each video in training. [8]")] = None,
     epochs: Annotated[
-        int | None, Option(help="Each shows as many crops as there are. [10]")
+        int | None, Option(help="Each takes as many crops as there are. [10]")
     ] = None,
-    steps: Annotated[int | None, Option(help="Stop after so many, within the epochs.")] = None,
+    steps: Annotated[int | None, Option(help="Stop after this many, within the epochs.")] = None,
     batch: Annotated[int | None, Option(help="Crops a step, half of them real. [16]")] = None,
-    accumulate: Annotated[int | None, Option(help="Parts a batch is worked off in. [1]")] = None,
+    accumulate: Annotated[int | None, Option(help="Parts that a batch is computed in. [1]")] = None,
     lr: Annotated[float | None, Option(help="Adam's learning rate. [2e-4]")] = None,
     schedule: Annotated[str | None, Option(help="constant or cosine. [constant]")] = None,
-    seed: Annotated[int | None, Option(help="Seed of all chance. [0]")] = None,
+    seed: Annotated[int | None, Option(help="Seed of all randomness. [0]")] = None,
     device: Annotated[str | None, Option(help="cpu, cuda or cuda:N. [cpu]")] = None,
     precision: Annotated[
         str | None, Option(help="auto, bfloat16 (autocast) or float32. [auto]")
@@ -91,7 +91,9 @@ def train(
     workers: Annotated[
         int | None, Option(help="Processes that read and augment. [by cores]")
     ] = None,
-    licence_note: Annotated[str | None, Option(help="What to say of the data's terms.")] = None,
+    licence_note: Annotated[
+        str | None, Option(help="Note on the data's terms, for the checkpoint.")
+    ] = None,
     offline: Annotated[bool | None, Option("--offline", help="Never fetch the CLIP base.")] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print all settings as a --config file, and stop.")
@@ -103,7 +105,7 @@ def train(
 
     Without --data it looks for FaceForensics++ (c23) under the data root. --recipe qtfp is the paper's
     recipe as far as it is public, on ViT-L/14; ours differs from it as --dry-run shows. Every setting can
-    stand in a --config file, or under [train] in deepscan.toml, by the names of TrainSettings.
+    be made in a --config file, or under [train] in deepscan.toml, by the names of TrainSettings.
 
     The run folder gets detector.safetensors (for detect --weights), results.json, settings.json, log.csv,
     curves.png and TensorBoard events. The epoch is chosen on held-out people of --data, never on --test.
@@ -125,7 +127,7 @@ def train(
     if resume is not None:
         if given or config or root or recipe or dry_run:
             raise SettingsError(
-                "--resume goes on with a run's own settings; leave the other options out, or start anew"
+                "--resume takes the run's own settings; leave the other options out, or start a new run"
             )
         with progress_bars(quiet) as bars:
             trained = go_on(resume, bars.stages(f"training {resume.name}"), tell)

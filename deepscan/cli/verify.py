@@ -21,7 +21,7 @@ def verify(
     folder: Annotated[Path, Argument(help="A folder of results, or the report.json in it.")],
     given: Annotated[
         Path | None,
-        Option("--input", help="The input file, if it lies elsewhere now.", metavar="FILE"),
+        Option("--input", help="The input file, if it has moved.", metavar="FILE"),
     ] = None,
     rerun: Annotated[
         bool, Option("--rerun", help="Repeat the analysis, and compare every logit.")

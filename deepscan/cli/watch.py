@@ -27,19 +27,22 @@ def watch(
     out: options.Results = Path("deepscan-out"),
     settle: Annotated[
         float,
-        Option(help="Seconds for which a file must stay the same to be whole.", metavar="SECONDS"),
+        Option(
+            help="Seconds without a change after which a file counts as complete.",
+            metavar="SECONDS",
+        ),
     ] = 3.0,
     heatmap: options.Heatmap = False,
     weights: options.Weights = "default",
     device: options.Device = "auto",
-    json: Annotated[bool, Option("--json", help="A line of JSON to stdout for each file.")] = False,
+    json: Annotated[bool, Option("--json", help="One line of JSON to stdout per file.")] = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Analyse what is in a folder and below it, and what arrives there, until Ctrl-C or SIGTERM.
 
-    A file is read once it has stopped growing, and again when it has changed since. The results are a batch
-    in --out, whole or not at all, as of detect; what a batch there has finished is not done again.
+    A file is read when it has stopped growing, and again when it changes. The results are a batch
+    in --out, as by detect; what is finished there is not done again.
 
     Exit code: 0, stopped.
     """

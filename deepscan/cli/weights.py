@@ -64,7 +64,7 @@ def weights_fetch(
 ) -> None:
     """Fetch weights into the cache: of what is named, or the base that the default detector needs.
 
-    Does nothing where they are ready. A download that broke off goes on. HTTP_PROXY, HTTPS_PROXY and
+    Does nothing if they are ready. An interrupted download is continued. HTTP_PROXY, HTTPS_PROXY and
     NO_PROXY are honoured; so are HF_ENDPOINT (a mirror), HF_HOME (what other programs fetched from the hub is
     used) and HF_HUB_OFFLINE.
     """
@@ -96,7 +96,7 @@ def weights_import(
     """Put weights into the cache from a file, for machines without a network.
 
     Published detectors are converted: GenD's model.safetensors, and Effort's .pth, of which only plain
-    tensors are read and nothing is run. A file that is another one is refused, and what differs is said.
+    tensors are read and nothing is run. Any other file is refused with the reason.
     """
     from deepscan.model.weights import import_file
 

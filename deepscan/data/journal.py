@@ -90,6 +90,6 @@ class Journal:
                 was = ", ".join(f"{k} {v}" for k, v in begun.items() if settings.get(k) != v)
                 now = ", ".join(f"{k} {v}" for k, v in settings.items() if begun.get(k) != v)
                 raise SettingsError(
-                    f"{self._path.parent.parent}: begun with {was}, now asked for with {now}; go on with the"
-                    " same settings, or prepare into another --out"
+                    f"{self._path.parent.parent}: begun with {was}, now requested with {now}; continue with"
+                    " the same settings, or prepare into another --out"
                 )

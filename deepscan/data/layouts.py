@@ -51,7 +51,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 class VideoRow:
     """One video of a data set, a still picture, or an archive of crops (WildDeepfake's).
 
-    `source` and `group` mean the same as in CropRow. They stay empty if file names tell them, as in
+    `source` and `group` mean the same as in CropRow. They stay empty if file names state them, as in
     FaceForensics++, DeepFakeDetection and Celeb-DF: whoever reads the crops reads them from there.
     """
 

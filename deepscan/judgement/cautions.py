@@ -49,7 +49,7 @@ def about_input(
     if source.restarts:
         places = _listed([time_code(at) for at in source.restarts])
         yield (
-            f"The file's clock starts anew at {places}, as where recordings were joined end to end; times"
+            f"The file's clock restarts at {places}, as where recordings were joined end to end; times"
             " count on there."
         )
     if source.others:

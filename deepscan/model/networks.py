@@ -54,7 +54,7 @@ def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | Non
 
 
 def caution(scoring: Scoring) -> str:
-    """What to tell who asked for bfloat16 on a processor that only emulates it, in a line; else ""."""
+    """A warning for bfloat16 on a processor that only emulates it, in one line; else ""."""
     # A GPU that is named need not be this machine's: a cluster's workers have their own.
     named = scoring.device.startswith("cuda")
     if scoring.precision != "bfloat16" or named or device_for(scoring.device) != "cpu":

@@ -81,7 +81,7 @@ class Tower(nn.Module):
         self.visual = Visual(self.size)
         self.patch_norm = patch_norm
         self.recompute = (
-            False  # in the backward pass, each layer anew: less memory, a third more time
+            False  # in the backward pass, each layer again: less memory, a third more time
         )
 
     @property

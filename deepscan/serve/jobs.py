@@ -218,7 +218,7 @@ class JobQueue:
         except (InputError, OutputError) as error:
             words = str(error).removeprefix(f"{job.name}: ")
             ended = {"state": JobState.FAILED, "words": words, "ended": time.time()}
-        except DeepscanError as error:  # weights: the next clip will fail likewise
+        except DeepscanError as error:  # weights: the next clip would fail too
             ended = {"state": JobState.FAILED, "words": str(error), "ended": time.time()}
         except OSError as error:  # a full disk, or the clip was removed while results were written
             words = f"its results could not be written: {error.strerror}"

@@ -119,7 +119,7 @@ def augment(
 
 
 def _picture(image: UInt8[np.ndarray, "h w 3"]) -> tv_tensors.Image:
-    # Channels last in memory, as pictures come and go: nothing is laid out anew on the way.
+    # Channels last in memory, as pictures come and go: nothing is copied on the way.
     return tv_tensors.Image(torch.from_numpy(image.copy()).permute(2, 0, 1))
 
 

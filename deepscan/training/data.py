@@ -1,7 +1,7 @@
 """Turns rows of crops into training batches: real crops, each next to a manipulation of it.
 
 The order is a pure function of the seed and of a count: unit n of a run is the same whichever process
-asks, whatever ran before, and however often the run was broken off.
+asks, whatever ran before, and however often the run was interrupted.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
 
     c is 2, a real and a manipulated crop, or 1 with natural sampling.
 
-    Of a manipulated crop without a mask it is not known which are; none is said to be.
+    Known is False for a manipulated crop without a mask: which of its patches are manipulated is not known.
 
     Args:
         size: the tower's, which says what its patches are.

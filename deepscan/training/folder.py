@@ -1,4 +1,4 @@
-"""The run folder: what a training run leaves, and what it needs to go on after it was broken off.
+"""The run folder: what a training run leaves, and what it needs to continue after an interruption.
 
 settings.json         settings, versions, digests of the data; written first
 crops.csv             each crop of each side: its hash (the first 16 digits), video, source, people
@@ -114,7 +114,7 @@ class RunFolder:
             self.folder.mkdir(parents=True)
         except FileExistsError as error:
             raise OutputError(
-                f"{self.folder}: already there; --resume {self.folder} goes on with it, --out DIR starts"
+                f"{self.folder}: already there; --resume {self.folder} continues it, --out DIR starts"
                 " elsewhere"
             ) from error
         except OSError as error:
@@ -123,7 +123,7 @@ class RunFolder:
         self.write_json("settings.json", facts)
 
     def reopen(self) -> tuple[TrainSettings, dict[str, str], str]:
-        """Settings, digests and date of the run to go on with.
+        """Settings, digests and date of the run to continue.
 
         Raises:
             SettingsError: this is no run folder.
@@ -179,7 +179,7 @@ class RunFolder:
     # -- the log ------------------------------------------------------------------------------------
 
     def open_log(self, step: int) -> None:
-        """Begin the log, or go on with one: what it says after `step` is about to happen again."""
+        """Begin the log, or continue one: rows after `step` go, as those steps are taken again."""
         from torch.utils.tensorboard import SummaryWriter  # brings protobuf and more along
 
         lines: list[list[str]] = []
@@ -276,12 +276,12 @@ def _trained(detector: Detector) -> list[str]:
 
 
 def check_digests(stated: dict[str, str], found: dict[str, str]) -> None:
-    """Raise DataError unless a run goes on with the very data it began with."""
+    """Raise DataError unless a run continues with the very data it began with."""
     for name, digest in stated.items():
         if found.get(name) != digest:
             raise DataError(
                 f"{name}: its files or its listing are not those the run began with (digest"
-                f" {found.get(name)}, not {digest}); bring them back, or begin anew"
+                f" {found.get(name)}, not {digest}); restore them, or start a new run"
             )
 
 

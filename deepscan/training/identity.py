@@ -1,7 +1,7 @@
 """What a detector has seen, and the refusal to judge or calibrate it on any of that.
 
 A file is known by its bytes, whatever it is called and wherever it lies; a video, its source and the people
-in it by the names their listing gives them. A copy that was encoded anew under another name is not found.
+in it by the names their listing gives them. A copy that was re-encoded under another name is not found.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pseudo-fakes: a real face blended over itself, so that only the traces of blending tell it.
+"""Pseudo-fakes: a real face blended over itself, so that only the traces of blending give it away.
 
 The idea: K. Shiohara and T. Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022. Two
 copies of one crop, source and target, get different statistics; the source is moved a little and laid

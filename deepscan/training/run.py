@@ -307,7 +307,7 @@ def _calibration(
     what: str,
     logits: Float[np.ndarray, " n"] | None = None,
 ) -> tuple[Calibration, dict[str, Any]] | None:
-    """What video scores mean, and how well they tell, on folders with manipulations; pseudo-fakes left out.
+    """What video scores mean, and how well they separate, on folders with manipulations.
 
     None with too few videos. `logits`: of the rows, where they were scored already.
     """

@@ -118,7 +118,7 @@ class TrainSettings:
     device: str = "cpu"
     # autocast's; float32 casts nothing; auto: bfloat16, unless a processor trains that only emulates it
     precision: str = "auto"
-    recompute: bool = False  # layers anew in the backward pass: less memory, a third more time
+    recompute: bool = False  # layers again in the backward pass: less memory, a third more time
     compile: bool = False  # torch.compile
     # Processes that read and augment; one keeps up with a CPU, a GPU wants several.
     workers: int = field(default_factory=default_workers)

@@ -150,7 +150,7 @@ def test_without_resume_earlier_results_are_in_the_way(here: Path) -> None:
     path = picture(here / "in" / "a.bmp")
     out = here / "out"
     assessed(out, [path])
-    with pytest.raises(SettingsError, match=r"already there.*--resume goes on with a batch"):
+    with pytest.raises(SettingsError, match=r"already there.*--resume continues a batch"):
         assessed(out, [path])
     first = (out / "a.bmp" / "report.json").read_bytes()
     assessed(out, [path], force=True)

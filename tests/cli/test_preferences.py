@@ -1,4 +1,4 @@
-"""Who tells a setting, and who wins: defaults < deepscan.toml < user's file < environment < flags."""
+"""Which source of a setting wins: defaults < deepscan.toml < user file < environment < flags."""
 
 from __future__ import annotations
 
