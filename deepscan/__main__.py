@@ -1,11 +1,13 @@
 """`python -m deepscan`, and the `deepscan` command."""
 
+import os
 import signal
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code. SIGTERM and SIGHUP count as Ctrl-C."""
+    _open_streams()
     from deepscan.cli import run
 
     for name in ("SIGTERM", "SIGHUP"):
@@ -17,6 +19,20 @@ def main() -> None:
 
         leave(code)
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Give a process that has no stdin, stdout or stderr, as daemons have none, some that lead nowhere.
+
+    Otherwise the next files to be opened would take their numbers, and what is printed would go there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 if __name__ == "__main__":

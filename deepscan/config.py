@@ -16,7 +16,7 @@ from typing import Any
 import platformdirs
 
 from deepscan.errors import SettingsError
-from deepscan.plain import check_known, read
+from deepscan.plain import check_known, read, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ def load_toml(path: Path) -> dict[str, Any]:
         SettingsError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(text_of(path.read_bytes()))
     except (
         OSError,
         ValueError,

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 
 from deepscan.errors import OutputError, SettingsError, UnreadableInput
 
+MOST_NAME = 200  # bytes of a name to which something is added; file systems allow 255
+
 
 def check_readable(path: Path) -> None:
     """Raise UnreadableInput unless `path` is a readable file that is not empty."""
@@ -112,7 +114,7 @@ def store(address: str) -> tuple[Any, str]:
 @contextmanager
 def part_file(path: Path) -> Iterator[Path]:
     """A path to write to; it becomes `path` if the block succeeds and is removed if it fails."""
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -134,7 +136,7 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         OutputError: `folder` exists and `replace` is False, or deepscan did not write it.
     """
     check_free(folder, replace)
-    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    part = _part(folder)
     try:
         part.mkdir(parents=True)
         yield part
@@ -182,9 +184,26 @@ def clear_parts(folder: Path) -> None:
     """Remove what a killed `part_folder` left next to `folder`."""
     with suppress(OSError):  # there is nothing, or nothing can be done about it
         for entry in list(os.scandir(folder.parent)):
-            ours = entry.name.startswith(f".{folder.name}.part-") and is_part(Path(entry.name))
+            begins = _part(folder).name.rpartition("-")[0]
+            ours = entry.name.startswith(f"{begins}-") and is_part(Path(entry.name))
             if ours and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def short_name(name: str) -> str:
+    """A name for the results of the file `name`: itself, unless nothing could be added to it.
+
+    A long one is cut and ends with a digest of the whole, so that it stays unique.
+    """
+    whole = os.fsencode(name)
+    if len(whole) <= MOST_NAME:
+        return name
+    kept = whole[: MOST_NAME - 17].decode("utf-8", "ignore")
+    return f"{kept}~{hashlib.sha256(whole).hexdigest()[:16]}"
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{short_name(path.name)}.part-{os.getpid()}")
 
 
 def is_part(path: Path) -> bool:

@@ -1,7 +1,8 @@
-"""Reads records from plain values (JSON, TOML), checking names and types by the records' annotations."""
+"""Reads text, whatever encoding it states, and records from plain values, checked by their annotations."""
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import math
 import re
@@ -20,6 +21,38 @@ T = TypeVar("T")
 # A fraction as str() writes it, of times in 64-bit ticks of a 32-bit clock. Fraction itself would take
 # "1e99999999", and the rest of the day for it.
 FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
+
+# Byte order marks; that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def has_mark(content: bytes) -> bool:
+    """Whether text begins with a byte order mark."""
+    return any(content.startswith(mark) for mark, _ in _MARKS)
+
+
+def text_of(content: bytes) -> str:
+    """Text as any editor writes it: in the encoding of its byte order mark, as on Windows, else in UTF-8.
+
+    Raises:
+        UnicodeError: it is not; the message names the encoding and the place.
+    """
+    mark, name = next((m for m in _MARKS if content.startswith(m[0])), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(name)
+    except UnicodeDecodeError as error:
+        raise UnicodeError(
+            f"not {name.upper()} (at byte {len(mark) + error.start}); save it as UTF-8"
+        ) from error
+    if "\0" in text and not mark:
+        raise UnicodeError("bytes of 0 in it, as of UTF-16 without a mark; save it as UTF-8")
+    return text
 
 
 def read(kind: type[T], values: Any, where: str, whole: bool = False) -> T:

@@ -43,7 +43,8 @@ def steady(ends: Sequence[float], warm: int) -> float:
 
 def clips(asked: argparse.Namespace, log: Log) -> None:
     """Copies of a clip as `deepscan detect --jobs N` takes them, no heatmaps."""
-    from deepscan.batches.batch import Batch, itself
+    from deepscan.batches.batch import Batch
+    from deepscan.batches.inputs import itself
     from deepscan.batches.pool import cores
     from deepscan.config import Scoring, Settings
 

@@ -22,8 +22,9 @@ from typing import Any
 import ray
 
 from deepscan import Sampling, Scoring, Settings
-from deepscan.batches.batch import Batch, found
+from deepscan.batches.batch import Batch
 from deepscan.batches.cluster import Actors, connect
+from deepscan.batches.inputs import found
 from deepscan.batches.outcomes import Outcome
 from tools import kills
 

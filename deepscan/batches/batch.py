@@ -12,16 +12,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import deepscan
 from deepscan.batches import outcomes
+from deepscan.batches.inputs import Input
 from deepscan.batches.outcomes import Attempt, Outcome, Outcomes
 from deepscan.batches.pool import Crew, Death, Pool, cores
 from deepscan.config import Settings
@@ -41,88 +41,11 @@ from deepscan.model.networks import limit_threads, sleep_for_gpu, weights_file
 from deepscan.pipeline import Progress, scan
 from deepscan.records import Report, Request
 
-# Files that are picked from a folder; a file named on its own may have any suffix.
-VIDEO_SUFFIXES = """
-.3gp .asf .avi .flv .gif .h264 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts
-.vob .webm .wmv .y4m
-"""
-STILL_SUFFIXES = ".jpg .jpeg .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
-
 # Names in the batch's folder that no input's results may have.
 RESERVED = {"index.html", *(outcomes.NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))}
 
 # Errors with which the next input would fail, too.
 HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """A file, and the place of its results under the batch's folder."""
-
-    path: Path
-    inner: PurePath
-
-    def __post_init__(self) -> None:
-        if self.inner.is_absolute() or ".." in self.inner.parts or not self.inner.parts:
-            raise SettingsError(f"{self.path}: results at {self.inner} would lie outside of --out")
-
-
-def found(paths: Iterable[Path], exclude: Path) -> Iterator[Input]:
-    """The inputs in `paths`: files themselves, and the media files in folders, sorted.
-
-    Each file comes once. Links to folders are not followed, and the folder `exclude` is skipped. An empty
-    folder becomes an input that fails, so that it does not go unnoticed.
-    """
-    seen: set[str] = set()
-    for given in paths:
-        inside = sorted(_media(given, exclude)) if given.is_dir() else []
-        for one in [Input(path, _inner(path, given)) for path in inside] or [itself(given)]:
-            name = os.path.abspath(one.path)
-            if name not in seen:
-                seen.add(name)
-                yield one
-
-
-def itself(path: Path) -> Input:
-    """The input for one file, or for a folder without media."""
-    return Input(path, PurePath(path.name if path.name not in ("", "..") else "input"))
-
-
-def _inner(path: Path, folder: Path) -> PurePath:
-    inner = path.relative_to(folder)
-    return inner if inner.parts else PurePath("input")
-
-
-def listed(content: bytes) -> list[Path]:
-    """The paths in a list: one on each line, or separated by NUL bytes as `find -print0` writes them."""
-    mark = b"\0" if b"\0" in content else b"\n"
-    names = (name if mark == b"\0" else name.rstrip(b"\r") for name in content.split(mark))
-    return [Path(os.fsdecode(name)) for name in names if name]
-
-
-def _media(folder: Path, exclude: Path) -> Iterator[Path]:
-    suffixes = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
-    left, skipped = [folder], exclude.resolve()
-    while left:
-        here = left.pop()
-        if here.resolve() == skipped:
-            continue
-        try:
-            entries = list(os.scandir(here))
-        except OSError:
-            yield here  # its row will say that it cannot be listed
-            continue
-        for entry in entries:
-            path = here / entry.name
-            if entry.is_dir(follow_symlinks=False):
-                left.append(path)
-            # macOS leaves "._clip.mp4" beside a clip on disks that cannot store its attributes.
-            elif (
-                path.suffix.lower() in suffixes
-                and not entry.name.startswith("._")
-                and path.is_file()
-            ):
-                yield path
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ crops; a video without a crop has one row without a logit.
 from __future__ import annotations
 
 import csv
+import io
 import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +23,7 @@ from scipy.special import logit as log_odds
 
 from deepscan.errors import DataError
 from deepscan.files import part_file
+from deepscan.plain import text_of
 from deepscan.shapes import Float, Int
 
 SCHEMA = pa.schema(
@@ -269,10 +271,9 @@ def _columns(path: Path) -> dict[str, list[Any]]:
     try:
         if path.suffix.lower() == ".parquet":
             return dict(pq.read_table(path).to_pydict())
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            lines = list(reader)
-            return {name: [line[name] for line in lines] for name in reader.fieldnames or ()}
+        reader = csv.DictReader(io.StringIO(text_of(path.read_bytes()), newline=""))
+        lines = list(reader)
+        return {name: [line[name] for line in lines] for name in reader.fieldnames or ()}
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise DataError(f"{path}: not readable predictions ({error})") from error
 

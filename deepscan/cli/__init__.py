@@ -20,7 +20,7 @@ from typer import Option
 from deepscan.cli import config, weights
 from deepscan.cli.benchmark import benchmark
 from deepscan.cli.calibrate import calibrate
-from deepscan.cli.console import Exit, causes, expanded, say
+from deepscan.cli.console import Exit, causes, expanded, say, unread
 from deepscan.cli.datasets import datasets
 from deepscan.cli.demo import demo
 from deepscan.cli.detect import detect
@@ -85,6 +85,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except typer.Abort:
         code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        with unread(sys.stdout):
+            raise
+        return Exit.ANALYSED  # what was asked for was done, as far as anybody wanted to read
     except OSError as error:  # errors of files name them; what is left is a full disk behind stdout
         if error.errno != errno.ENOSPC or error.filename:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,23 @@ class Exit:
 
 def say(message: str) -> None:
     """Print a message on stderr; bytes of file names that are not text appear as escapes."""
-    typer.echo(printable(message), err=True)
+    with unread(sys.stderr):
+        typer.echo(printable(message), err=True)
+
+
+@contextmanager
+def unread(stream: Any) -> Iterator[None]:
+    """A block that prints to `stream`, which leads nowhere from then on if nobody reads it any more.
+
+    A pipe that is closed, as by `head`, must neither end an analysis nor change its exit code.
+    """
+    try:
+        yield
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def printable(text: str) -> str:

@@ -17,7 +17,8 @@ from deepscan.cli.results import announce, print_json, print_table, write_index
 from deepscan.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from deepscan.batches.batch import Batch, Input
+    from deepscan.batches.batch import Batch
+    from deepscan.batches.inputs import Input
     from deepscan.batches.outcomes import Outcome
     from deepscan.config import Settings
     from deepscan.records import Request
@@ -102,8 +103,9 @@ def detect(
     Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
     10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
-    from deepscan.batches.batch import Batch, found
+    from deepscan.batches.batch import Batch
     from deepscan.batches.cluster import joined
+    from deepscan.batches.inputs import found
     from deepscan.cli.preferences import gather
     from deepscan.files import store
     from deepscan.flow import keep_memory_level
@@ -135,7 +137,7 @@ def detect(
     else:
         if "://" in parquet:
             store(parquet)  # an unusable address is refused before the work, not after it
-        inputs = list(found(given, out))
+        inputs = list(found(given, out, None if quiet else say))
         fetch_weights(settings.scoring, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}
         with Batch(out, settings, **how, **joined(engine, job_cpus, job_gpus)) as batch:
@@ -158,7 +160,8 @@ def _one(
     verbose: bool,
 ) -> Outcome:
     """One input, in this very process (but for its decoder)."""
-    from deepscan.batches.batch import itself, scan_or_error
+    from deepscan.batches.batch import scan_or_error
+    from deepscan.batches.inputs import itself
     from deepscan.batches.outcomes import Outcome
     from deepscan.files import check_free
     from deepscan.records import Report
@@ -213,7 +216,7 @@ def _all(
 
 
 def _listed(path: Path) -> list[Path]:
-    from deepscan.batches.batch import listed
+    from deepscan.batches.inputs import listed
 
     if str(path) == "-":
         return listed(sys.stdin.buffer.read())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepscan.cli.console import say
+from deepscan.cli.console import say, unread
 from deepscan.errors import OutputError
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def print_json(result: Outcome, indent: int | None) -> None:
     else:
         document = jsonlib.loads((result.folder / "report.json").read_bytes())
         document["input"]["path"] = str(result.path)
-    sys.stdout.write(jsonlib.dumps(document, indent=indent, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    with unread(sys.stdout):
+        sys.stdout.write(jsonlib.dumps(document, indent=indent, allow_nan=False) + "\n")
 
 
 def _failed(result: Outcome) -> dict[str, Any]:
@@ -64,7 +64,11 @@ def print_table(results: Sequence[Outcome]) -> None:
     from deepscan.cli.terminal import summary
 
     if len(results) <= MOST_ROWS:
-        Console().print(summary(results))
+        console = Console()
+        with console.capture() as table:  # rich would end the process at a closed pipe
+            console.print(summary(results))
+        with unread(sys.stdout):
+            sys.stdout.write(table.get())
 
 
 def announce(result: Outcome) -> None:

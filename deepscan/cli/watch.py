@@ -17,7 +17,7 @@ from deepscan.cli.results import announce, print_json, write_index
 from deepscan.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
-    from deepscan.batches.batch import Input
+    from deepscan.batches.inputs import Input
     from deepscan.batches.outcomes import Outcome
 
 
@@ -46,7 +46,8 @@ def watch(
 
     Exit code: 0, stopped.
     """
-    from deepscan.batches.batch import Batch, found
+    from deepscan.batches.batch import Batch
+    from deepscan.batches.inputs import found
     from deepscan.batches.watch import Arrivals
     from deepscan.cli.preferences import gather
     from deepscan.flow import keep_memory_level, until_stopped

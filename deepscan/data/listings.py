@@ -10,6 +10,7 @@ from typing import Any
 
 from deepscan.errors import DataError
 from deepscan.files import parse_json
+from deepscan.plain import text_of
 
 SPLITS = ("train", "val", "test")
 
@@ -21,8 +22,8 @@ def read_text(path: Path) -> str:
         DataError: it cannot be read, here as in all that follow.
     """
     try:
-        return path.read_text("utf-8-sig")  # spreadsheets put a byte order mark in front
-    except (OSError, UnicodeDecodeError) as error:
+        return text_of(path.read_bytes())
+    except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); the data set comes with it") from error
 
 

@@ -24,12 +24,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from deepscan.media.recognise import HEAD, is_media
 from deepscan.records import Case
 from deepscan.report import page, rendering
 from deepscan.serve import front
 from deepscan.serve.guard import Guard
 from deepscan.serve.jobs import Busy, Job, JobQueue, JobState
-from deepscan.serve.uploads import HEAD, is_media, safe_name
+from deepscan.serve.uploads import safe_name
 
 FILES = {
     page.NAME: "text/html; charset=utf-8",

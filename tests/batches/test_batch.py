@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ from PIL import Image
 from builders.machine import hear_ctrl_c
 from deepscan import Sampling, Scoring, Settings
 from deepscan.batches import batch
-from deepscan.batches.batch import Batch, Input, found, itself, listed
+from deepscan.batches.batch import Batch
+from deepscan.batches.inputs import found
 from deepscan.batches.outcomes import Outcome, Outcomes
 from deepscan.batches.pool import Death
 from deepscan.cli import run
@@ -63,59 +64,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     monkeypatch.setattr(batch, "Pool", Here)
     return tmp_path
-
-
-# --- what is an input ------------------------------------------------------------------------------
-
-
-def test_folders_are_searched_and_named_alike(tmp_path: Path) -> None:
-    for name in ("b.mp4", "inner/a.PNG", "inner/notes.txt", "out/old.mp4/heatmaps/x.png"):
-        picture(tmp_path / name)
-    (tmp_path / "loop").symlink_to(tmp_path)
-    (tmp_path / "link.mp4").symlink_to(tmp_path / "b.mp4")
-    os.mkfifo(tmp_path / "pipe.mp4")
-    inputs = list(found([tmp_path], tmp_path / "out"))
-    assert [str(one.inner) for one in inputs] == ["b.mp4", "inner/a.PNG", "link.mp4"]
-
-
-def test_a_folder_nested_beyond_all_reason_is_searched(tmp_path: Path) -> None:
-    here = os.getcwd()
-    os.chdir(tmp_path)
-    try:
-        for _ in range(1100):
-            os.mkdir("d")
-            os.chdir("d")
-    finally:
-        os.chdir(here)
-    try:
-        assert list(found([tmp_path], tmp_path / "out")) == [itself(tmp_path)]  # and will fail
-    finally:
-        subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # shutil's way recurses
-
-
-def test_a_file_is_taken_once(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png")
-    given = [path, tmp_path, tmp_path / "." / "a.png", tmp_path / "x" / ".." / "a.png"]
-    assert [one.path for one in found(given, tmp_path / "out")] == [path]
-
-
-def test_lists_are_read_to_the_byte() -> None:
-    assert listed(b"a.mp4\nb c.mp4\r\n\n") == [Path("a.mp4"), Path("b c.mp4")]
-    assert listed(b"a\nb.mp4\0c.mp4\0") == [Path("a\nb.mp4"), Path("c.mp4")]
-    assert os.fsencode(listed(b"\xff.mp4")[0]) == b"\xff.mp4"
-
-
-@pytest.mark.parametrize("inner", ["../a", "/a", "b/../../a", ""])
-def test_no_results_lie_outside(inner: str) -> None:
-    with pytest.raises(SettingsError, match="outside of --out"):
-        Input(Path("a.mp4"), PurePath(inner))
-
-
-@pytest.mark.parametrize("name", ["..", "../..", "/", ".", "x/../.."])
-def test_no_name_leads_outside(name: str) -> None:
-    one = itself(Path(name))
-    assert one.inner.parts
-    assert ".." not in one.inner.parts
 
 
 # --- rows ------------------------------------------------------------------------------------------

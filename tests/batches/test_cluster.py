@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepscan.batches.batch import Batch, found
+from deepscan.batches.batch import Batch
+from deepscan.batches.inputs import found
 from deepscan.batches.outcomes import Outcome
 from deepscan.batches.pool import Death, Pool
 from deepscan.cli import run

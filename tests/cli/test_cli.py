@@ -494,3 +494,24 @@ def test_tab_is_answered_without_heavy_imports() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     assert not {"torch", "numpy", "av", "rich"} & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(wall: Path, tmp_path: Path, closed: str) -> None:
+    """As a daemon, a service or pythonw starts it."""
+    command = (
+        f'"{sys.executable}" -m deepscan detect "{wall}" --frames 2 --out "{tmp_path}/out" {closed}'
+    )
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (4, False)
+    assert (tmp_path / "out" / "wall.png" / "report.json").is_file()
+
+
+def test_a_pipe_that_nobody_reads_ends_quietly(wall: Path, tmp_path: Path) -> None:
+    command = (
+        f'"{sys.executable}" -m deepscan detect "{wall}" --frames 2 --json --out "{tmp_path}/out"'
+    )
+    command = f"({command}; echo $? > {tmp_path}/code) | true"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "code").read_text() == "4\n"

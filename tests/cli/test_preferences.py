@@ -213,3 +213,15 @@ def test_a_mistake_in_a_file_is_one_line_and_exit_code_2(
     assert run(["detect", str(sample)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "did you mean frames?" in line
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_may_be_saved_as_windows_does(here: Path, encoding: str) -> None:
+    (here / "deepscan.toml").write_text("[sampling]\r\nframes = 2\r\n", encoding)
+    assert gather().settings.sampling.frames == 2
+
+
+def test_a_file_in_another_encoding_is_told_so(here: Path) -> None:
+    (here / "deepscan.toml").write_bytes(b"# \xfcber\n[sampling]\nframes = 2\n")
+    with pytest.raises(SettingsError, match=r"not UTF-8 \(at byte 2\); save it as UTF-8"):
+        gather()

@@ -29,12 +29,13 @@ import uvicorn
 from builders import reports
 from deepscan.cli import run
 from deepscan.errors import UnreadableInput
+from deepscan.media.recognise import is_media
 from deepscan.records import Case
 from deepscan.report import json as report_json
 from deepscan.report import page
 from deepscan.serve.app import Limits, build
 from deepscan.serve.jobs import Busy, JobQueue, JobState
-from deepscan.serve.uploads import is_media, safe_name
+from deepscan.serve.uploads import safe_name
 from deepscan.serve.worker import Analysis, Tell
 
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(

@@ -1,0 +1,165 @@
+"""Finds the inputs of a batch: files, the media in folders, and the paths in lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from deepscan.errors import DeepscanError, SettingsError
+from deepscan.files import short_name
+from deepscan.media.recognise import HEAD, is_media, is_sound
+from deepscan.plain import has_mark, text_of
+from deepscan.report.provenance import NAME, read_manifest
+
+# Files that are picked from a folder even if their content is not recognised, so that damage is reported.
+VIDEO_SUFFIXES = """
+.3g2 .3gp .asf .avi .f4v .flv .gif .h264 .hevc .ivf .m2t .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf
+.nut .ogm .ogv .qt .ts .vob .webm .wmv .y4m
+"""
+SOUND_SUFFIXES = ".aac .ac3 .aif .aiff .amr .flac .m4a .m4b .mka .mp3 .oga .opus .wav .wma"
+STILL_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
+SUFFIXES = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
+
+MOST_NAMED = 3  # files that were passed over, in one message
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file, and the place of its results under the batch's folder."""
+
+    path: Path
+    inner: PurePath
+
+    def __post_init__(self) -> None:
+        if self.inner.is_absolute() or ".." in self.inner.parts or not self.inner.parts:
+            raise SettingsError(f"{self.path}: results at {self.inner} would lie outside of --out")
+
+
+def found(paths: Iterable[Path], exclude: Path, tell: Tell | None = None) -> Iterator[Input]:
+    """The inputs in `paths`: files themselves, and the media files in folders, sorted.
+
+    In folders a file is taken by its suffix or its first bytes. Each comes once. Links to folders are not
+    followed, the folder `exclude` is skipped, and so is what an earlier run wrote. An empty folder becomes an
+    input that fails, so that it does not go unnoticed. `tell` hears what was passed over, and why.
+    """
+    seen: set[str] = set()
+    for given in paths:
+        inside: list[Path] = []
+        if given.is_dir():
+            passed = _Passed()
+            inside = sorted(_media(given, exclude, passed))
+            if tell is not None:
+                for message in passed.messages(given):
+                    tell(message)
+        for one in [Input(path, _inner(path, given)) for path in inside] or [itself(given)]:
+            name = os.path.abspath(one.path)
+            if name not in seen:
+                seen.add(name)
+                yield one
+
+
+def itself(path: Path) -> Input:
+    """The input for one file, or for a folder without media."""
+    return Input(path, PurePath(short_name(path.name) if path.name not in ("", "..") else "input"))
+
+
+def _inner(path: Path, folder: Path) -> PurePath:
+    inner = path.relative_to(folder)
+    return inner.with_name(short_name(inner.name)) if inner.parts else PurePath("input")
+
+
+def listed(content: bytes) -> list[Path]:
+    """The paths in a list: one on each line, or separated by NUL bytes as `find -print0` writes them.
+
+    Without a byte order mark they are bytes, since a file's name need not be text.
+
+    Raises:
+        SettingsError: the list has a byte order mark and is not text.
+    """
+    if has_mark(content):
+        try:
+            text = text_of(content)
+        except UnicodeError as error:
+            raise SettingsError(f"--from-file: {error}") from error
+        return [Path(name) for name in text.replace("\0", "\n").splitlines() if name]
+    mark = b"\0" if b"\0" in content else b"\n"
+    names = (name if mark == b"\0" else name.rstrip(b"\r") for name in content.split(mark))
+    return [Path(os.fsdecode(name)) for name in names if name]
+
+
+class _Passed:
+    """What was passed over in a folder: paths by the reason."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, list[Path]] = {}
+
+    def add(self, path: Path, why: str) -> None:
+        self._files.setdefault(why, []).append(path)
+
+    def messages(self, folder: Path) -> Iterator[str]:
+        for why, paths in sorted(self._files.items()):
+            names = [str(path.relative_to(folder)) for path in sorted(paths)[:MOST_NAMED]]
+            more = len(paths) - len(names)
+            count = f"{len(paths)} file{'s' * (len(paths) > 1)}"
+            yield (
+                f"{folder}: {count} passed over, {why}: {', '.join(names)}"
+                + (f" and {more} more" if more else "")
+            )
+
+
+def _media(folder: Path, exclude: Path, passed: _Passed) -> Iterator[Path]:
+    left, skipped = [folder], exclude.resolve()
+    results: set[Path] = set()  # of earlier runs
+    while left:
+        here = left.pop()
+        if here.resolve() == skipped:
+            continue
+        try:
+            entries = list(os.scandir(here))
+        except OSError:
+            yield here  # its row will say that it cannot be listed
+            continue
+        if any(entry.name == NAME for entry in entries):
+            results |= _written(here)
+        for entry in entries:
+            path = here / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                left.append(path)
+            elif path in results:
+                passed.add(path, "written by an earlier run of deepscan")
+            elif why := _unfit(path):
+                passed.add(path, why)
+            else:
+                yield path
+
+
+def _written(folder: Path) -> set[Path]:
+    """The files that a manifest of deepscan's says an earlier run wrote, and itself."""
+    try:
+        outputs = read_manifest(folder / NAME).outputs
+    except DeepscanError:
+        return set()
+    return {folder / NAME, *(folder / name for name in outputs)}
+
+
+def _unfit(path: Path) -> str:
+    """Why a file is passed over; empty if it is an input."""
+    # macOS leaves "._clip.mp4" beside a clip on disks that cannot store its attributes.
+    if path.name.startswith("._"):
+        return "attributes that macOS keeps of other files"
+    try:
+        if not path.is_file():
+            return "no regular file"
+        if path.suffix.lower() in SUFFIXES:
+            return ""
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if path.suffix.lower() in SOUND_SUFFIXES.split() or is_sound(head):
+        return "sound alone"
+    return "" if is_media(head) else "neither video nor picture"

@@ -1,0 +1,46 @@
+"""Recognises videos and pictures by a file's first bytes, whatever its name."""
+
+from __future__ import annotations
+
+# First bytes of the containers and pictures that deepscan reads: an offset, and the bytes there. The
+# decoder, in a process of its own, checks the rest.
+_HEADS = (
+    (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"), (4, b"skip"),  # MP4, MOV, AVIF
+    (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
+    (8, b"AVI "), (8, b"WEBP"),
+    (0, b"FLV"), (0, b"OggS"), (0, b"DKIF"), (0, b"YUV4MPEG2"), (0, b"nut/"), (0, b".RMF"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF, WMV
+    (0, b"\x06\x0e\x2b\x34"),  # MXF
+    (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"),  # MPEG programme and video streams
+    (0, b"\x00\x00\x00\x01"), (0, b"\x00\x00\x01\x67"), (0, b"\x00\x00\x01\x40"),  # bare H.264 and HEVC
+    (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"),
+    (0, b"II*\x00"), (0, b"MM\x00*"),  # TIFF
+    (0, b"\x00\x00\x00\x0cjP  "), (0, b"\xff\x4f\xff\x51"),  # JPEG 2000
+)  # fmt: skip
+
+# MPEG transport streams have a "G" every 188 bytes; those of camcorders every 192, after four other bytes.
+_PACKETS = ((0, 188), (4, 192))
+
+HEAD = 1024  # first bytes that are examined
+
+# First bytes of sound in the same containers.
+_SOUND = (b"ftypM4A ", b"ftypM4B ", b"ftypM4P ")
+_OGG_VIDEO = (b"\x80theora", b"\x01video", b"BBCD\0", b"OVP80")  # in an Ogg file's first pages
+
+
+def is_media(head: bytes) -> bool:
+    """Whether a file's first `HEAD` bytes look like a video or picture that deepscan may read."""
+    if head.startswith(b"BM"):  # too short a mark by itself: four reserved bytes are 0 in every BMP
+        return head[6:10] == bytes(4)
+    if any(head[at : at + len(mark)] == mark for at, mark in _HEADS):
+        return True
+    return len(head) == HEAD and any(
+        all(head[at] == ord("G") for at in range(start, HEAD, step)) for start, step in _PACKETS
+    )
+
+
+def is_sound(head: bytes) -> bool:
+    """Whether the first bytes of what `is_media` takes for media are those of sound alone."""
+    return head[4:12] in _SOUND or (
+        head.startswith(b"OggS") and not any(mark in head for mark in _OGG_VIDEO)
+    )
