@@ -122,6 +122,13 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What a folder of results holds, beside what was found."""
+
+    sign: str = ""  # a private key's file (see report.signing) that signs manifest.json
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of `deepscan.scan`'s settings."""
 
@@ -130,6 +137,7 @@ class Settings:
     scoring: Scoring = field(default_factory=Scoring)
     heatmaps: Heatmaps = field(default_factory=Heatmaps)
     limits: Limits = field(default_factory=Limits)
+    output: Output = field(default_factory=Output)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as a report states them."""
@@ -159,7 +167,7 @@ class Settings:
         """
         try:
             # Which the first reports do not state.
-            plain = {"limits": asdict(Limits())} | plain
+            plain = {"limits": asdict(Limits()), "output": asdict(Output())} | plain
             if isinstance(plain.get("sampling"), dict):
                 plain["sampling"] = {"stream": None} | plain["sampling"]
             return read(cls, plain, "settings", whole=True)

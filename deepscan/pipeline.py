@@ -24,12 +24,13 @@ from deepscan.errors import UnreadableInput
 from deepscan.faces import Follower, align, look_of
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
-from deepscan.judgement import Coverage, judge, thresholds_of, timeline
+from deepscan.judgement import judge, thresholds_of, timeline
 from deepscan.judgement.explain import Score, Specimens
 from deepscan.media import Decoder, Opened, decoder
 from deepscan.media.video import DamagedFrame
 from deepscan.model import Scorer, load_finder, loading
 from deepscan.records import (
+    Coverage,
     Credentials,
     Crop,
     DecodeCount,
@@ -122,7 +123,7 @@ def scan(
         evidence = judge(
             source,
             coverage,
-            scored,
+            [report_json.as_stated(frame) for frame in scored],
             thresholds_of(loaded.header.calibration),
             declared_duration=opened.declared_duration,
         )
@@ -142,6 +143,10 @@ def scan(
             page.write(report_json.to_dict(report), folder, pictures.frames())
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
             provenance.write_manifest(folder, source)
+            if settings.output.sign:
+                from deepscan.report import signing
+
+                signing.sign(folder, signing.private_key(Path(settings.output.sign)))
     return report
 
 

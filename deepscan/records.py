@@ -411,17 +411,41 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Everything that was judged about one input."""
+class Coverage:
+    """What was examined, apart from the scored faces themselves."""
 
     decoding: DecodeCount
     frames_with_face: int
     faces_too_small: int
+    interlaced: bool
+    instants: tuple[int, ...]  # display-order indices of the sampled frames, damaged ones included
+    cuts: tuple[Fraction, ...] = ()  # times of the first sampled instants after a scene cut
+    faces_too_many: int = 0  # left out in favour of larger ones
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that was judged about one input."""
+
+    coverage: Coverage
     tracks: tuple[TrackEvidence, ...]
     scores: Scores | None
     thresholds: Thresholds
     verdict: Verdict
     warnings: tuple[str, ...]
+    declared_duration: float | None = None  # seconds that the file's header promises
+
+    @property
+    def decoding(self) -> DecodeCount:
+        return self.coverage.decoding
+
+    @property
+    def frames_with_face(self) -> int:
+        return self.coverage.frames_with_face
+
+    @property
+    def faces_too_small(self) -> int:
+        return self.coverage.faces_too_small
 
     def __post_init__(self) -> None:
         if self.verdict.name.assessed != (self.scores is not None):

@@ -27,6 +27,7 @@ from deepscan.cli.detect import detect
 from deepscan.cli.doctor import doctor
 from deepscan.cli.export import export
 from deepscan.cli.help import Command, Group
+from deepscan.cli.keygen import keygen
 from deepscan.cli.model import model
 from deepscan.cli.prepare import prepare
 from deepscan.cli.serve import serve
@@ -51,7 +52,7 @@ app = typer.Typer(
 # Commands by what they are for, in the order of their need.
 MEDIA, MACHINE, RESEARCH = "Look at media", "This machine", "Train and measure"
 for heading, commands in (
-    (MEDIA, (detect, watch, serve, verify)),
+    (MEDIA, (detect, watch, serve, verify, keygen)),
     (MACHINE, (demo, doctor)),
     (RESEARCH, (prepare, train, calibrate, export, model, datasets, benchmark)),
 ):

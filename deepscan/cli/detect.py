@@ -85,6 +85,9 @@ def detect(
     exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
     examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
     notes: Annotated[str, Option(help="Anything else, for the report.", metavar="TEXT")] = "",
+    sign: Annotated[
+        str, Option(help="Sign manifest.json with this private key; see keygen.", metavar="KEY")
+    ] = "",
     fail_on: Annotated[
         Literal["manipulation"] | None, Option(help="Exit 10 when a manipulation is indicated.")
     ] = None,
@@ -115,6 +118,10 @@ def detect(
     settings = preferences.settings
     if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map adds to the heatmaps; add --heatmap")
+    if settings.output.sign:
+        from deepscan.report import signing
+
+        signing.private_key(Path(settings.output.sign))  # refused before the work, not after it
     request = Request(
         argv=("deepscan", *context.obj),
         origins=preferences.origins(),

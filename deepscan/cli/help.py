@@ -19,7 +19,7 @@ OPTION_GROUPS = {
     "Heatmaps": ("heatmap", "cls_map", "explain"),
     "Many inputs": ("from_file", "resume", "jobs", "time_limit"),
     "On a cluster": ("engine", "job_cpus", "job_gpus", "parquet"),
-    "Results": ("out", "json", "force", "fail_on", "quiet", "verbose"),
+    "Results": ("out", "json", "force", "sign", "fail_on", "quiet", "verbose"),
     "For the report": ("case", "exhibit", "examiner", "notes"),
 }
 GROUPED_FROM = 12  # fewer options are one list
@@ -39,7 +39,11 @@ EXAMPLES = {
         "deepscan detect folder --json > results.ndjson",
         "deepscan detect --from-file clips.txt --jobs 4 --resume --out case",
     ),
-    "verify": ("deepscan verify deepscan-out/video.mp4 --rerun",),
+    "verify": (
+        "deepscan verify deepscan-out/video.mp4 --rerun",
+        "deepscan verify deepscan-out/video.mp4 --key lab.pub",
+    ),
+    "keygen": ("deepscan keygen lab.key",),
     "watch": ("deepscan watch inbox --out results",),
     "serve": ("deepscan serve --open",),
     "demo": ("deepscan demo", "deepscan demo elsewhere"),

@@ -50,6 +50,7 @@ SETTING_OF = {
     "min_face": "faces.min_size",
     "offline": "scoring.offline",
     "time_limit": "limits.seconds",
+    "sign": "output.sign",
 }
 
 

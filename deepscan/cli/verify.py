@@ -26,6 +26,10 @@ def verify(
     rerun: Annotated[
         bool, Option("--rerun", help="Repeat the analysis, and compare every logit.")
     ] = False,
+    key: Annotated[
+        Path | None,
+        Option(help="The public key that must have signed the results.", metavar="FILE"),
+    ] = None,
     json: options.Json = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -39,7 +43,7 @@ def verify(
     if folder.name == "report.json":
         folder = folder.parent
     with progress_bars(quiet) as bars:
-        found = check(folder, given, rerun, bars.stages("rerun"))
+        found = check(folder, given, rerun, bars.stages("rerun"), key)
     if json:
         document = {
             "schema": "deepscan.verify/1",

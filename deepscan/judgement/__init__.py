@@ -5,6 +5,6 @@ cautions and the verdict. Every package above may import this one; `metrics`, wh
 benchmark use, loads scipy and is imported by its own name.
 """
 
-from deepscan.judgement.verdict import Coverage, judge, thresholds_of
+from deepscan.judgement.verdict import judge, thresholds_of
 
 __all__ = ["Coverage", "judge", "thresholds_of"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +12,7 @@ from deepscan.judgement import timeline
 from deepscan.judgement.cautions import about_faces, about_input, about_scores, weaknesses
 from deepscan.records import (
     Calibration,
-    DecodeCount,
+    Coverage,
     Evidence,
     FrameEvidence,
     Scores,
@@ -32,19 +31,6 @@ PROVISIONAL = Thresholds(low=-1.0, high=1.0)
 # The finder is this sure of a real face at least once in its track, but not of hands and patterns (folded
 # hands in one of our test clips reached 0.988); a track that never reaches this has no score.
 CLEARLY_A_FACE = 0.99
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """What was examined, apart from the scored faces themselves."""
-
-    decoding: DecodeCount
-    frames_with_face: int
-    faces_too_small: int
-    interlaced: bool
-    instants: tuple[int, ...]  # display-order indices of the sampled frames, damaged ones included
-    cuts: tuple[Fraction, ...] = ()  # times of the first sampled instants after a scene cut
-    faces_too_many: int = 0  # left out in favour of larger ones
 
 
 def thresholds_of(calibration: Calibration | None) -> Thresholds:
@@ -80,9 +66,7 @@ def judge(
             scores = score(tracks, coverage.instants, thresholds)
     verdict = decide(scores, coverage, tracks, thresholds, weak)
     return Evidence(
-        decoding=coverage.decoding,
-        frames_with_face=coverage.frames_with_face,
-        faces_too_small=coverage.faces_too_small,
+        coverage=coverage,
         tracks=tracks,
         scores=scores,
         thresholds=thresholds,
@@ -98,6 +82,7 @@ def judge(
             ),
             *about_scores(tracks, scores, thresholds),
         ),
+        declared_duration=declared_duration,
     )
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
 from deepscan.judgement.timeline import LEVEL
 from deepscan.records import (
+    Box,
+    CropQuality,
+    Face,
     Faithfulness,
     FrameEvidence,
     Interval,
@@ -35,7 +40,7 @@ LIMITATIONS = (
 def to_dict(report: Report) -> dict[str, Any]:
     """The report as plain values; times in seconds, sizes in pixels of the frame as displayed."""
     source, evidence, provenance = report.source, report.evidence, report.provenance
-    scores, decoding = evidence.scores, evidence.decoding
+    scores, decoding, coverage = evidence.scores, evidence.decoding, evidence.coverage
     return {
         "schema": SCHEMA,
         "input": {
@@ -107,6 +112,11 @@ def to_dict(report: Report) -> dict[str, Any]:
             "faces_scored": sum(1 for _ in evidence.crops()),
             "faces_too_small": evidence.faces_too_small,
             "not_judged": list(source.others),
+            "faces_too_many": coverage.faces_too_many,
+            "interlaced": coverage.interlaced,
+            "declared_duration": _number(evidence.declared_duration),
+            "instants": list(coverage.instants),
+            "cuts": [_number(cut) for cut in coverage.cuts],
         },
         "tracks": [_track(track) for track in evidence.tracks],
         "warnings": list(evidence.warnings),
@@ -142,6 +152,17 @@ def to_dict(report: Report) -> dict[str, Any]:
         },
         "outputs": list(report.outputs),
     }
+
+
+def as_stated(frame: FrameEvidence) -> FrameEvidence:
+    """The frame with its numbers as report.json states them.
+
+    These are judged, so that whoever has report.json can judge again (see `reading`).
+    """
+    stated = _frame(frame)
+    face = Face(Box(*stated["box"]), stated["confidence"], np.array(stated["landmarks"]))
+    quality = CropQuality(**stated["quality"])
+    return replace(frame, face=face, quality=quality, logit=stated["logit"])
 
 
 def text(report: Report) -> str:

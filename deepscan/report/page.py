@@ -7,6 +7,7 @@ names by hash, and everything that comes from the input is shown as text.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from deepscan.errors import DataError
+from deepscan.files import parse_json
 from deepscan.report import heatmap, lanes
-from deepscan.report.pictures import FramePicture
+from deepscan.report.pictures import FacePicture, FramePicture
 from deepscan.report.rendering import CONFINED, HEADLINES, picture_uri, render
 
 NAME = "report.html"
@@ -25,6 +28,8 @@ NAME = "report.html"
 # The largest page possible, with as many pictures as pictures.py keeps, each as large as it allows. The
 # pages of our test clips have 1 to 3 MB.
 MOST_BYTES = 16 * 2**20
+
+PIXELS = re.compile(r"(?<=data:image/)(jpeg|webp);base64,[A-Za-z0-9+/=]*")
 
 MOST_TAGS = 100  # shown; report.json keeps them all
 
@@ -104,10 +109,50 @@ def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str
         settings=list(_settings(document["run"])),
         outputs=_outputs(document["outputs"]),
         command=shlex.join(document["run"]["argv"] or ()),
-        data=_data(document, timeline, by_index),
+        data=_data(document, timeline, by_index, pictures),
         most_tags=MOST_TAGS,
         span=lanes.span,
     )
+
+
+def same(document: dict[str, Any], page: str) -> bool:
+    """Whether a page shows what this document says: it is made again, but for the pictures' pixels.
+
+    Raises:
+        DataError: it was not made by `html`.
+    """
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page)
+    try:
+        kept = parse_json(found[1])["kept"] if found else None
+        pictures = [
+            FramePicture(
+                int(index),
+                float(time),
+                int(width),
+                int(height),
+                b"",
+                tuple(
+                    FacePicture(
+                        int(track),
+                        b"",
+                        b"" if heated else None,
+                        int(side),
+                        np.array([float(v) for v in place]).reshape(2, 3),
+                    )
+                    for track, heated, side, place in faces
+                ),
+            )
+            for index, time, width, height, faces in kept or ()
+        ]
+        again = html(document, pictures)
+    except (TypeError, ValueError, KeyError, ArithmeticError) as error:
+        raise DataError(f"not a page of this version of deepscan's: {error!r:.200}") from error
+    return PIXELS.sub("", page) == PIXELS.sub("", again)
+
+
+def _kept(face: FacePicture) -> list[Any]:
+    place = [float(f"{v:.5g}") for v in np.asarray(face.to_frame).ravel()]
+    return [face.track, face.heat is not None, face.side, place]
 
 
 # --- what is shown ---------------------------------------------------------------------------------
@@ -301,10 +346,20 @@ def _kind(name: str) -> str:
 
 
 def _data(
-    document: dict[str, Any], timeline: lanes.Timeline | None, frames: dict[int, FrameView]
+    document: dict[str, Any],
+    timeline: lanes.Timeline | None,
+    frames: dict[int, FrameView],
+    pictures: Sequence[FramePicture],
 ) -> dict[str, Any]:
-    """Data for the page's script: the points of the timeline and which frames can be opened."""
+    """Data for the page's script: the points of the timeline and which frames can be opened.
+
+    `kept` says what `pictures` were, without their pixels, for `same`.
+    """
     return {
+        "kept": [
+            [p.index, p.time, p.width, p.height, [_kept(face) for face in p.faces]]
+            for p in pictures
+        ],
         "high": document["calibration"]["high"],
         "low": document["calibration"]["low"],
         "frames": sorted(frames),

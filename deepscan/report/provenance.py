@@ -2,7 +2,7 @@
 
 manifest.json states the SHA-256 of every output and of itself, in one canonical form, so any changed byte is
 found, even in the manifest. That guards against damage and careless edits. Whoever can rewrite the folder can
-rewrite the manifest too; only its SHA-256, noted elsewhere, reveals that.
+rewrite the manifest too; only its SHA-256, noted elsewhere, or a signature reveals that (see `signing`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 
 import av
 
-from deepscan.errors import DataError, UnreadableInput
+from deepscan.errors import DataError, SettingsError, UnreadableInput
 from deepscan.files import check_readable, parse_json, sha256
+from deepscan.plain import read_value
 from deepscan.records import Source
 
-NAME = "manifest.json"
+NAME, SIGNATURE = "manifest.json", "manifest.sig"
 SCHEMA = "deepscan.manifest/1"
 
 DISTRIBUTION = "deepscan-forensics"
@@ -82,9 +83,10 @@ def _canonical(plain: Mapping[str, Any]) -> str:
 
 
 def files(folder: Path) -> list[str]:
-    """Sorted paths of all files under `folder` except manifest.json; links are listed, not followed."""
+    """Sorted paths of all files under `folder` but manifest.json and its signature; links are listed, too."""
     found = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-    return sorted(name for p in found if (name := p.relative_to(folder).as_posix()) != NAME)
+    names = (p.relative_to(folder).as_posix() for p in found)
+    return sorted(name for name in names if name not in (NAME, SIGNATURE))
 
 
 def write_manifest(folder: Path, source: Source) -> None:
@@ -114,15 +116,16 @@ def read_manifest(path: Path) -> Manifest:
     try:
         plain = parse_json(raw)
         manifest = Manifest(
-            tool=plain["tool"],
-            input_sha256=plain["input"]["sha256"],
-            input_bytes=plain["input"]["bytes"],
+            tool=read_value(str, plain["tool"], "tool"),
+            input_sha256=read_value(str, plain["input"]["sha256"], "sha256"),
+            input_bytes=read_value(int, plain["input"]["bytes"], "bytes"),
             outputs={
-                name: (entry["sha256"], entry["bytes"]) for name, entry in plain["outputs"].items()
+                name: read_value(tuple[str, int], (entry["sha256"], entry["bytes"]), name)
+                for name, entry in plain["outputs"].items()
             },
         )
         same = manifest.text().encode() == raw
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
         raise DataError(
             f"{path}: not a manifest of deepscan's ({error}); it was changed"
         ) from error

@@ -1,15 +1,20 @@
-"""Checks a folder of results: are the files as deepscan wrote them, and does a repeated scan agree?
+"""Checks a folder of results: are the files as deepscan wrote them, and does what they say follow?
 
 It compares hashes first: every output with manifest.json, then the input, the detector and its base with the
-report. With `rerun` it repeats the scan with the report's own settings and compares each frame's logit.
+report. Then it concludes again: from the logits in report.json the scores and the verdict, from report.json
+the page, and from the detector's file what the report says of it. So a report that was edited and given a new
+manifest is found as far as its numbers say otherwise; a signature finds every other change. With `rerun` it
+repeats the scan with the report's own settings and compares each frame's logit.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from pathlib import Path
+from importlib import metadata
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepscan.config import Heatmaps, Scoring, Settings
@@ -23,10 +28,13 @@ from deepscan.errors import (
 )
 from deepscan.files import check_readable, parse_json, sha256
 from deepscan.model import weights
+from deepscan.model.header import read_header
 from deepscan.model.networks import caution, threads
 from deepscan.pipeline import Progress, scan
+from deepscan.plain import read_value
 from deepscan.records import Report
-from deepscan.report import provenance
+from deepscan.report import json as report_json
+from deepscan.report import page, provenance, reading, signing
 
 # Logits of a repeated run may differ by this much, depending on the precision of both runs. One machine
 # with the same number of threads gives the same bits; another batch size changed logits by 8e-6 in either
@@ -37,7 +45,8 @@ from deepscan.report import provenance
 TOLERANCE = {"float32": 0.05, "bfloat16": 0.5}
 
 NOTE = (
-    "manifest.json is only as trustworthy as where it is kept: note its SHA-256 in the case file."
+    "Whoever can rewrite the folder can rewrite manifest.json: note its SHA-256 in the case file,"
+    " or sign it."
 )
 
 
@@ -51,7 +60,7 @@ class Match(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: of a file (by its name), or of "input", "detector", "base" or "rerun"."""
+    """One check: of a file (by its name), or of "signature", "conclusions", "page", "input", "rerun" ..."""
 
     what: str
     state: Match
@@ -78,6 +87,7 @@ def verify(
     given: Path | None = None,
     rerun: bool = False,
     progress: Progress | None = None,
+    key: Path | None = None,
 ) -> Verification:
     """Check a folder of results.
 
@@ -86,17 +96,23 @@ def verify(
         given: the input file; None: where the report says it was.
         rerun: also repeat the scan; nothing is written.
         progress: of the rerun, as for `scan`.
+        key: the public key whose owner must have signed manifest.json.
 
     Raises:
         InputError: there is no readable manifest.json, so nothing can be checked.
+        SettingsError: `key` is no public key.
     """
     path = folder / provenance.NAME
+    if path.is_symlink():
+        changed = Finding(provenance.NAME, Match.DIFFERS, "a link: deepscan writes a file")
+        return Verification(folder, "", (changed,))
     try:
         manifest = provenance.read_manifest(path)
     except DataError as error:
         changed = Finding(provenance.NAME, Match.DIFFERS, str(error))
         return Verification(folder, sha256(path), (changed,))
-    findings = list(_outputs(folder, manifest))
+    findings = [_signature(folder, key)] if key is not None or signing.signed(folder) else []
+    findings += _outputs(folder, manifest)
     report, finding = _report(folder, manifest, findings)
     findings.append(finding)
     if report is None:
@@ -105,8 +121,10 @@ def verify(
             findings.append(_input(given, manifest.input_sha256))
         else:
             findings.append(Finding("input", Match.NOT_CHECKED, f"{why}; name it with --input"))
-        findings += [Finding(w, Match.NOT_CHECKED, why) for w in ("detector", "base")]
+        unread = ("conclusions", "page", "detector", "base")
+        findings += [Finding(w, Match.NOT_CHECKED, why) for w in unread]
     else:
+        findings += _concluded(folder, report)
         given = given or Path(report["input"]["path"])
         findings.append(_input(given, manifest.input_sha256))
         findings += _weights(report)
@@ -132,6 +150,12 @@ def _outputs(folder: Path, manifest: provenance.Manifest) -> Iterator[Finding]:
             yield Finding(name, Match.SAME, digest)
     for name in sorted(there - manifest.outputs.keys()):
         yield Finding(name, Match.DIFFERS, "was added: manifest.json does not know it")
+    known = {parent for name in manifest.outputs for parent in PurePosixPath(name).parents}
+    for path in sorted(p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink()):
+        if (inner := PurePosixPath(path.relative_to(folder).as_posix())) not in known:
+            yield Finding(
+                f"{inner}/", Match.DIFFERS, "was added: a folder without a file of deepscan's"
+            )
 
 
 def _report(
@@ -148,8 +172,11 @@ def _report(
         report = parse_json((folder / "report.json").read_bytes())
         source, names = report["input"], {*report["outputs"], "report.json"}
         hashes = {source["sha256"], source["sha256_after"], manifest.input_sha256}
-        Settings.from_dict(report["run"]["settings"])
-    except (ValueError, KeyError, TypeError, SettingsError) as error:
+        report_settings(report)
+        read_value(str, source["path"], "path")
+        for name in ("sha256", "base_sha256"):
+            read_value(str, report["tool"]["detector"][name], name)
+    except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
         return None, Finding(what, Match.DIFFERS, f"report.json is not deepscan's: {error}")
     if len(hashes) > 1:
         return report, Finding(
@@ -158,6 +185,83 @@ def _report(
     if names != set(manifest.outputs):
         return report, Finding(what, Match.DIFFERS, "list different outputs")
     return report, Finding(what, Match.SAME, "name the same input and outputs")
+
+
+def _signature(folder: Path, key: Path | None) -> Finding:
+    if key is None:
+        return Finding(
+            "signature", Match.NOT_CHECKED, "there is one; --key FILE checks whose it is"
+        )
+    try:
+        return Finding("signature", Match.SAME, signing.check(folder, key))
+    except DataError as error:
+        return Finding("signature", Match.DIFFERS, str(error))
+
+
+def _concluded(folder: Path, report: dict[str, Any]) -> Iterator[Finding]:
+    """Judge again from report.json's logits, and make the page again from report.json."""
+    here = metadata.version(provenance.DISTRIBUTION)
+    wrote = report["tool"].get("versions", {}).get(provenance.DISTRIBUTION)
+    if wrote != here:
+        why = f"deepscan {wrote} wrote it, this is {here}: use that version to conclude again"
+        yield from (Finding(w, Match.NOT_CHECKED, why) for w in ("conclusions", "page"))
+        return
+    try:
+        again = report_json.to_dict(reading.from_dict(report))
+        differ = reading.differences(report, again)
+        yield (
+            Finding(
+                "conclusions", Match.DIFFERS, f"do not follow from the logits: {_listed(differ)}"
+            )
+            if differ
+            else Finding("conclusions", Match.SAME, "scores and verdict follow from the logits")
+        )
+        text = (folder / page.NAME).read_bytes().decode("utf-8")
+        yield (
+            Finding(
+                "page", Match.SAME, "shows what report.json says; its pictures were not made again"
+            )
+            if page.same(report, text)
+            else Finding(
+                "page", Match.DIFFERS, f"{page.NAME} shows other than what report.json says"
+            )
+        )
+    except (DataError, OSError, UnicodeDecodeError) as error:
+        yield Finding("conclusions", Match.DIFFERS, f"cannot be drawn: {error}")
+
+
+def _listed(places: list[str]) -> str:
+    more = f" and {len(places) - 4} more" if len(places) > 4 else ""
+    return ", ".join(places[:4]) + more
+
+
+def _card(report: dict[str, Any], path: Path) -> Finding:
+    """Compare what the report says of its detector with what the detector's file says."""
+    header = read_header(path)
+    stated, calibration = report["tool"]["detector"], header.calibration
+    differ = reading.differences(
+        {
+            **{n: stated.get(n) for n in ("name", "training", "licence", "base", "base_sha256")},
+            "calibration": report["calibration"]["measured"],
+        },
+        {
+            "name": header.name,
+            "training": parse_json(json.dumps(header.training)),
+            "licence": header.licence,
+            "base": header.base["name"],
+            "base_sha256": header.base["sha256"],
+            "calibration": None if calibration is None else asdict(calibration),
+        },
+    )
+    what = "facts about the detector"
+    if differ:
+        return Finding(what, Match.DIFFERS, f"are not those in its file: {_listed(differ)}")
+    return Finding(what, Match.SAME, "are those in its file: calibration, training, base")
+
+
+def report_settings(report: dict[str, Any]) -> Settings:
+    """The settings that a report states; raises SettingsError, KeyError or TypeError for others."""
+    return Settings.from_dict(report["run"]["settings"])
 
 
 def _input(path: Path, digest: str) -> Finding:
@@ -175,8 +279,10 @@ def _weights(report: dict[str, Any]) -> Iterator[Finding]:
     """Check the detector and the base that the same command would use here."""
     stated = report["tool"]["detector"]
     try:
-        path = weights.detector_file(report["run"]["settings"]["scoring"]["weights"])
-        yield _compared("detector", path, stated["sha256"])
+        path = weights.detector_file(report_settings(report).scoring.weights)
+        yield (finding := _compared("detector", path, stated["sha256"]))
+        if finding.state is Match.SAME:
+            yield _card(report, path)
     except (WeightsMissing, WeightsMismatch) as error:
         yield _weightless("detector", error)
     try:
@@ -212,7 +318,7 @@ def _rerun(
     if path is None or report is None or not ready:
         why = "needs the report, its input and its weights as they were"
         return Finding("rerun", Match.NOT_CHECKED, why)
-    settings = Settings.from_dict(report["run"]["settings"])
+    settings = report_settings(report)
     # In the report's precision, which changes logits most, but on whatever device is here.
     scoring = replace(
         settings.scoring, precision=report["tool"]["precision"], device="auto", offline=True

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepscan.judgement.verdict import Coverage
-from deepscan.records import Box, CropQuality, DecodeCount, Face, FrameEvidence, Source
+from deepscan.records import Box, Coverage, CropQuality, DecodeCount, Face, FrameEvidence, Source
 
 
 def seen(

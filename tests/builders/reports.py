@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from deepscan.faces.alignment import align
-from deepscan.judgement.verdict import Coverage, judge, thresholds_of
+from deepscan.judgement.verdict import judge, thresholds_of
 from deepscan.records import (
     Box,
     Calibration,
     Case,
     Confinement,
+    Coverage,
     CropQuality,
     DecodeCount,
     Face,
@@ -27,6 +28,7 @@ from deepscan.records import (
     Request,
     Source,
 )
+from deepscan.report.json import as_stated
 from deepscan.report.pictures import FramePicture, Pictures
 
 WIDTH, HEIGHT = 320, 180
@@ -153,7 +155,7 @@ def made(
     outputs = ("heatmaps/overlay.mp4", "report.html") if heat else ("report.html",)
     return Report(
         source,
-        judge(source, looked, frames, thresholds_of(calibration)),
+        judge(source, looked, [as_stated(frame) for frame in frames], thresholds_of(calibration)),
         provenance,
         None,
         None,

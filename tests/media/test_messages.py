@@ -51,6 +51,7 @@ HONEST: dict[type, dict[str, Any]] = {
             "bit_rate": None,
             "tags": {"title": "n\u00e4me"},
             "restarts": [],
+            "others": ["a second stream"],
         },
         "declared_duration": 0.12,
         "indices": [0, 2],

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,13 @@ from deepscan.cli import run
 from deepscan.config import Settings as Plain
 from deepscan.errors import InputError, SettingsError
 from deepscan.files import sha256
+from deepscan.media import open_source
 from deepscan.model import weights
 from deepscan.pipeline import scan
+from deepscan.report import json as report_json
+from deepscan.report import page, signing
 from deepscan.report.provenance import NAME, write_manifest
+from deepscan.report.reading import from_dict
 from deepscan.verification.verify import TOLERANCE, Finding, Match, compare, verify
 
 SETTINGS = Settings(
@@ -78,7 +83,14 @@ def test_a_changed_field_of_the_report_is_found(results: Path) -> None:
     assert [f.what for f in found.findings if f.state is Match.DIFFERS] == ["report.json"]
     # Nothing that a changed report says is believed.
     unchecked = {f.what for f in found.findings if f.state is Match.NOT_CHECKED}
-    assert unchecked == {"report.json and manifest.json", "input", "detector", "base"}
+    assert unchecked == {
+        "report.json and manifest.json",
+        "conclusions",
+        "page",
+        "input",
+        "detector",
+        "base",
+    }
 
 
 def test_missing_added_and_replaced_files_are_found(results: Path) -> None:
@@ -141,23 +153,147 @@ def rewrite(folder: Path, source: object, change: Callable[[dict], None]) -> Non
     write_manifest(folder, source)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def forged(case: Path, results: Path) -> Path:
-    """Results with one logit lowered by 2, and a manifest to match."""
-    from deepscan.media.isolation import open_source
+def set_in(place: str, value: object) -> Callable[[dict], None]:  # type: ignore[type-arg]
+    """A change of one value in a report, such as "verdict.name"."""
 
-    def lower(document: dict) -> None:  # type: ignore[type-arg]
-        document["tracks"][0]["frames"][2]["logit"] -= 2
+    def change(document: Any) -> None:
+        *outer, last = (int(n) if n.isdigit() else n for n in place.split("."))
+        for name in outer:
+            document = document[name]
+        document[last] = value
 
-    rewrite(results, open_source(case / "exhibit.mp4").source, lower)
-    return results
+    return change
 
 
-def test_a_forged_report_with_a_manifest_to_match_is_found_by_a_rerun_only(forged: Path) -> None:
-    assert differing(forged) == []
-    (finding,) = (f for f in verify(forged, rerun=True).findings if f.what == "rerun")
+def lower(document: dict) -> None:  # type: ignore[type-arg]
+    """Lower all logits by 9, and leave what was concluded of them."""
+    for frame in document["tracks"][0]["frames"]:
+        frame["logit"] -= 9
+
+
+# What can be done to a report by somebody who makes a new manifest, and which check finds it without a key.
+TAMPERING = {
+    "another verdict": (set_in("verdict.name", "no_manipulation_indicated"), "conclusions"),
+    "another sentence": (set_in("verdict.sentence", "All is well."), "conclusions"),
+    "another score": (set_in("scores.video", -9.0), "conclusions"),
+    "other logits": (lower, "conclusions"),
+    "other thresholds": (set_in("calibration.high", 99.0), "conclusions"),
+    "no warnings": (set_in("warnings", []), "conclusions"),
+    "another calibration": (set_in("calibration.measured.high", 99.0), "facts about the detector"),
+    "another training": (set_in("tool.detector.training", {}), "facts about the detector"),
+    "another detector": (set_in("tool.detector.sha256", "0" * 64), "detector"),
+    "another base": (set_in("tool.detector.base_sha256", "0" * 64), "facts about the detector"),
+    "another input": (set_in("input.sha256", "0" * 64), "report.json and manifest.json"),
+    "no tool": (lambda document: document.pop("tool"), "report.json and manifest.json"),
+    "a path that is a number": (set_in("input.path", 1), "report.json and manifest.json"),
+    "a setting unknown": (set_in("run.settings.more", {}), "report.json and manifest.json"),
+    "logits that are words": (set_in("tracks.0.frames.0.logit", "high"), "conclusions"),
+    "tracks that are none": (set_in("tracks", None), "conclusions"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERING)
+def test_a_report_that_was_changed_is_found_without_a_key(
+    case: Path, results: Path, what: str
+) -> None:
+    change, finds = TAMPERING[what]
+    rewrite(results, open_source(case / "exhibit.mp4").source, change)
+    assert finds in differing(results)
+
+
+def change_all(case: Path, results: Path, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
+    """Change a report as somebody would who has deepscan: what is concluded, and the page, follow."""
+    path = results / "report.json"
+    document = json.loads(path.read_text("utf-8"))
+    change(document)
+    concluded = report_json.to_dict(from_dict(document))
+    (results / "report.html").write_text(page.html(concluded), "utf-8")
+    rewrite(results, open_source(case / "exhibit.mp4").source, lambda d: d.update(concluded))
+
+
+def test_logits_changed_with_all_that_follows_are_found_by_a_rerun(
+    case: Path, results: Path
+) -> None:
+    change_all(case, results, lower)
+    assert differing(results) == []
+    (finding,) = (f for f in verify(results, rerun=True).findings if f.what == "rerun")
     assert finding.state is Match.DIFFERS
-    assert "logits differ by up to 2.0" in finding.detail
+    assert "logits differ by up to 9.0" in finding.detail
+
+
+# What only a signature finds, or a manifest's SHA-256 noted elsewhere.
+UNSEEN: dict[str, Callable[[Path, Path], object]] = {
+    "logits and all that follows": lambda case, results: change_all(case, results, lower),
+    "a tag": lambda case, results: change_all(case, results, set_in("input.tags", {"by": "me"})),
+    "a picture of heatmaps": lambda case, results: (
+        flip(results / "heatmaps" / "contact_sheet.png", 500),
+        rewrite(results, open_source(case / "exhibit.mp4").source, lambda d: None),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A private key's file, and its public half's."""
+    private = tmp_path_factory.mktemp("keys") / "lab.key"
+    return private, signing.make_keys(private)
+
+
+@pytest.mark.parametrize("what", UNSEEN)
+def test_a_key_finds_the_rest(
+    case: Path, results: Path, keys: tuple[Path, Path], what: str
+) -> None:
+    signing.sign(results, signing.private_key(keys[0]))
+    assert verify(results, key=keys[1]).state is Match.SAME
+    UNSEEN[what](case, results)
+    assert [f.what for f in verify(results, key=keys[1]).findings if f.state is Match.DIFFERS] == [
+        "signature"
+    ]
+
+
+def test_a_page_that_says_other_than_the_report_is_found(case: Path, results: Path) -> None:
+    path = results / "report.html"
+    shown = path.read_text("utf-8")
+    path.write_text(shown.replace("The mean logit", "The median logit"), "utf-8")
+    rewrite(results, open_source(case / "exhibit.mp4").source, lambda document: None)
+    assert differing(results) == ["page"]
+
+
+def test_links_and_folders_are_found(results: Path, tmp_path: Path) -> None:
+    (results / "empty" / "inner").mkdir(parents=True)
+    assert differing(results) == ["empty/", "empty/inner/"]
+    shutil.rmtree(results / "empty")
+    (results / NAME).rename(tmp_path / NAME)
+    (results / NAME).symlink_to(tmp_path / NAME)
+    assert differing(results) == [NAME]
+
+
+def test_an_older_report_is_not_concluded_again(case: Path, results: Path) -> None:
+    older = set_in("tool.versions.deepscan-forensics", "0.0.1")
+    rewrite(results, open_source(case / "exhibit.mp4").source, older)
+    found = {f.what: f for f in verify(results).findings}
+    assert found["conclusions"].state is found["page"].state is Match.NOT_CHECKED
+    assert "deepscan 0.0.1 wrote it" in found["conclusions"].detail
+
+
+def test_signatures_at_the_command_line(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, clip = tmp_path / "lab.key", case / "exhibit.mp4"
+    assert run(["keygen", str(key)]) == 0
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert run(["keygen", str(key)]) == 1  # never overwritten
+    out = tmp_path / "out"
+    command = ["detect", str(clip), "--out", str(out), "--frames", "2", "--offline"]
+    assert run([*command, "--sign", str(tmp_path / "lab.key.pub")]) == 2
+    assert run([*command, "--sign", str(key)]) == 0
+    assert run(["verify", str(out / "exhibit.mp4"), "--key", str(tmp_path / "lab.key.pub")]) == 0
+    assert run(["verify", str(out / "exhibit.mp4")]) == 1  # signed by whom?
+    signing.make_keys(tmp_path / "other")
+    assert run(["verify", str(out / "exhibit.mp4"), "--key", str(tmp_path / "other.pub")]) == 3
+    (out / "exhibit.mp4" / "manifest.sig").unlink()
+    assert run(["verify", str(out / "exhibit.mp4"), "--key", str(tmp_path / "lab.key.pub")]) == 3
+    assert "there is no signature" in capsys.readouterr().out
 
 
 def test_a_rerun_finds_the_same(case: Path) -> None:
@@ -174,8 +310,6 @@ def test_no_rerun_on_another_input(results: Path, sample: Path, tmp_path: Path) 
 
 
 def test_a_report_and_a_manifest_of_two_inputs_are_told(case: Path, results: Path) -> None:
-    from deepscan.media.isolation import open_source
-
     source = open_source(case / "exhibit.mp4").source
     rewrite(results, replace(source, sha256="0" * 64), lambda document: None)
     assert "report.json and manifest.json" in differing(results)
@@ -196,7 +330,7 @@ def test_the_command_line(
     assert run(["verify", str(case / "results" / "report.json")]) == 0
     shown = capsys.readouterr().out
     assert sha256(case / "results" / NAME) in shown
-    assert "only as trustworthy as where it is kept" in shown
+    assert "note its SHA-256 in the case file, or sign it" in shown
     assert run(["verify", str(results), "--input", str(tmp_path / "gone")]) == 1
     flip(results / "heatmaps" / "overlay.mp4", 200)
     capsys.readouterr()
