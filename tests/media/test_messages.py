@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from deepscan.media.messages import (
     Opening,
     parse,
 )
+from deepscan.records import Colour
 
 PATH = Path("a.mp4")
 
@@ -51,7 +53,9 @@ HONEST: dict[type, dict[str, Any]] = {
             "bit_rate": None,
             "tags": {"title": "n\u00e4me"},
             "restarts": [],
+            "stream": 0,
             "others": ["a second stream"],
+            "colour": asdict(Colour()),
         },
         "declared_duration": 0.12,
         "indices": [0, 2],
