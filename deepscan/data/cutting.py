@@ -80,7 +80,7 @@ class Cuts:
     crops: tuple[Cut, ...]
     damaged: int = 0  # not decoded whole
     faceless: int = 0
-    unchanged: int = 0  # of pairs: faces, but both halves show the same ones
+    unchanged: int = 0  # faces, but both halves of a pair show the same, or the mask covers none
 
 
 def _unchanged(frame: Frame) -> Frame:
@@ -108,17 +108,18 @@ def cut_video(
     finder: FaceFinder,
     change: Change = _unchanged,
 ) -> Cuts:
-    """The largest face of `frames` frames of a video, spread evenly, or of a still picture.
+    """One face of `frames` frames of a video, spread evenly, or of a picture: the largest, or the forged one.
 
     `mask` is a video or picture of the forged region; each crop's mask is cut from the frame of the same
-    number by the same transform as the face.
+    number by the same transform as the face. Of several faces, the one that the mask covers most is cut, and a
+    frame whose mask covers none counts as unchanged.
 
     Raises:
         InputError: the video or its mask cannot be read.
     """
     source, masks = open_source(path), open_source(mask) if mask else None
     crops: list[Cut] = []
-    damaged = faceless = 0
+    damaged = faceless = unchanged = 0
     for items in _chunks(source.decode(source.choose(Sampling("uniform", frames))), AT_ONCE):
         whole = [change(item) for item in items if isinstance(item, Frame)]
         damaged += len(items) - len(whole)
@@ -127,19 +128,20 @@ def cut_video(
             if not found.faces:
                 faceless += 1
                 continue
-            crop = align(frame, found.faces[0], track=1)
             forged = shown.get(frame.index)
-            crops.append(
-                Cut(
-                    frame.index,
-                    crop.pixels,
-                    _landmarks(crop),
-                    None if forged is None else _warp_mask(forged, frame.pixels, crop.to_frame),
-                    float(frame.time),
-                    crop.quality.face_size,
-                )
-            )
-    return Cuts(tuple(crops), damaged, faceless)
+            if forged is None:
+                crop, region = align(frame, found.faces[0], track=1), None
+            else:
+                aligned = [align(frame, face, track=1) for face in found.faces]
+                regions = [_warp_mask(forged, frame.pixels, one.to_frame) for one in aligned]
+                best = int(np.argmax([one.sum() for one in regions]))
+                crop, region = aligned[best], regions[best]
+                if not region.any():
+                    unchanged += 1
+                    continue
+            points, size = _landmarks(crop), crop.quality.face_size
+            crops.append(Cut(frame.index, crop.pixels, points, region, float(frame.time), size))
+    return Cuts(tuple(crops), damaged, faceless, unchanged)
 
 
 def cut_pair(

@@ -258,7 +258,12 @@ def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Prep
     )
     state, reason = ("ok", "") if crops else ("faceless", "")
     if not crops and unchanged:
-        state, reason = "failed", f"{row.path}: both halves show the same face; is it a pair?"
+        why = (
+            "its mask covers no face"
+            if row.mask
+            else "both halves show the same face; is it a pair?"
+        )
+        state, reason = "failed", f"{row.path}: {why}"
     elif not crops and not faceless:
         state, reason = "failed", f"{row.path}: none of its sampled frames can be decoded"
     return PreparedVideo(str(row.relative), size, state, crops, damaged, faceless, reason, seen)

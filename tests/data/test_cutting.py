@@ -92,6 +92,24 @@ def test_a_still_takes_a_picture_for_its_mask_and_a_short_mask_ends(
     assert second.mask is None
 
 
+def test_of_several_faces_the_one_under_the_mask_is_cut(tmp_path: Path, finder: FaceFinder) -> None:
+    large, small = footage.portrait(), footage.portrait()[::2, ::2]
+    picture = np.full((300, 400, 3), 128, np.uint8)
+    picture[:, :256], picture[150:, 260:388] = large, small
+    forged = np.zeros_like(picture)
+    forged[180:280, 280:370] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(forged).save(tmp_path / "mask.png")
+    (cut,) = cut_video(tmp_path / "a.png", tmp_path / "mask.png", 1, finder).crops
+    (largest,) = cut_video(tmp_path / "a.png", None, 1, finder).crops
+    assert cut.mask is not None
+    assert cut.mask.mean() > 0.2
+    assert cut.face_size < 0.7 * largest.face_size
+    Image.fromarray(np.zeros_like(picture)).save(tmp_path / "nothing.png")
+    cuts = cut_video(tmp_path / "a.png", tmp_path / "nothing.png", 1, finder)
+    assert (cuts.crops, cuts.unchanged) == ((), 1)  # no forged crop without a mask of it
+
+
 def test_a_mask_that_cannot_be_read_fails_its_video(tmp_path: Path, finder: FaceFinder) -> None:
     video = footage.film(tmp_path / "a.mp4", footage.portrait())
     with pytest.raises(InputError, match=r"mask\.mp4: no such file"):
