@@ -111,8 +111,8 @@ def cut_video(
     """One face of `frames` frames of a video, spread evenly, or of a picture: the largest, or the forged one.
 
     `mask` is a video or picture of the forged region; each crop's mask is cut from the frame of the same
-    number by the same transform as the face. Of several faces, the one that the mask covers most is cut, and a
-    frame whose mask covers none counts as unchanged.
+    number by the same transform as the face. Of several faces, the one that the mask covers most is cut, and
+    a frame whose mask covers none counts as unchanged.
 
     Raises:
         InputError: the video or its mask cannot be read.
