@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,7 @@ from deepscan.files import part_file
 from deepscan.judgement import metrics
 from deepscan.records import Pixels
 from deepscan.shapes import Bool, Float, Int, UInt8
+from deepscan.training.splits import spread
 
 VIDEOS = 200  # of each class that are looked at, spread evenly over a set's
 CROPS = 4  # of each
@@ -28,8 +29,6 @@ MASK_SIDE = 64  # a sixteenth of a crop's pixels is plenty
 PICTURE_SIDE = 128
 THRESHOLDS = 64  # tried for the best IoU
 NONE = 1e-12  # less attention than this counts as this much inside a logarithm
-
-T = TypeVar("T")
 
 MAPS = {"queries": "queries", "cls": "[CLS]", "delta": "fake likelihood"}
 
@@ -74,9 +73,7 @@ class Looks:
         first: dict[str, int] = {}
         for i in np.flatnonzero(self.labels == label).tolist():
             first.setdefault(self.videos[i], i)
-        of = list(first.values())
-        places = np.linspace(0, len(of) - 1, min(count, len(of)), dtype=int)
-        return [of[place] for place in places.tolist()]
+        return spread(list(first.values()), count)
 
 
 def looked_at(rows: Sequence[CropRow]) -> list[CropRow]:
@@ -87,14 +84,9 @@ def looked_at(rows: Sequence[CropRow]) -> list[CropRow]:
         for row in rows:
             if row.label == label:
                 videos[row.video].append(row)
-        for own in _spread(list(videos.values()), VIDEOS):
-            kept += _spread(own, CROPS)
+        for own in spread(list(videos.values()), VIDEOS):
+            kept += spread(own, CROPS)
     return kept
-
-
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    places = np.linspace(0, len(items) - 1, min(count, len(items)), dtype=int)
-    return [items[place] for place in places.tolist()]
 
 
 def shrunk(mask: Bool[np.ndarray, "side side"]) -> Bool[np.ndarray, "small small"]:

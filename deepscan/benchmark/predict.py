@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from deepscan.flow import Clock
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.model.networks import load_detector, weights_file
+from deepscan.pipeline import Progress
 from deepscan.shapes import Float, UInt8
 from deepscan.training import identity
 from deepscan.training.data import picture, pictures
@@ -47,8 +48,6 @@ from deepscan.training.losses import fake_leaning
 PART = 4096
 ZOOM = 0.9  # share of the crop's side that the second scale of averaging keeps
 VIEWS_AVERAGED = 4  # forward passes a crop: two scales, each mirrored too
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

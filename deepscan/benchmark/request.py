@@ -14,12 +14,11 @@ from deepscan.benchmark import evaluation, figures, predict, predictions
 from deepscan.benchmark.datasets import SETS, Crops, TestSet, present
 from deepscan.benchmark.predict import Candidate
 from deepscan.benchmark.predictions import PLAIN
+from deepscan.benchmark.runs import Say
 from deepscan.benchmark.tables import Table, write
 from deepscan.config import Scoring
 from deepscan.data.distortions import CROP_LEVELS, LEVELS, Distortion
 from deepscan.training.settings import TrainSettings
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

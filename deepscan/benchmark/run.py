@@ -30,7 +30,6 @@ from deepscan.benchmark.predictions import AVERAGED
 from deepscan.benchmark.request import (
     Request,
     Results,
-    Say,
     kinds_of,
     predictions_of,
     score,
@@ -38,7 +37,7 @@ from deepscan.benchmark.request import (
     sets_of,
 )
 from deepscan.benchmark.results import Answers, Rule
-from deepscan.benchmark.runs import Run, RunStore, complete
+from deepscan.benchmark.runs import Run, RunStore, Say, complete
 from deepscan.benchmark.studies import Study, study
 from deepscan.benchmark.tables import plain_name
 from deepscan.data.distortions import Distortion, every

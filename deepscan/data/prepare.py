@@ -32,11 +32,9 @@ from deepscan.errors import InputError, OutputError, SettingsError, UnreadableIn
 from deepscan.faces.finder import FaceFinder
 from deepscan.files import alone
 from deepscan.model.networks import limit_threads, threads
+from deepscan.pipeline import Progress
 
 LEVELS = ("raw", "c23", "c40")
-
-# Called with the current stage, the number of videos done, and their total.
-Progress = Callable[[str, int, int], None]
 
 Task = tuple[VideoRow, ...]  # cut together: a video, or both halves of a pair
 

@@ -21,12 +21,15 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from deepscan.errors import DeepscanError, InputError, OutputError
 from deepscan.files import part_file
 from deepscan.records import Case
-from deepscan.serve.worker import Analysis, Tell
+from deepscan.serve.worker import Analysis
+
+if TYPE_CHECKING:
+    from deepscan.pipeline import Progress
 
 try:
     import fcntl
@@ -75,7 +78,7 @@ class Analyst(Protocol):
     """Analyses the clips: `worker.Worker`, or a stand-in in tests."""
 
     def start(self) -> None: ...
-    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Analysis: ...
+    def run(self, clip: Path, out: Path, case: Case | None, progress: Progress) -> Analysis: ...
     def stop(self) -> None: ...
 
 
@@ -208,12 +211,12 @@ class JobQueue:
                 self._analyse(job)
 
     def _analyse(self, job: Job) -> None:
-        def tell(stage: str, done: int, total: int) -> None:
+        def advance(stage: str, done: int, total: int) -> None:
             self._change(job.id, stage=stage, done=done, total=total)
 
         clip = self.clip(job)
         try:
-            analysis = self._analyst.run(clip, self.results(job), job.case, tell)
+            analysis = self._analyst.run(clip, self.results(job), job.case, advance)
             _pack(self.results(job), self.archive(job), clip.stem)
         except (InputError, OutputError) as error:
             words = str(error).removeprefix(f"{job.name}: ")

@@ -9,15 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from deepscan.batches import pool
 from deepscan.config import Settings
 from deepscan.errors import DeepscanError, InputError
 from deepscan.records import Case, Request
 
-# Called with a stage, the amount done, and the total.
-Tell: TypeAlias = Callable[[str, int, int], None]
+if TYPE_CHECKING:
+    from deepscan.pipeline import Progress
 
 # A clip that takes longer is stopped; a minute is usual, however long the clip is.
 MOST_SECONDS = 1800.0
@@ -52,7 +52,7 @@ class Worker:
             self._worker = worker = self._begin()
         return worker
 
-    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Analysis:
+    def run(self, clip: Path, out: Path, case: Case | None, progress: Progress) -> Analysis:
         """Analyse `clip` and write its results to `out`.
 
         Raises:
@@ -68,7 +68,7 @@ class Worker:
                     return message
                 if isinstance(message, str):
                     raise InputError(message)
-                tell(*message)
+                progress(*message)
         except (EOFError, OSError) as error:
             self.stop()
             raise InputError(

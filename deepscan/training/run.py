@@ -27,7 +27,7 @@ from deepscan.training.folder import Best, RunFolder, check_digests
 from deepscan.training.identity import Seen, rows_digest
 from deepscan.training.loop import Progress, Ranks, Splits, fit, process_group, score
 from deepscan.training.settings import TrainSettings
-from deepscan.training.splits import BLENDED, blended, check_classes, split, thin
+from deepscan.training.splits import BLENDED, blended, check_classes, split, spread, thin
 
 PROTOTYPE_CROPS = 128  # of each class, some 25,000 patches: enough for a mean
 
@@ -354,7 +354,7 @@ def _prototypes(
     of_label[1] = of_label[1] or [blended(row) for row in of_label[0]]
     means = []
     for own in of_label:
-        chosen = _spread(own, PROTOTYPE_CROPS)
+        chosen = spread(own, PROTOTYPE_CROPS)
         total, count = torch.zeros(detector.tower.width, dtype=torch.float64), 0
         for crops in pictures(chosen, settings.batch, settings.workers, blend=settings.blend):
             patches = detector(crops).patches.double().cpu()
@@ -362,12 +362,6 @@ def _prototypes(
             count += patches.shape[0] * patches.shape[1]
         means.append(total / count)
     return torch.stack(means).float()
-
-
-def _spread(rows: Sequence[CropRow], count: int) -> list[CropRow]:
-    """Up to `count` of the rows, evenly spread over them."""
-    places = np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int)
-    return [rows[place] for place in places.tolist()]
 
 
 def build(
@@ -387,7 +381,7 @@ def build(
         adapters.load_base(detector.tower, checkpoint.read_base(base))
     detector.initialise(torch.Generator().manual_seed(settings.seed))
     if rows and settings.layers is not None:
-        detector.standardise(next(pictures(_spread(rows, SCALE_CROPS), SCALE_CROPS, 0)))
+        detector.standardise(next(pictures(spread(rows, SCALE_CROPS), SCALE_CROPS, 0)))
     if settings.precision == "bfloat16":
         adapters.cast_frozen(detector.tower, torch.bfloat16)
     detector.tower.recompute = settings.recompute

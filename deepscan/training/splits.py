@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from deepscan.data.crops import CropRow
 from deepscan.errors import DataError
 
 BLENDED = "self-blended"  # the method of pseudo-fakes
+
+T = TypeVar("T")
 
 
 def thin(rows: Iterable[CropRow], frames: int) -> list[CropRow]:
@@ -22,9 +25,14 @@ def thin(rows: Iterable[CropRow], frames: int) -> list[CropRow]:
     kept: list[CropRow] = []
     for crops in videos.values():
         crops.sort(key=lambda row: row.frame)
-        places = np.linspace(0, len(crops) - 1, min(frames, len(crops)), dtype=int)
-        kept += [crops[i] for i in places.tolist()]
+        kept += spread(crops, frames)
     return kept
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, spread evenly over them."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items)), dtype=int)
+    return [items[place] for place in places.tolist()]
 
 
 def split(

@@ -30,13 +30,14 @@ from builders import reports
 from deepscan.cli import run
 from deepscan.errors import UnreadableInput
 from deepscan.media.recognise import is_media
+from deepscan.pipeline import Progress
 from deepscan.records import Case
 from deepscan.report import json as report_json
 from deepscan.report import page
 from deepscan.serve.app import Limits, build
 from deepscan.serve.jobs import Busy, JobQueue, JobState
 from deepscan.serve.uploads import safe_name
-from deepscan.serve.worker import Analysis, Tell
+from deepscan.serve.worker import Analysis
 
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(
     2000
@@ -57,8 +58,8 @@ class Stand:
         self.stopped.set()
         self.go.set()
 
-    def run(self, clip: Path, out: Path, case: Case | None, tell: Tell) -> Analysis:
-        tell("faces", 8, 32)
+    def run(self, clip: Path, out: Path, case: Case | None, progress: Progress) -> Analysis:
+        progress("faces", 8, 32)
         assert self.go.wait(30)
         if not clip.exists():
             raise UnreadableInput(f"{clip.name}: the analysis broke off")
