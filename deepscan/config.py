@@ -98,6 +98,9 @@ class Scoring:
             raise SettingsError(f"batch: {self.batch} is not a positive count")
 
 
+MAPS = ("auto", "evidence", "attention", "likelihood")
+
+
 @dataclass(frozen=True, slots=True)
 class Heatmaps:
     """What is drawn."""
@@ -105,6 +108,12 @@ class Heatmaps:
     draw: bool = False
     cls: bool = False  # the [CLS] attention beside the queries'
     explain: bool = False  # measure whether the patches they mark matter to the score
+    # What film and contact sheet show; auto: evidence, or attention of a detector that has no evidence.
+    map: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.map not in MAPS:
+            raise SettingsError(f"map: {self.map!r} is none of {', '.join(MAPS)}")
 
 
 @dataclass(frozen=True, slots=True)

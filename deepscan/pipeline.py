@@ -25,7 +25,7 @@ from deepscan.faces import Follower, align, look_of
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
 from deepscan.judgement import judge, thresholds_of, timeline
-from deepscan.judgement.explain import Score, Specimens
+from deepscan.judgement.explain import Score, Specimens, Sums
 from deepscan.media import Decoder, Opened, decoder
 from deepscan.media.video import DamagedFrame
 from deepscan.model import Scorer, load_finder, loading
@@ -98,6 +98,7 @@ def scan(
         with clock("loading"):
             finder = load_finder(settings.faces, settings.scoring.device)
             specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
+            sums = Sums()
             pictures = overlays = None
             if folder is not None:
                 from deepscan.report.pictures import Pictures
@@ -106,9 +107,10 @@ def scan(
             if folder is not None and settings.heatmaps.draw:
                 from deepscan.report.overlays import Overlays
 
-                overlays = Overlays(folder, source, settings.heatmaps.cls, len(indices))
+                drawn = settings.heatmaps
+                overlays = Overlays(folder, source, drawn.cls, len(indices), drawn.map)
         try:
-            watchers = [w for w in (overlays, pictures, specimens) if w is not None]
+            watchers = [w for w in (sums, overlays, pictures, specimens) if w is not None]
             batch = settings.scoring.batch
             coverage, scored = _look(decoding, finder, scorer, batch, watchers, clock, tell)
             with clock("drawing"):
@@ -133,6 +135,7 @@ def scan(
                 faithfulness = specimens.measure(_logits(loaded.detector, settings.scoring.batch))
         report = replace(
             _report(opened, signed, evidence, loaded, settings, request, started, clock),
+            evidence_sum=None if evidence.scores is None else sums.of(evidence.scores.track),
             faithfulness=faithfulness,
         )
         if folder is not None and pictures is not None:

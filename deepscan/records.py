@@ -201,7 +201,8 @@ class Output:
 
     `evidence` is what each patch adds to the logit, and `constant` what none of them adds: together they
     are the logit. Without queries no part comes from a patch: evidence is (b, 0), the constant the logit.
-    `view` is the share of the crop's side that the patches cover (see faces.alignment.seen).
+    `likelihood` is the probability that each patch is manipulated, (b, 0) from a detector that was not taught
+    to tell. `view` is the share of the crop's side that the patches cover (see faces.alignment.seen).
     """
 
     logit: Float[np.ndarray, " b"]
@@ -209,6 +210,7 @@ class Output:
     cls_attention: Float[np.ndarray, "b p"]
     evidence: Float[np.ndarray, "b e"]
     constant: Float[np.ndarray, " b"]
+    likelihood: Float[np.ndarray, "b l"]
     view: float = 1.0
 
     def __len__(self) -> int:
@@ -216,18 +218,19 @@ class Output:
 
     def part(self, crops: slice) -> Output:
         """Of some of the crops."""
-        logit, query, cls, evidence, constant = (values[crops] for values in self._arrays())
-        return Output(logit, query, cls, evidence, constant, self.view)
+        logit, query, cls, evidence, constant, likely = (values[crops] for values in self._arrays())
+        return Output(logit, query, cls, evidence, constant, likely, self.view)
 
     @classmethod
     def joined(cls, parts: Sequence[Output]) -> Output:
         """Of all the parts' crops, one part after another."""
         columns = zip(*(part._arrays() for part in parts), strict=True)
-        logit, query, attention, evidence, constant = map(np.concatenate, columns)
-        return cls(logit, query, attention, evidence, constant, parts[0].view)
+        logit, query, attention, evidence, constant, likely = map(np.concatenate, columns)
+        return cls(logit, query, attention, evidence, constant, likely, parts[0].view)
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.logit, self.query_attention, self.cls_attention, self.evidence, self.constant
+        attentions = self.query_attention, self.cls_attention
+        return self.logit, *attentions, self.evidence, self.constant, self.likelihood
 
 
 # --- decoding's process ----------------------------------------------------------------------------
@@ -517,14 +520,28 @@ class Areas:
 class Faithfulness:
     """Whether the patches that a heatmap marks matter to the logit, compared with random patches."""
 
+    map: str  # "evidence", or "attention" of a detector without evidence
     crops: int
     seed: int
-    attention: Areas
+    marked: Areas  # by the map
     random: Areas
-    deletion_wins: (
-        float  # share of crops whose attention's deletion area is above their random one's
-    )
+    deletion_wins: float  # share of crops whose deletion area is above their random one's
     insertion_wins: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSum:
+    """Of which parts the score of one face is the sum, all means over its crops, in logits."""
+
+    track: int
+    crops: int
+    logit: float
+    speaking_for: float  # of the patches that speak for manipulation
+    speaking_against: float  # of those that speak against, below 0
+    constant: float  # what no patch adds
+    on_face: (
+        float | None
+    )  # share of what speaks for manipulation that lies on the face; None: nothing does
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,6 +574,9 @@ class Report:
     source: Source
     evidence: Evidence
     provenance: Provenance
+    evidence_sum: EvidenceSum | None = (
+        None  # of the deciding face; None: no score, or no evidence of patches
+    )
     faithfulness: Faithfulness | None = None  # measured with --explain only
     folder: Path | None = None  # where outputs were written
     outputs: tuple[str, ...] = ()  # their names within it, without report.json and manifest.json

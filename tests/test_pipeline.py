@@ -106,6 +106,18 @@ def test_the_raw_attention_is_kept(scanned: deepscan.Report) -> None:
     assert raw["query_attention"].shape == (8, 4, 196)
     assert raw["cls_attention"].shape == (8, 196)
     assert np.allclose(raw["query_attention"].sum(-1), 1, atol=1e-3)
+
+
+def test_the_raw_evidence_adds_up_to_the_logits(scanned: deepscan.Report) -> None:
+    assert scanned.folder is not None
+    raw = np.load(scanned.folder / "heatmaps" / "evidence.npz")
+    assert set(raw) >= {"track", "frame_index", "time", "to_frame", "view"}
+    assert raw["evidence"].shape == (8, 196)
+    np.testing.assert_allclose(raw["evidence"].sum(1) + raw["constant"], raw["logit"], atol=1e-4)
+    found = scanned.evidence_sum
+    assert found is not None
+    parts = found.speaking_for + found.speaking_against + found.constant
+    assert parts == pytest.approx(found.logit, abs=1e-4)
     assert raw["logit"].mean() == pytest.approx(scanned.score)
 
 
@@ -219,7 +231,7 @@ def test_heatmaps_are_faithful_on_the_sample(sample: Path, tmp_path: Path) -> No
     found = report.faithfulness
     assert found is not None
     assert found.crops == 8  # three of them manipulated
-    assert found.attention.deletion > found.random.deletion
+    assert found.marked.deletion > found.random.deletion
     document = report_json.to_dict(report)
     jsonschema.validate(document, report_json.schema())
     assert "depends on" in document["faithfulness"]["sentence"]

@@ -13,7 +13,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from PIL import Image
 
 from deepscan.benchmark.evaluation import Estimate
 from deepscan.benchmark.looks import Looks
@@ -210,7 +209,7 @@ def maps(rows: Mapping[str, Looks], each: int = 5, faces: bool = True) -> Figure
 
 def _scale(figure: Any, grid: Any) -> None:
     """The colour bar that all maps share."""
-    colours = ScalarMappable(Normalize(0, heatmap.SCALE_TOP), heatmap.COLOUR_MAP)
+    colours = ScalarMappable(Normalize(0, heatmap.ATTENTION.top), heatmap.COLOUR_MAP)
     bar = figure.colorbar(colours, ax=grid, shrink=0.6, aspect=30, pad=0.01)
     bar.set_label("attention, times uniform", fontsize=7)
     bar.ax.tick_params(labelsize=6)
@@ -235,6 +234,5 @@ def _map(
     axes: Axes, pixels: np.ndarray, values: Float[np.ndarray, "side side"], title: str
 ) -> None:
     """Attention over a crop, on the scale that all of deepscan's heatmaps share."""
-    image = Image.fromarray(values.astype(np.float32))
-    heat = np.asarray(image.resize(pixels.shape[:2], Image.Resampling.BILINEAR))
-    _picture(axes, heatmap.blend(pixels, heat), title)
+    heat = heatmap.smooth(values, len(pixels))
+    _picture(axes, heatmap.blend(pixels, heat, heatmap.ATTENTION), title)

@@ -30,15 +30,15 @@ PICTURE_SIDE = 128
 THRESHOLDS = 64  # tried for the best IoU
 NONE = 1e-12  # less attention than this counts as this much inside a logarithm
 
-MAPS = {"queries": "queries", "cls": "[CLS]", "delta": "fake likelihood"}
+MAPS = {"evidence": "evidence", "queries": "queries", "cls": "[CLS]", "delta": "fake likelihood"}
 
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Attention of n crops, k queries over p patches (each sums to 1); k = 0 without queries.
+    """Attention of n crops, k queries over p patches (each sums to 1), and evidence; neither without queries.
 
-    `delta` is FLCL's, nan where the checkpoint has no prototypes. Masks are what is forged where `masked`,
-    at MASK_SIDE.
+    Patches, pictures and masks are of what the detector sees of a crop. `delta` is FLCL's, nan where the
+    checkpoint has no prototypes. Masks are what is forged where `masked`, at MASK_SIDE.
     """
 
     detector: str
@@ -47,6 +47,7 @@ class Looks:
     queries: Float[np.ndarray, "n_or_0 k p_or_0"]
     cls: Float[np.ndarray, "n p"]
     delta: Float[np.ndarray, "n p"]
+    evidence: Float[np.ndarray, "n_or_0 p_or_0"]
     masks: Bool[np.ndarray, "n side side"]
     masked: Bool[np.ndarray, " n"]
     pictures: UInt8[np.ndarray, "n shown shown 3"]
@@ -121,7 +122,7 @@ def write_looks(path: Path, looks: Looks) -> None:
     values: dict[str, Any] = {
         entry.name: np.asarray(getattr(looks, entry.name)) for entry in fields(looks)
     }
-    for name in ("queries", "cls", "delta"):
+    for name in ("queries", "cls", "delta", "evidence"):
         values[name] = values[name].astype(np.float16)
     with part_file(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **values)
@@ -201,9 +202,10 @@ def localisation_table(name: str, by_row: Mapping[str, Looks], test_set: str) ->
             continue
         videos = [v for v, keep in zip(looks.videos, kept, strict=True) if keep]
         for which, word in MAPS.items():
-            if which == "queries" and not len(looks.queries):
+            if which in ("evidence", "queries") and not len(looks.queries):
                 continue
-            values = looks.delta if which == "delta" else looks.mean_attention(which)
+            kept_map = {"delta": looks.delta, "evidence": looks.evidence}.get(which)
+            values = looks.mean_attention(which) if kept_map is None else kept_map
             if np.isnan(values[kept]).any():
                 continue
             found = localisation(values[kept], looks.masks[kept])

@@ -32,6 +32,7 @@ from deepscan.config import Scoring
 from deepscan.data.crops import Cropless, CropRow, read_cropless, read_crops
 from deepscan.data.distortions import Distortion
 from deepscan.data.prepare import PrepareSettings, prepare
+from deepscan.faces.alignment import seen
 from deepscan.files import sha256
 from deepscan.flow import Clock
 from deepscan.model.detector import Detector
@@ -233,15 +234,19 @@ def look(folder: Path, asked: Candidate, crops: Crops, scoring: Scoring, workers
         return read_looks(path)
     rows = looked_at(crops.rows)
     detector, _ = _loaded(asked, scoring)
-    queries, cls, delta = list[Tensor](), list[Tensor](), list[Tensor]()
+    queries, cls, delta, evidence = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     with torch.inference_mode():
         for batch in pictures(rows, scoring.batch, workers):
             answer = detector(batch)
             cls.append(answer.cls_attention.float().cpu())
             if answer.query_attention is not None:
                 queries.append(answer.query_attention.float().cpu())
+            if answer.evidence is not None:
+                evidence.append(answer.evidence.float().cpu())
             delta.append(_delta(answer.patches, detector.prototypes).cpu())
     pixels = [picture(row) for row in rows]
+    left, top, size = seen(detector.settings.view)
+    here = np.s_[top : top + size, left : left + size]
     found = Looks(
         asked.name,
         [row.video for row in rows],
@@ -249,9 +254,10 @@ def look(folder: Path, asked: Candidate, crops: Crops, scoring: Scoring, workers
         torch.cat(queries).numpy() if queries else np.zeros((0, 0, 0), np.float32),
         torch.cat(cls).numpy(),
         torch.cat(delta).numpy(),
-        np.stack([shrunk(mask) for _, mask in pixels]),
+        torch.cat(evidence).numpy() if evidence else np.zeros((0, 0), np.float32),
+        np.stack([shrunk(mask[here]) for _, mask in pixels]),
         np.array([row.mask is not None for row in rows]),
-        np.stack([thumbnail(crop) for crop, _ in pixels]),
+        np.stack([thumbnail(crop[here]) for crop, _ in pixels]),
     )
     write_looks(path, found)
     return found

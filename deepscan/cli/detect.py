@@ -33,6 +33,10 @@ def detect(
     cls_map: Annotated[
         bool, Option("--cls-map", help="With --heatmap: also the attention of [CLS].")
     ] = False,
+    shown_map: Annotated[
+        options.Map,
+        Option("--map", help="With --heatmap: what film and contact sheet show."),
+    ] = "auto",
     explain: Annotated[
         bool, Option("--explain", help="Measure whether the heatmaps are faithful to the score.")
     ] = False,
@@ -122,6 +126,8 @@ def detect(
         from deepscan.report import signing
 
         signing.private_key(Path(settings.output.sign))  # refused before the work, not after it
+    if settings.heatmaps.map != "auto" and not settings.heatmaps.draw:
+        raise SettingsError("--map chooses among the heatmaps; add --heatmap")
     request = Request(
         argv=("deepscan", *context.obj),
         origins=preferences.origins(),

@@ -16,7 +16,7 @@ from deepscan.cli.console import Exit
 OPTION_GROUPS = {
     "Frames and faces": ("frames", "sampling", "stream", "min_face"),
     "Detector": ("weights", "device", "precision", "offline"),
-    "Heatmaps": ("heatmap", "cls_map", "explain"),
+    "Heatmaps": ("heatmap", "shown_map", "cls_map", "explain"),
     "Many inputs": ("from_file", "resume", "jobs", "time_limit"),
     "On a cluster": ("engine", "job_cpus", "job_gpus", "parquet"),
     "Results": ("out", "json", "force", "sign", "fail_on", "quiet", "verbose"),

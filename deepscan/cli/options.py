@@ -19,6 +19,7 @@ def detectors(incomplete: str) -> list[str]:
 
 # The names in model.header, repeated because importing it would slow --help down.
 Adapter: TypeAlias = Literal["effort", "lora", "full", "norm", "none"]
+Map: TypeAlias = Literal["auto", "evidence", "attention", "likelihood"]
 Token: TypeAlias = Literal["global", "cls", "avg", "weighted-avg", "concat"]
 
 Results = Annotated[Path, Option(help="Folder for the results, one folder per input.")]
@@ -41,6 +42,7 @@ SETTING_OF = {
     "heatmap": "heatmaps.draw",
     "cls_map": "heatmaps.cls",
     "explain": "heatmaps.explain",
+    "shown_map": "heatmaps.map",
     "frames": "sampling.frames",
     "sampling": "sampling.rule",
     "stream": "sampling.stream",

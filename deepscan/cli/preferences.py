@@ -38,6 +38,7 @@ MEANING = {
     "scoring.offline": "never fetch weights",
     "heatmaps.draw": "draw where the detector looked",
     "heatmaps.cls": "the attention of [CLS] too",
+    "heatmaps.map": "the map that film and contact sheet show",
     "heatmaps.explain": "measure whether heatmaps are faithful to the score",
     "limits.seconds": "give an input up after so many seconds; without it, once it hangs",
     "limits.memory": "MiB of address space of the process that decodes an input",

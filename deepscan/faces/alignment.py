@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -35,6 +37,15 @@ def seen(share: float, side: int = CROP_SIDE) -> tuple[int, int, int]:
     size = round(side * share)
     lower = LOWER * (1 - share) * side / CROP_SIDE
     return (side - size) // 2, round((side - size) / 2 + lower), size
+
+
+def viewed(crop: Crop, share: float) -> Crop:
+    """The part of a crop that is seen with a `view` of this share, with its own way back to the frame."""
+    left, top, size = seen(share, len(crop.pixels))
+    to_frame = crop.to_frame.copy()
+    to_frame[:, 2] += to_frame[:, :2] @ (left, top)
+    pixels = crop.pixels[top : top + size, left : left + size]
+    return replace(crop, pixels=pixels, to_frame=to_frame)
 
 
 def on_face(share: float, grid: int) -> Bool[np.ndarray, " p"]:

@@ -126,6 +126,9 @@ class Answer(NamedTuple):
     query_attention: Float[Tensor, "b k p"] | None
     evidence: Float[Tensor, "b p"] | None
     constant: Float[Tensor, " b"] | None
+    likelihood: (
+        Float[Tensor, "b p"] | None
+    )  # that a patch is manipulated, by a detector that was taught
 
 
 class Detector(nn.Module):
@@ -254,7 +257,7 @@ class Detector(nn.Module):
                 classified = classified / length[:, None]
             logit = self.head(classified).squeeze(-1)
             if gathered is None:
-                return Answer(logit, cls, found, tokens.cls_attention, None, None, None, None)
+                return Answer(logit, cls, found, tokens.cls_attention, None, None, None, None, None)
             of_cls, of_token = self._rows()
             evidence, constant = self.aggregation.evidence(found, gathered.of_heads, of_token)
             constant = constant + (
@@ -263,9 +266,10 @@ class Detector(nn.Module):
             if length is not None:
                 evidence, constant = evidence / length[:, None], constant / length
             constant = constant + self.head.bias
+            likelihood = self.located(evidence).sigmoid() if self.settings.located else None
         return Answer(
             logit, cls, found, tokens.cls_attention,
-            gathered.token, gathered.attention, evidence, constant,
+            gathered.token, gathered.attention, evidence, constant, likelihood,
         )  # fmt: skip
 
     def _read(self, tokens: Tokens) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b p d"]]:
@@ -315,10 +319,12 @@ class Detector(nn.Module):
         """
         answer = self(crops, patches=False)
         logit, cls = answer.logit.float(), answer.cls_attention.float()
+        none = logit.new_empty(logit.shape[0], 0)
         if answer.query_attention is None or answer.evidence is None or answer.constant is None:
-            return logit, cls[:, None], cls, logit.new_empty(logit.shape[0], 0), logit
-        query = answer.query_attention.float()
-        return logit, query, cls, answer.evidence.float(), answer.constant.float()
+            return logit, cls[:, None], cls, none, logit, none
+        query, evidence = answer.query_attention.float(), answer.evidence.float()
+        likelihood = none if answer.likelihood is None else answer.likelihood.float()
+        return logit, query, cls, evidence, answer.constant.float(), likelihood
 
     @torch.inference_mode()
     def score(self, crops: UInt8[np.ndarray, "b height width 3"]) -> Output:
@@ -333,8 +339,9 @@ class Detector(nn.Module):
             torch.OutOfMemoryError
         ):  # left before it is tried again: it holds what is in the way
             found = self.outputs(torch.from_numpy(crops)) if self.run is None else self.run(crops)
-            logit, query, cls, evidence, constant = (x.cpu().numpy() for x in found)
-            return Output(logit, query, cls, evidence, constant, self.settings.view)
+            logit, query, cls, evidence, constant, likelihood = (x.cpu().numpy() for x in found)
+            view = self.settings.view
+            return Output(logit, query, cls, evidence, constant, likelihood, view)
         device = self.mean.device
         if len(crops) == 1:
             raise SettingsError(

@@ -6,6 +6,7 @@
     cls_attention    float32 (batch, patches)
     evidence         float32 (batch, patches): what each patch adds to the logit; (batch, 0) without queries
     constant         float32 (batch): what none of them adds; the logit is the sum of both
+    likelihood       float32 (batch, patches): that a patch is manipulated; (batch, 0) if it was not taught
 
 Scaling to the tower's input size and normalisation are part of the graph. Its metadata hold the checkpoint's
 header and SHA-256.
@@ -28,7 +29,7 @@ from deepscan.files import part_file
 from deepscan.model.detector import Detector
 from deepscan.model.header import PREPROCESSING, Header
 
-OUTPUTS = ("logit", "query_attention", "cls_attention", "evidence", "constant")
+OUTPUTS = ("logit", "query_attention", "cls_attention", "evidence", "constant", "likelihood")
 LARGEST = 2**31 - 2**24  # bytes of weights: the format ends at 2 GiB
 TOLERANCE = 1e-4  # of each output, against torch's in float32
 

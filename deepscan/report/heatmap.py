@@ -1,29 +1,85 @@
-"""Draws attention as a heatmap over the picture, on one fixed scale.
+"""Draws maps of a crop's patches over the picture, each kind on one fixed scale.
 
-The unit is "times uniform": a patch's attention times the number of patches, so 1 means that the detector
-looked there no more than anywhere else. The scale never changes, so maps of different frames and videos can
-be compared.
+Evidence is what a patch adds to the logit: red for manipulation, blue against, clear where it says nothing.
+Attention's unit is "times uniform": a patch's attention times the number of patches, so 1 means that the
+detector looked there no more than anywhere else. Likelihood is the probability that a patch is manipulated,
+as the detector learnt to tell. The scales never change, so maps of different frames and videos can be
+compared.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deepscan.errors import SettingsError
 from deepscan.faces.alignment import invert
-from deepscan.records import Crop, Pixels
+from deepscan.records import Crop, Output, Pixels
 from deepscan.shapes import Float, UInt8
 
-SCALE_TOP = 6.0  # times uniform; higher values are drawn like this one
-OPACITY = 0.75  # at the top of the scale; up to 1, which is no preference, the picture stays clear
+OPACITY = 0.75  # at the top of a scale
 COLOUR_MAP = "inferno"
+FOR, AGAINST = (205, 32, 38), (33, 92, 191)  # red and blue that the colour-blind tell apart, too
 
-CAVEAT = (
-    "Attention shows where the model looked; it is not evidence that the region is manipulated."
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A kind of map and how it is drawn; values above `top` are drawn like it."""
+
+    name: str
+    top: float
+    clear: float  # up to here the picture stays clear
+    ticks: tuple[float, ...]
+    unit: str
+    words: str  # of the legend
+    caveat: str
+
+    @property
+    def bottom(self) -> float:
+        """Of evidence, which has a sign, the top's mirror image."""
+        return -self.top if self.name == "evidence" else 0.0
+
+
+EVIDENCE = Scale(
+    "evidence",
+    top=0.2,
+    clear=0.0,
+    ticks=(-0.2, -0.1, 0, 0.1, 0.2),
+    unit="logits that a patch adds to the score",
+    words="logits a patch adds to the score: red for manipulation, blue against",
+    caveat=(
+        "With a constant, the evidence adds up to the score of this detector; it is no proof that a region is"
+        " manipulated."
+    ),
 )
+ATTENTION = Scale(
+    "attention",
+    top=6.0,
+    clear=1.0,
+    ticks=(0, 1, 2, 3, 4, 5, 6),
+    unit="times uniform attention",
+    words="times uniform attention (up to 1, no preference, is left clear)",
+    caveat=(
+        "Attention shows where the model looked; it is not evidence that the region is manipulated."
+    ),
+)
+LIKELIHOOD = Scale(
+    "likelihood",
+    top=1.0,
+    clear=0.5,
+    ticks=(0, 0.5, 1),
+    unit="likelihood that a patch is manipulated",
+    words="likelihood that a patch is manipulated (up to a half is left clear)",
+    caveat=(
+        "The detector learnt this likelihood on masks of other manipulations; it is no proof that a region is"
+        " manipulated."
+    ),
+)
+SCALES = {scale.name: scale for scale in (EVIDENCE, ATTENTION, LIKELIHOOD)}
 
 # Stands above the logits drawn beside faces.
 NOTE = "Logits above 0 lean to manipulated; the report says what they are worth."
@@ -32,19 +88,59 @@ LEGEND_HEIGHT = 62
 INK, PAPER = (235, 235, 235), (24, 24, 24)
 
 
+def drawable(output: Output) -> tuple[Scale, ...]:
+    """The kinds of maps that this output can be drawn as, the one that says most first."""
+    has = {
+        EVIDENCE: output.evidence,
+        ATTENTION: output.query_attention,
+        LIKELIHOOD: output.likelihood,
+    }
+    return tuple(scale for scale, values in has.items() if values.shape[-1])
+
+
+def maps(output: Output, scale: Scale) -> Float[np.ndarray, "b side side"]:
+    """One kind of map of every crop, in its scale's unit.
+
+    Raises:
+        SettingsError: the detector has no such map.
+    """
+    if scale not in drawable(output):
+        raise SettingsError(
+            f"map {scale.name}: this detector has none; --map attention works with every detector"
+        )
+    if scale is ATTENTION:
+        return relative(output.query_attention.mean(1))
+    return squared(output.evidence if scale is EVIDENCE else output.likelihood)
+
+
 def relative(attention: Float[np.ndarray, "*more p"]) -> Float[np.ndarray, "*more side side"]:
     """Attention over p patches (sums to 1) as a square map in times uniform (averages to 1)."""
-    patches = attention.shape[-1]
+    return squared(attention * attention.shape[-1])
+
+
+def squared(values: Float[np.ndarray, "*more p"]) -> Float[np.ndarray, "*more side side"]:
+    """Values of p patches, row by row, as a square map."""
+    patches = values.shape[-1]
     side = round(patches**0.5)
     if side * side != patches:
         raise ValueError(f"{patches} patches make no square grid")
-    return (attention * patches).reshape(*attention.shape[:-1], side, side)
+    return values.reshape(*values.shape[:-1], side, side)
 
 
-def colours(values: Float[np.ndarray, "*more"]) -> UInt8[np.ndarray, "*more 3"]:
-    """Values in times uniform as RGB, from 0 to SCALE_TOP."""
-    steps = np.clip(values / SCALE_TOP * 255, 0, 255).astype(np.uint8)
+def colours(
+    values: Float[np.ndarray, "*more"], scale: Scale = ATTENTION
+) -> UInt8[np.ndarray, "*more 3"]:
+    """Values as RGB, whatever their opacity."""
+    if scale is EVIDENCE:
+        return np.where(values[..., None] < 0, AGAINST, FOR).astype(np.uint8)
+    steps = np.clip(values / scale.top * 255, 0, 255).astype(np.uint8)
     return _table()[steps]
+
+
+def opacity(values: Float[np.ndarray, "*more"], scale: Scale) -> Float[np.ndarray, "*more"]:
+    """How much of the picture values hide: 0 where they say nothing, OPACITY at either end of the scale."""
+    above = (np.abs(values) - scale.clear) / (scale.top - scale.clear)
+    return OPACITY * np.clip(above, 0, 1)
 
 
 @functools.cache
@@ -54,7 +150,11 @@ def _table() -> UInt8[np.ndarray, "256 3"]:
     return (colormaps[COLOUR_MAP](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
 
 
-def paint(pixels: Pixels, faces: Sequence[tuple[Crop, Float[np.ndarray, "side side"]]]) -> Pixels:
+def paint(
+    pixels: Pixels,
+    faces: Sequence[tuple[Crop, Float[np.ndarray, "side side"]]],
+    scale: Scale,
+) -> Pixels:
     """The frame with each face's map drawn over the area its crop was cut from."""
     out = pixels.copy()
     for crop, values in faces:
@@ -80,18 +180,19 @@ def paint(pixels: Pixels, faces: Sequence[tuple[Crop, Float[np.ndarray, "side si
             for layer in (values.astype(np.float32), np.ones_like(values, np.float32))
         )
         region = out[top:bottom, left:right]
-        region[:] = blend(region, heat, cover)
+        region[:] = blend(region, heat, scale, cover)
     return out
 
 
 def blend(
     pixels: UInt8[np.ndarray, "height width 3"],
-    heat: Float[np.ndarray, "height width"],
+    values: Float[np.ndarray, "height width"],
+    scale: Scale,
     cover: Float[np.ndarray, "height width"] | float = 1.0,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Draw heat (times uniform) over pixels; `cover` is 0 outside the map and 1 inside."""
-    alpha = (OPACITY * np.clip((heat - 1) / (SCALE_TOP - 1), 0, 1) * cover)[..., None]
-    return (pixels * (1 - alpha) + colours(heat) * alpha).round().astype(np.uint8)
+    """Draw a map over pixels; `cover` is 0 outside of it and 1 inside."""
+    alpha = (opacity(values, scale) * cover)[..., None]
+    return (pixels * (1 - alpha) + colours(values, scale) * alpha).round().astype(np.uint8)
 
 
 def outline(pixels: Pixels, crops: Sequence[Crop], labels: Sequence[str]) -> Pixels:
@@ -127,51 +228,73 @@ def resize(pixels: Pixels, side: int) -> Pixels:
     )
 
 
-def legend(width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """The strip under every picture: colour bar, unit and caveat."""
-    image = Image.new("RGB", (width, LEGEND_HEIGHT), PAPER)
+def legend(width: int, scales: Sequence[Scale]) -> UInt8[np.ndarray, "height width 3"]:
+    """The strip under every picture: for each kind of map its colour bar, unit and caveat."""
+    image = Image.new("RGB", (width, LEGEND_HEIGHT * len(scales)), PAPER)
     draw = ImageDraw.Draw(image)
     bar = min(256, max(64, width // 4))
-    ramp = np.linspace(0, SCALE_TOP, bar)[None].repeat(10, 0)
-    image.paste(Image.fromarray(colours(ramp)), (8, 6))
-    for value in range(int(SCALE_TOP) + 1):
-        text = f"{value}{'+' if value == SCALE_TOP else ''}"
-        draw.text((8 + bar * value / SCALE_TOP, 17), text, fill=INK, font=_font(10), anchor="ma")
-    words = "times uniform attention (up to 1, no preference, is left clear)"
-    draw.text((bar + 22, 5), words, fill=INK, font=_fitting(words, width - bar - 26, 11))
-    draw.text((8, 31), CAVEAT, fill=INK, font=_fitting(CAVEAT, width - 12, 11))
-    draw.text((8, 46), NOTE, fill=INK, font=_fitting(NOTE, width - 12, 11))
+    for row, scale in enumerate(scales):
+        y = row * LEGEND_HEIGHT
+        image.paste(Image.fromarray(bar_of(scale, bar)[None].repeat(10, 0)), (8, y + 6))
+        for value in scale.ticks:
+            text = f"{value:+g}" if scale.bottom else f"{value:g}"
+            more = "+" if value == scale.top > 1 else ""
+            x = 8 + bar * (value - scale.bottom) / (scale.top - scale.bottom)
+            anchor = "la" if value == scale.bottom and bar < 100 else "ma"
+            draw.text((x, y + 17), text + more, fill=INK, font=_font(10), anchor=anchor)
+        draw.text(
+            (bar + 26, y + 5),
+            scale.words,
+            fill=INK,
+            font=_fitting(scale.words, width - bar - 30, 11),
+        )
+        draw.text((8, y + 31), scale.caveat, fill=INK, font=_fitting(scale.caveat, width - 12, 11))
+        draw.text((8, y + 46), NOTE, fill=INK, font=_fitting(NOTE, width - 12, 11))
     return np.asarray(image)
 
 
-def with_legend(pixels: Pixels) -> Pixels:
+def bar_of(scale: Scale, steps: int) -> UInt8[np.ndarray, "steps 3"]:
+    """A scale's colours over mid grey, from its bottom to its top."""
+    values = np.linspace(scale.bottom, scale.top, steps)[None]
+    return blend(np.full((1, steps, 3), 128, np.uint8), values, scale)[0]
+
+
+def with_legend(pixels: Pixels, scales: Sequence[Scale]) -> Pixels:
     """The picture with the legend under it; narrow pictures are padded so that the caveat is readable."""
     height, width = pixels.shape[:2]
-    wide = max(width, 360)
-    out = np.full((height + LEGEND_HEIGHT, wide, 3), PAPER, np.uint8)
+    below = legend(max(width, 360), scales)
+    out = np.full((height + len(below), below.shape[1], 3), PAPER, np.uint8)
     out[:height, :width] = pixels
-    out[height:] = legend(wide)
+    out[height:] = below
     return out
 
 
 def face_panel(
-    pixels: Pixels, crop: Crop, values: Float[np.ndarray, "side side"], label: str
+    pixels: Pixels,
+    crop: Crop,
+    drawn: Sequence[tuple[Scale, Float[np.ndarray, "side side"]]],
+    label: str,
 ) -> Pixels:
-    """One face with its surroundings, plain beside heat, over the legend."""
+    """One face with its surroundings, plain and under each map, over the legend."""
     height, width = pixels.shape[:2]
     corners = crop.corners()
     room = 0.15 * (corners.max(0) - corners.min(0))
     left, top = np.clip(corners.min(0) - room, 0, (width, height)).astype(int).tolist()
     right, bottom = np.clip(np.ceil(corners.max(0) + room), 0, (width, height)).astype(int).tolist()
-    painted = paint(pixels, [(crop, values)])
-    pair = [resize(view[top:bottom, left:right], 448) for view in (pixels, painted)]
-    gap = np.full((pair[0].shape[0], 4, 3), PAPER, np.uint8)
-    image = Image.fromarray(np.concatenate([pair[0], gap, pair[1]], axis=1))
-    write(ImageDraw.Draw(image), (4, 4), label, 13)
-    return with_legend(np.asarray(image))
+    views = [pixels, *(paint(pixels, [(crop, values)], scale) for scale, values in drawn)]
+    shown = [resize(view[top:bottom, left:right], 448) for view in views]
+    gap = np.full((shown[0].shape[0], 4, 3), PAPER, np.uint8)
+    row = [shown[0], *(part for view in shown[1:] for part in (gap, view))]
+    image = Image.fromarray(np.concatenate(row, axis=1))
+    draw = ImageDraw.Draw(image)
+    write(draw, (4, 4), label, 13)
+    step = shown[0].shape[1] + 4
+    for place, (scale, _) in enumerate(drawn, 1):
+        write(draw, (place * step + 4, shown[0].shape[0] - 20), scale.name, 11)
+    return with_legend(np.asarray(image), [scale for scale, _ in drawn])
 
 
-def contact_sheet(cells: Sequence[tuple[Pixels, str]], columns: int = 8) -> Pixels:
+def contact_sheet(cells: Sequence[tuple[Pixels, str]], scale: Scale, columns: int = 8) -> Pixels:
     """Equal square pictures in reading order, labelled, over one legend."""
     side = cells[0][0].shape[0]
     columns = min(columns, len(cells))
@@ -182,16 +305,21 @@ def contact_sheet(cells: Sequence[tuple[Pixels, str]], columns: int = 8) -> Pixe
         place = (i % columns * (side + 4) + 2, i // columns * (side + 4) + 2)
         sheet.paste(Image.fromarray(cell), place)
         write(draw, (place[0] + 3, place[1] + 2), label, 11)
-    return with_legend(np.asarray(sheet))
+    return with_legend(np.asarray(sheet), [scale])
 
 
-def crop_view(crop: Crop, values: Float[np.ndarray, "side side"], side: int) -> Pixels:
-    """The aligned crop with its heat, `side` pixels square."""
+def crop_view(
+    crop: Crop, values: Float[np.ndarray, "side side"], scale: Scale, side: int
+) -> Pixels:
+    """The aligned crop with a map, `side` pixels square."""
     image = Image.fromarray(crop.pixels).resize((side, side), Image.Resampling.BILINEAR)
-    heat = Image.fromarray(values.astype(np.float32)).resize(
-        (side, side), Image.Resampling.BILINEAR
-    )
-    return blend(np.asarray(image), np.asarray(heat))
+    return blend(np.asarray(image), smooth(values, side), scale)
+
+
+def smooth(values: Float[np.ndarray, "cells cells"], side: int) -> Float[np.ndarray, "side side"]:
+    """A map at `side` pixels, without edges between patches."""
+    image = Image.fromarray(values.astype(np.float32))
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
 @functools.cache

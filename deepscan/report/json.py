@@ -13,6 +13,7 @@ from deepscan.judgement.timeline import LEVEL
 from deepscan.records import (
     Box,
     CropQuality,
+    EvidenceSum,
     Face,
     Faithfulness,
     FrameEvidence,
@@ -21,7 +22,7 @@ from deepscan.records import (
     Stretch,
     TrackEvidence,
 )
-from deepscan.report.heatmap import CAVEAT, SCALE_TOP
+from deepscan.report.heatmap import ATTENTION, EVIDENCE
 
 SCHEMA = "deepscan.report/1"
 
@@ -120,13 +121,8 @@ def to_dict(report: Report) -> dict[str, Any]:
         },
         "tracks": [_track(track) for track in evidence.tracks],
         "warnings": list(evidence.warnings),
-        "heatmaps": {
-            "unit": "times uniform attention",
-            "scale": [0, SCALE_TOP],
-            "caveat": CAVEAT,
-        }
-        if any(name.startswith("heatmaps/") for name in report.outputs)
-        else None,
+        "heatmaps": _heatmaps(report),
+        "evidence_sum": _evidence_sum(report.evidence_sum),
         "faithfulness": _faithfulness(report.faithfulness),
         "c2pa": {
             "status": provenance.credentials.status,
@@ -226,13 +222,55 @@ def _run(run: Stretch) -> dict[str, Any]:
     return {"start": _number(run.start), "end": _number(run.end), "frames": run.frames}
 
 
+def _heatmaps(report: Report) -> dict[str, Any] | None:
+    """The kinds of maps that were drawn, the one that says most first."""
+    if not any(name.startswith("heatmaps/") for name in report.outputs):
+        return None
+    kinds = [ATTENTION] if report.evidence_sum is None else [EVIDENCE, ATTENTION]
+    return {
+        "maps": [
+            {
+                "name": scale.name,
+                "unit": scale.unit,
+                "scale": [scale.bottom, scale.top],
+                "caveat": scale.caveat,
+            }
+            for scale in kinds
+        ]
+    }
+
+
+def _evidence_sum(found: EvidenceSum | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    numbers = {name: _number(value, 4) for name, value in asdict(found).items()}
+    whole = {"track": found.track, "crops": found.crops}
+    return {**numbers, **whole, "sentence": evidence_sentence(found)}
+
+
+def evidence_sentence(found: EvidenceSum) -> str:
+    """A sentence on what a face's score is the sum of."""
+    where = (
+        "nothing speaks for manipulation"
+        if found.on_face is None
+        else f"{found.on_face:.0%} of what speaks for manipulation lies on the face"
+    )
+    return (
+        f"The mean logit of face {found.track}, {found.logit:+.2f}, is the sum of"
+        f" {found.speaking_for:+.2f} from patches that speak for manipulation,"
+        f" {found.speaking_against:+.2f} from patches that speak against it and a constant of"
+        f" {found.constant:+.2f}; {where}."
+    )
+
+
 def _faithfulness(found: Faithfulness | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {
+        "map": found.map,
         "crops": found.crops,
         "seed": found.seed,
-        "attention": {k: _number(v) for k, v in asdict(found.attention).items()},
+        "marked": {k: _number(v) for k, v in asdict(found.marked).items()},
         "random": {k: _number(v) for k, v in asdict(found.random).items()},
         "deletion_wins": _number(found.deletion_wins),
         "insertion_wins": _number(found.insertion_wins),
@@ -242,9 +280,13 @@ def _faithfulness(found: Faithfulness | None) -> dict[str, Any] | None:
 
 def faithfulness_sentence(found: Faithfulness) -> str:
     """A sentence on whether these heatmaps explain the score."""
-    more = found.attention.deletion > found.random.deletion
+    more = found.marked.deletion > found.random.deletion
+    first = {
+        "attention": "the most attended patches",
+        "evidence": "the patches that speak most for what it says",
+    }[found.map]
     return (
-        f"Covering the most attended patches first takes {found.attention.deletion:.2f} off the logit's size"
+        f"Covering {first} first takes {found.marked.deletion:.2f} off the logit's size"
         f" on average, covering patches by lot {found.random.deletion:.2f} ({found.crops} crops; more in"
         f" {found.deletion_wins:.0%} of them): the heatmaps mark what the score "
         + ("depends on." if more else "does NOT depend on more than on other patches.")

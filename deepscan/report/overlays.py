@@ -11,11 +11,15 @@ import av
 import numpy as np
 from PIL import Image
 
+from deepscan.faces.alignment import seen as in_crop
+from deepscan.faces.alignment import viewed
 from deepscan.records import Crop, Frame, Output, Pixels, Source
 from deepscan.report import heatmap
 from deepscan.shapes import Float
 
 FOLDER = "heatmaps"
+IN_ATTENTION = "query_attention", "cls_attention"
+IN_EVIDENCE = "evidence", "constant", "likelihood"
 FILM_SIDE = 1280  # longer side of the overlay film
 SHEET_CELLS, CELL_SIDE = 64, 144
 CLOCK = Fraction(1, 90_000)  # the film's time base, MPEG's own
@@ -29,41 +33,78 @@ class Overlays:
         source: the input; a still gets no film.
         cls: also draw [CLS]'s attention, in files ending in `_cls.png`.
         instants: the number of frames to expect; the contact sheet spreads its cells over them.
+        kind: of the map that film and contact sheet show, a name in heatmap.SCALES; "auto": evidence, or
+            attention from a detector that has none.
     """
 
-    def __init__(self, folder: Path, source: Source, cls: bool, instants: int) -> None:
-        self._folder, self._source, self._cls = folder / FOLDER, source, cls
+    def __init__(
+        self, folder: Path, source: Source, cls: bool, instants: int, kind: str = "auto"
+    ) -> None:
+        self._folder, self._source, self._cls, self._kind = folder / FOLDER, source, cls, kind
         self._folder.mkdir()
         self._film = _Film(self._folder / "overlay.mp4") if source.kind == "video" else None
         self._cells: list[tuple[Pixels, str]] = []
         self._stride = max(1, -(-instants // SHEET_CELLS))
         self._frames = 0
         self._rows: list[dict[str, Any]] = []
+        self._scale: heatmap.Scale | None = (
+            None  # what film and sheet show, known with the first output
+        )
+        self._beside: tuple[heatmap.Scale, ...] = ()  # what panels show
 
     def add(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> None:
-        """Draw one sampled frame and its scored faces; `output` belongs to `crops`, None without any."""
+        """Draw one sampled frame and its scored faces; `output` belongs to `crops`, None without any.
+
+        Raises:
+            SettingsError: the detector has no map of the kind asked for.
+        """
         maps: list[Float[np.ndarray, "side side"]] = []
+        seen: list[Crop] = []
         labels: list[str] = []
         if output is not None:
-            maps = list(heatmap.relative(output.query_attention.mean(1)))
+            if self._scale is None:
+                own = heatmap.drawable(output)
+                self._scale = own[0] if self._kind == "auto" else heatmap.SCALES[self._kind]
+                # Evidence beside attention; likelihood where it is asked for.
+                self._beside = tuple(
+                    one for one in own if one is not heatmap.LIKELIHOOD or one is self._scale
+                )
+            maps = list(heatmap.maps(output, self._scale))
+            seen = [viewed(crop, output.view) for crop in crops]
             labels = [
                 f"{c.track}  {logit:+.2f}" for c, logit in zip(crops, output.logit, strict=True)
             ]
         if self._film is not None:
-            painted = heatmap.paint(frame.pixels, list(zip(crops, maps, strict=True)))
-            drawn = heatmap.resize(heatmap.outline(painted, crops, labels), FILM_SIDE)
-            self._film.add(heatmap.with_legend(drawn), frame.time - self._source.start)
-        for i, (crop, values) in enumerate(zip(crops, maps, strict=True)):
-            assert output is not None
+            scale = self._scale or heatmap.EVIDENCE
+            painted = heatmap.paint(frame.pixels, list(zip(seen, maps, strict=True)), scale)
+            drawn = heatmap.resize(heatmap.outline(painted, seen, labels), FILM_SIDE)
+            self._film.add(heatmap.with_legend(drawn, [scale]), frame.time - self._source.start)
+        if output is not None:
+            self._panels(frame, crops, seen, output, maps, labels)
+        self._frames += 1
+
+    def _panels(
+        self,
+        frame: Frame,
+        crops: Sequence[Crop],
+        seen: Sequence[Crop],
+        output: Output,
+        maps: Sequence[Float[np.ndarray, "side side"]],
+        labels: Sequence[str],
+    ) -> None:
+        assert self._scale is not None
+        kinds = [(scale, heatmap.maps(output, scale)) for scale in self._beside]
+        for i, crop in enumerate(seen):
             name = f"track{crop.track:02d}_{float(frame.time):010.3f}s"
             label = f"face {labels[i]}  {float(frame.time):.2f} s"
-            self._save(f"{name}.png", heatmap.face_panel(frame.pixels, crop, values, label))
+            drawn = [(scale, values[i]) for scale, values in kinds]
+            self._save(f"{name}.png", heatmap.face_panel(frame.pixels, crop, drawn, label))
             if self._cls:
-                cls_map = heatmap.relative(output.cls_attention[i])
-                panel = heatmap.face_panel(frame.pixels, crop, cls_map, f"[CLS]  {label}")
+                cls_map = (heatmap.ATTENTION, heatmap.relative(output.cls_attention[i]))
+                panel = heatmap.face_panel(frame.pixels, crop, [cls_map], f"[CLS]  {label}")
                 self._save(f"{name}_cls.png", panel)
             if self._frames % self._stride == 0 and len(self._cells) < 2 * SHEET_CELLS:
-                cell = heatmap.crop_view(crop, values, CELL_SIDE)
+                cell = heatmap.crop_view(crop, maps[i], self._scale, CELL_SIDE)
                 self._cells.append((cell, f"{labels[i]}  {float(frame.time):.1f}s"))
             self._rows.append(
                 {
@@ -71,22 +112,29 @@ class Overlays:
                     "frame_index": crop.frame_index,
                     "time": float(crop.time),
                     "logit": output.logit[i],
-                    "to_frame": crop.to_frame,
-                    "query_attention": output.query_attention[i],
-                    "cls_attention": output.cls_attention[i],
+                    "to_frame": crops[i].to_frame,
+                    "view": np.array(in_crop(output.view, len(crops[i].pixels))),
+                    **{name: getattr(output, name)[i] for name in (*IN_ATTENTION, *IN_EVIDENCE)},
                 }
             )
-        self._frames += 1
 
     def close(self) -> None:
         """Finish the film and write the contact sheet and the raw arrays."""
         if self._film is not None:
             self._film.close(self._source.duration)
         if self._cells:
-            self._save("contact_sheet.png", heatmap.contact_sheet(self._cells))
+            assert self._scale is not None
+            sheet = heatmap.contact_sheet(self._cells, self._scale)
+            self._save("contact_sheet.png", sheet)
         if self._rows:
             columns = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
-            np.savez_compressed(self._folder / "attention.npz", allow_pickle=False, **columns)
+            self._keep("attention.npz", columns, IN_EVIDENCE)
+            if columns["evidence"].shape[1]:
+                self._keep("evidence.npz", columns, IN_ATTENTION)
+
+    def _keep(self, name: str, columns: dict[str, np.ndarray], but: Sequence[str]) -> None:
+        kept = {key: values for key, values in columns.items() if key not in but and values.size}
+        np.savez_compressed(self._folder / name, allow_pickle=False, **kept)
 
     def abandon(self) -> None:
         """Close open files after a failure; the caller deletes what was drawn."""

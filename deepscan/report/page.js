@@ -36,7 +36,7 @@ function nearest(sorted, wanted, key = (item) => item) {
   return Math.abs(key(sorted[high]) - wanted) < Math.abs(key(sorted[low]) - wanted) ? high : low;
 }
 
-// --- a frame and its attention: the slider between them ----------------------------------------
+// --- a frame and its map: the slider between them ----------------------------------------
 
 function compare(stack) {
   const slide = document.createElement("input");
@@ -45,17 +45,17 @@ function compare(stack) {
   slide.min = 0;
   slide.max = 100;
   slide.value = stack.dataset.compare;
-  slide.setAttribute("aria-label", "Part of the frame shown without attention, from the left, in percent");
+  slide.setAttribute("aria-label", "Part of the frame shown without the map, from the left, in percent");
   const divider = document.createElement("span");
   divider.className = "divider";
   const ends = document.createElement("p");
   ends.className = "slide-ends";
-  for (const words of ["\u2190 attention everywhere", "frame alone \u2192"]) {
+  for (const words of ["\u2190 map everywhere", "frame alone \u2192"]) {
     ends.append(Object.assign(document.createElement("span"), { textContent: words }));
   }
   const move = () => {
     stack.style.setProperty("--at", `${slide.value}%`);
-    slide.setAttribute("aria-valuetext", `${slide.value} % frame alone, the rest with attention`);
+    slide.setAttribute("aria-valuetext", `${slide.value} % frame alone, the rest with the map`);
   };
   slide.addEventListener("input", move);
   stack.append(divider);

@@ -27,7 +27,7 @@ NAME = "report.html"
 
 # The largest page possible, with as many pictures as pictures.py keeps, each as large as it allows. The
 # pages of our test clips have 1 to 3 MB.
-MOST_BYTES = 16 * 2**20
+MOST_BYTES = 20 * 2**20
 
 PIXELS = re.compile(r"(?<=data:image/)(jpeg|webp);base64,[A-Za-z0-9+/=]*")
 
@@ -44,7 +44,7 @@ class FaceView:
     logit: float
     box: tuple[float, ...]  # x, y, width, height
     jpeg: str | None
-    heat: str | None
+    heat: dict[str, str]  # of each kind of map
     place: str  # SVG matrix that lays the crop over the frame
     side: int
 
@@ -85,13 +85,14 @@ def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str
     scores = document["scores"]
     deciding = None if scores is None else scores["track"]
     best = _strongest(document, frames)
+    drawn = {name for frame in frames for face in frame.faces for name in face.heat}
+    kinds = [(scale, _bar(scale)) for name, scale in heatmap.SCALES.items() if name in drawn]
     return render(
         "page.html.jinja",
         "page.js",
         doc=document,
         training=_training(document["tool"]["detector"]["training"]),
-        caveat=heatmap.CAVEAT,
-        top=int(heatmap.SCALE_TOP),
+        kinds=kinds,
         name=PurePath(document["input"]["path"]).name,
         confined=CONFINED,
         headline=HEADLINES[document["verdict"]["name"]],
@@ -104,8 +105,6 @@ def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str
         timeline=(timeline := lanes.draw(document)),
         tracks=sorted(document["tracks"], key=lambda t: (not t["enough"], -t["score"])),
         strips=_strips(frames),
-        bar=_bar(),
-        heated=any(frame.heated for frame in frames),
         settings=list(_settings(document["run"])),
         outputs=_outputs(document["outputs"]),
         command=shlex.join(document["run"]["argv"] or ()),
@@ -160,7 +159,7 @@ def _kept(face: FacePicture) -> list[Any]:
 
 def _whole(document: dict[str, Any]) -> dict[str, Any]:
     """The document with None for every field that earlier versions did not write."""
-    later = dict.fromkeys(("performance", "faithfulness", "c2pa", "heatmaps"))
+    later = dict.fromkeys(("performance", "faithfulness", "c2pa", "heatmaps", "evidence_sum"))
     score = dict.fromkeys(("interval", "share_above", "longest_run", "stretch"))
     track = dict.fromkeys(("interval", "share_above", "longest_run", "runs", "cuts"))
     case = dict.fromkeys(("case", "exhibit", "examiner", "notes"), "")
@@ -196,7 +195,7 @@ def _frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Itera
                     frame["logit"],
                     (left, top, round(right - left, 1), round(bottom - top, 1)),
                     picture_uri("jpeg", face.jpeg) if face else None,
-                    picture_uri("webp", face.heat) if face else None,
+                    _layers(face) if face else {},
                     " ".join(f"{v:.5g}" for v in np.asarray(face.to_frame).T.ravel())
                     if face
                     else "",
@@ -210,8 +209,14 @@ def _frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Itera
         )
 
 
+def _layers(face: FacePicture) -> dict[str, str]:
+    """The maps over a face, the kind that says most first."""
+    uris = {name: picture_uri("webp", face.heat.get(name)) for name in heatmap.SCALES}
+    return {name: uri for name, uri in uris.items() if uri is not None}
+
+
 def _strongest(document: dict[str, Any], frames: Sequence[FrameView]) -> FrameView | None:
-    """Among frames with attention, the one where the deciding face (or any face) has its highest logit."""
+    """Among frames with a map, the one where the deciding face (or any face) has its highest logit."""
     scores = document["scores"]
     heated = [(face, frame) for frame in frames for face in frame.faces if face.heat]
     own = [pair for pair in heated if scores is not None and pair[0].track == scores["track"]]
@@ -222,7 +227,7 @@ def _start_at(frame: FrameView | None, deciding: int | None) -> int:
     """Where the slider starts, in percent: at the middle of the face, so that both halves are seen."""
     if frame is None:
         return 0
-    face = max(frame.faces, key=lambda f: (f.track == deciding, f.heat is not None, f.logit))
+    face = max(frame.faces, key=lambda f: (f.track == deciding, bool(f.heat), f.logit))
     return round(min(max(100 * (face.box[0] + face.box[2] / 2) / frame.width, 0), 100))
 
 
@@ -299,11 +304,9 @@ def _rule(document: dict[str, Any]) -> Rule | None:
     )
 
 
-def _bar() -> list[str]:
-    """The colour bar over mid grey, from 0 to the top of the scale in even steps."""
-    values = np.linspace(0, heatmap.SCALE_TOP, 25)
-    grey = np.full((1, len(values), 3), 128, np.uint8)
-    return ["#" + bytes(colour).hex() for colour in heatmap.blend(grey, values[None])[0]]
+def _bar(scale: heatmap.Scale) -> list[str]:
+    """A scale's colours, from its bottom to its top in even steps."""
+    return ["#" + bytes(colour).hex() for colour in heatmap.bar_of(scale, 25)]
 
 
 def _settings(run: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

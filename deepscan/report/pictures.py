@@ -1,6 +1,6 @@
 """Keeps the pictures for the report page while a video is scored: few, small and bounded in bytes.
 
-Frames are kept plain. The page draws boxes over them from the numbers in report.json and places attention,
+Frames are kept plain. The page draws boxes over them from the numbers in report.json and places each map,
 a small layer of its own, by the crop's alignment. So the same bytes serve as the plain picture, as the
 overlay, and for everything between the two on the page's slider.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from deepscan.faces.alignment import viewed
 from deepscan.records import Crop, Frame, Output, Pixels
 from deepscan.report import heatmap
 from deepscan.shapes import Float
@@ -32,14 +33,15 @@ HEAT_BYTES = 2560
 
 @dataclass(frozen=True, slots=True)
 class FacePicture:
-    """One face: its aligned crop and, if attention was drawn, the layer that goes over it.
+    """One face as the detector saw it and, if maps were drawn, the layers that go over it.
 
-    `to_frame` (2, 3) maps pixels of the crop, `side` wide, to the frame's.
+    `heat` has a layer for each kind of map, by its name: WebP with transparency, smooth between patches.
+    `to_frame` (2, 3) maps pixels of what was seen, `side` wide, to the frame's.
     """
 
     track: int
     jpeg: bytes
-    heat: bytes | None  # WebP with transparency, smooth between patches
+    heat: dict[str, bytes]
     side: int
     to_frame: Float[np.ndarray, "2 3"]
 
@@ -61,7 +63,7 @@ class Pictures:
 
     Args:
         instants: the number of frames to expect, for spreading the kept ones evenly.
-        heat: also keep the attention over each face.
+        heat: also keep the maps over each face.
     """
 
     def __init__(self, instants: int, heat: bool) -> None:
@@ -90,16 +92,17 @@ class Pictures:
     def _take(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> FramePicture:
         height, width = frame.pixels.shape[:2]
         order = sorted(range(len(crops)), key=lambda i: -crops[i].face.box.area)[:FACES]
+        # Evidence and attention: the page has a switch between two.
+        kinds = heatmap.drawable(output)[:2] if self._heat and output is not None else ()
+        drawn = {kind: heatmap.maps(output, kind) for kind in kinds} if output is not None else {}
         faces = []
         for i in sorted(order):
-            crop, layer = crops[i], None
-            if self._heat and output is not None:
-                layer = heat(heatmap.relative(output.query_attention[i].mean(0)))
+            crop = crops[i] if output is None else viewed(crops[i], output.view)
             faces.append(
                 FacePicture(
                     crop.track,
                     jpeg(crop.pixels, CROP_SIDE, CROP_BYTES),
-                    layer,
+                    {kind.name: heat(values[i], kind) for kind, values in drawn.items()},
                     crop.pixels.shape[0],
                     crop.to_frame,
                 )
@@ -119,17 +122,14 @@ def jpeg(pixels: Pixels, side: int, limit: int) -> bytes:
     return jpeg(pixels, side // 2, limit)
 
 
-def heat(values: Float[np.ndarray, "cells cells"]) -> bytes:
-    """A map in times uniform as a WebP of at most HEAT_BYTES, with `heatmap.blend`'s colours and opacity."""
+def heat(values: Float[np.ndarray, "cells cells"], scale: heatmap.Scale) -> bytes:
+    """A map as a WebP of at most HEAT_BYTES, with `heatmap.blend`'s colours and opacity."""
     for side in (56, 28, 14):
-        size = (side, side)
-        smooth = np.asarray(
-            Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-        )
-        above = np.clip((smooth - 1) / (heatmap.SCALE_TOP - 1), 0, 1)
-        alpha = (255 * heatmap.OPACITY * above).round().astype(np.uint8)
+        smooth = heatmap.smooth(values, side)
+        alpha = (255 * heatmap.opacity(smooth, scale)).round().astype(np.uint8)
         data = io.BytesIO()
-        Image.fromarray(np.dstack([heatmap.colours(smooth), alpha])).save(data, "WEBP", quality=70)
+        drawn = np.dstack([heatmap.colours(smooth, scale), alpha])
+        Image.fromarray(drawn).save(data, "WEBP", quality=70)
         if data.tell() <= HEAT_BYTES:
             break
     return data.getvalue()

@@ -115,7 +115,8 @@ def looks(rng: np.random.Generator, queries: int = 2) -> Looks:
     at = np.tile(np.array([0.7, 0.1, 0.1, 0.1]), (4, max(queries, 1), 1))
     return Looks(
         "d", ["r0", "r1", "f0", "f1"], labels, at if queries else np.zeros((0, 0, 0)), cls,
-        np.where(labels[:, None] == 1, [0.1, 0.1, 0.1, 0.9], np.nan), masks, labels == 1,
+        np.where(labels[:, None] == 1, [0.1, 0.1, 0.1, 0.9], np.nan),
+        np.tile([0.3, -0.1, -0.1, -0.1], (4, 1)) if queries else np.zeros((0, 0)), masks, labels == 1,
         rng.integers(0, 255, (4, 128, 128, 3), np.uint8),
     )  # fmt: skip
 
@@ -134,7 +135,12 @@ def test_localisation_by_hand(rng: np.random.Generator) -> None:
 
 def test_tables_of_attention(rng: np.random.Generator) -> None:
     listed = dict(localisation_table("l", {"ours": looks(rng)}, "s").rows)
-    assert list(listed) == ["ours: queries", "ours: [CLS]", "ours: fake likelihood"]
+    assert list(listed) == [
+        "ours: evidence",
+        "ours: queries",
+        "ours: [CLS]",
+        "ours: fake likelihood",
+    ]
     assert listed["ours: [CLS]"][0] == Cell(0.5, 0.5, 0.5)  # even everywhere: chance
     listed = dict(localisation_table("l", {"baseline": looks(rng, queries=0)}, "s").rows)
     assert list(listed) == ["baseline: [CLS]", "baseline: fake likelihood"]
@@ -150,8 +156,7 @@ def test_tables_of_attention(rng: np.random.Generator) -> None:
 
 def test_no_masks_no_localisation(rng: np.random.Generator) -> None:
     kept = looks(rng)
-    bare = Looks(*(getattr(kept, n) for n in ("detector", "videos", "labels", "queries", "cls", "delta")),
-                 kept.masks, np.zeros(4, bool), kept.pictures)  # fmt: skip
+    bare = replace(kept, masked=np.zeros(4, bool))
     with pytest.raises(DataError, match="none of its manipulated crops has a mask"):
         localisation_table("l", {"ours": bare}, "s")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deepscan.faces.alignment import align
+from deepscan.judgement.explain import Sums
 from deepscan.judgement.verdict import judge, thresholds_of
 from deepscan.records import (
     Box,
@@ -80,7 +81,7 @@ def made(
 
     `text` stands wherever an input or a user can put some: a tag, its name, the case, the notes."""
     frames = []
-    pictures = Pictures(instants, heat)
+    pictures, sums = Pictures(instants, heat), Sums()
     ramp = np.linspace(60, 190, WIDTH).astype(np.uint8)[None, :, None]
     plain = np.broadcast_to(ramp, (HEIGHT, WIDTH, 3)).copy()
     attention = np.full((4, 196), 0.5 / 192)
@@ -97,8 +98,10 @@ def made(
         evidence = np.tile([0.01, -0.01], (people, 98))
         evidence[:, 90:94] = 0.2
         constant = logits - evidence.sum(1)
-        output = Output(logits, maps, maps[:, 0], evidence, constant) if people else None
+        none = np.zeros((people, 0))
+        output = Output(logits, maps, maps[:, 0], evidence, constant, none) if people else None
         pictures.add(frame, crops, output)
+        sums.add(frame, crops, output)
         frames += [
             FrameEvidence(c.track, i, time, c.face, CropQuality(60, 200, 120, 0.1, 1), float(v))
             for c, v in zip(crops, logits, strict=True)
@@ -153,11 +156,8 @@ def made(
         ),
     )
     outputs = ("heatmaps/overlay.mp4", "report.html") if heat else ("report.html",)
-    return Report(
-        source,
-        judge(source, looked, [as_stated(frame) for frame in frames], thresholds_of(calibration)),
-        provenance,
-        None,
-        None,
-        outputs,
-    ), pictures.frames()
+    stated = [as_stated(frame) for frame in frames]
+    evidence = judge(source, looked, stated, thresholds_of(calibration))
+    track = evidence.scores.track if evidence.scores else 0
+    report = Report(source, evidence, provenance, sums.of(track), outputs=outputs)
+    return report, pictures.frames()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from deepscan.judgement.explain import CROPS, Specimens, blur, cover, faithfulness
-from deepscan.records import Box, Crop, CropQuality, Face, Frame, Output
+from deepscan.judgement.explain import CROPS, Specimens, Sums, blur, cover, faithfulness
+from deepscan.records import Box, Crop, CropQuality, EvidenceSum, Face, Frame, Output
 
 GRID = 4
 SIDE = 16 * GRID
@@ -39,21 +40,21 @@ def test_a_map_of_the_one_patch_that_counts_is_faithful() -> None:
     )
     assert (found.crops, found.deletion_wins, found.insertion_wins) == (2, 1.0, 1.0)
     # Gone at the first step, and back at the first step; by lot, half of the way on average.
-    assert found.attention.deletion == pytest.approx(4, abs=1.2)
+    assert found.marked.deletion == pytest.approx(4, abs=1.2)
     assert found.random.deletion == pytest.approx(2, abs=1.2)
-    assert found.attention.insertion > found.random.insertion
+    assert found.marked.insertion > found.random.insertion
 
 
 def test_a_map_of_what_does_not_count_is_worse_than_the_lot() -> None:
     found = faithfulness(
         crop()[None], looks_at(0, 0)[None], lambda crops: 4 * detail(crops, 3, 3), seed=1
     )
-    assert found.attention.deletion < found.random.deletion
+    assert found.marked.deletion < found.random.deletion
 
 
 def test_a_negative_logit_falls_towards_zero() -> None:
     found = faithfulness(crop()[None], looks_at(1, 2)[None], lambda crops: -4 * detail(crops, 1, 2))
-    assert found.attention.deletion > 2
+    assert found.marked.deletion > 2
 
 
 def test_the_lot_is_the_seeds() -> None:
@@ -86,6 +87,7 @@ def test_specimens_are_few_and_spread_over_the_video() -> None:
         np.full((1, 16), 1 / 16),
         np.zeros((1, 16)),
         np.zeros(1),
+        np.zeros((1, 0)),
     )
     scored = []
     for i in range(100):
@@ -100,3 +102,37 @@ def test_specimens_are_few_and_spread_over_the_video() -> None:
 
 def test_without_a_face_nothing_is_measured() -> None:
     assert Specimens(8).measure(lambda crops: np.zeros(len(crops))) is None
+
+
+def test_a_faces_logit_is_the_sum_of_what_its_patches_say() -> None:
+    """Two crops of 2 x 2 patches; the lower two lie on the face."""
+    sums = Sums()
+    face = Face(Box(0, 0, 9, 9), 0.99, np.zeros((5, 2)))
+    one = Crop(3, 0, Fraction(0), face, crop(), np.eye(2, 3), CropQuality(9, 9, 9, 0, 1))
+    evidence = np.array([[1.0, -0.5, 0.5, 0.0]])
+    nothing = np.zeros((1, 0))
+    for constant in (0.25, 0.75):
+        logit = evidence.sum(1) + constant
+        output = Output(
+            logit,
+            np.full((1, 1, 4), 0.25),
+            np.full((1, 4), 0.25),
+            evidence,
+            np.array([constant]),
+            nothing,
+        )
+        sums.add(Frame(0, Fraction(0), crop()), [one], output)
+    sums.add(Frame(1, Fraction(1), crop()), [], None)
+    found = sums.of(3)
+    assert found is not None
+    assert replace(found, on_face=None) == EvidenceSum(3, 2, 1.5, 1.5, -0.5, 0.5, None)
+    assert found.on_face == pytest.approx(1 / 3)
+    assert sums.of(4) is None
+
+
+def test_patches_are_covered_where_the_view_has_them() -> None:
+    """The lower right one of 2 x 2 patches of a view of 0.5: 16 pixels a side, from 32 across and 40 down."""
+    plain, blurred = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 9, np.uint8)
+    covered = cover(plain, blurred, np.array([3]), 2, view=0.5)
+    rows, columns = np.nonzero(covered[..., 0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (40, 55, 32, 47)

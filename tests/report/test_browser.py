@@ -140,15 +140,15 @@ def test_where_no_picture_was_kept_the_nearest_is_shown_and_named(
 
 def test_the_slider_uncovers_the_frame(visit: Open, report_page: Path) -> None:
     view = visit(report_page)
-    slide = view.locator("#attention .slide")
+    slide = view.locator("#heatmaps .slide")
     slide.focus()
     view.keyboard.press("End")
     clip = "element => getComputedStyle(element).clipPath"
-    heat = view.locator("#attention .heat")
+    heat = view.locator("#heatmaps .heat")
     assert heat.evaluate(clip) == "inset(0px 0px 0px 100%)"  # frame alone
     view.keyboard.press("Home")
     assert heat.evaluate(clip) == "inset(0px 0px 0px 0%)"
-    stack = view.locator("#attention .stack")
+    stack = view.locator("#heatmaps .stack")
     stack.click(position={"x": stack.bounding_box()["width"] / 4, "y": 50})
     assert slide.input_value() == "25"
 

@@ -21,7 +21,7 @@ from deepscan.errors import OutputError, UnreadableInput
 from deepscan.records import VerdictName
 from deepscan.report import json as report_json
 from deepscan.report import lanes, page, pictures, rendering
-from deepscan.report.heatmap import CAVEAT, OPACITY, SCALE_TOP
+from deepscan.report.heatmap import ATTENTION, EVIDENCE, OPACITY
 from deepscan.report.pictures import FacePicture, FramePicture
 
 STYLE = rendering._part("page.css")
@@ -59,7 +59,10 @@ def test_the_verdict_comes_first_with_its_reason_and_its_uncertainty() -> None:
     ]
     assert len(places) == 7
     assert places[:4] == sorted(places[:4])
-    assert CAVEAT in text
+    assert EVIDENCE.caveat in text
+    assert ATTENTION.caveat in text
+    assert "The mean logit of face 1" in text
+    assert "and a constant of" in text
 
 
 def test_all_blocks_are_there() -> None:
@@ -67,15 +70,15 @@ def test_all_blocks_are_there() -> None:
     html = page.html(report_json.to_dict(report), kept)
     titles = re.findall(r'<h2 id="\w+-title">(.*?)</h2>', html.partition("</main>")[0])
     assert " ".join(titles) == (
-        "Finding Warnings Frames Timeline Faces Attention Scores Calibration Performance Input Coverage"
-        " Tool Run Limitations Reproduction"
+        "Finding Warnings Frames Timeline Faces Where the score comes from Scores Calibration"
+        " Performance Input Coverage Tool Run Limitations Reproduction"
     )
 
 
-def test_without_heatmaps_nothing_is_said_of_attention_but_its_limits() -> None:
+def test_without_heatmaps_nothing_is_said_of_them() -> None:
     report, kept = reports.made(heat=False)
     html = page.html(report_json.to_dict(report), kept)
-    assert 'id="attention"' not in html
+    assert 'id="heatmaps"' not in html
     assert "image/webp" not in html
     assert 'class="strip"' in html
 
@@ -173,7 +176,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def test_a_layer_keeps_to_its_bytes_whatever_it_shows(rng: np.random.Generator) -> None:
-    assert len(pictures.heat(rng.gamma(0.5, 2, (24, 24)))) <= pictures.HEAT_BYTES
+    assert len(pictures.heat(rng.gamma(0.5, 2, (24, 24)), ATTENTION)) <= pictures.HEAT_BYTES
 
 
 def test_a_picture_keeps_to_its_bytes_whatever_it_shows() -> None:
@@ -185,6 +188,7 @@ def test_a_picture_keeps_to_its_bytes_whatever_it_shows() -> None:
 def test_the_heaviest_page_keeps_within_its_bound() -> None:
     report, _ = reports.made(people=12, instants=pictures.EVEN + pictures.PEAKS)
     document = report_json.to_dict(report)
+    heat = bytes(pictures.HEAT_BYTES)
     heaviest = [
         FramePicture(
             i,
@@ -194,7 +198,11 @@ def test_the_heaviest_page_keeps_within_its_bound() -> None:
             bytes(pictures.FRAME_BYTES),
             tuple(
                 FacePicture(
-                    t, bytes(pictures.CROP_BYTES), bytes(pictures.HEAT_BYTES), 256, np.eye(2, 3)
+                    t,
+                    bytes(pictures.CROP_BYTES),
+                    dict.fromkeys(("evidence", "attention"), heat),
+                    256,
+                    np.eye(2, 3),
                 )
                 for t in range(1, pictures.FACES + 1)
             ),
@@ -215,8 +223,8 @@ def test_a_long_video_keeps_the_frames_that_matter() -> None:
 
 def test_the_layer_over_a_face_is_its_heat_and_clear_where_there_is_no_preference() -> None:
     values = np.ones((14, 14))
-    values[3, 5] = SCALE_TOP
-    with Image.open(io.BytesIO(pictures.heat(values))) as image:
+    values[3, 5] = ATTENTION.top
+    with Image.open(io.BytesIO(pictures.heat(values, ATTENTION))) as image:
         alpha = np.asarray(image)[..., 3]
     assert alpha.shape == (56, 56)  # 4 x 4 a patch
     assert np.unravel_index(alpha.argmax(), alpha.shape)[0] // 4 == 3

@@ -1,0 +1,273 @@
+"""Make a checkpoint of the final detector of `plan`, calibrated on sources its recipe had not seen.
+
+    python -m tools.evidence.ship RUN PACK --base BASE --out weights/b16-evidence.safetensors
+
+RUN is the folder that `plan` wrote (scores.npz, *-final-0.safetensors), PACK the archive that it learnt from.
+Beside the checkpoint, --table receives the videos' scores as a CSV file without names.
+
+Scores of sources left out are those of short trainings, one for each pair of folds; the final one, which is
+trained longer, spreads its scores wider. They are brought to its scale by the ratio of the spreads of both on
+the same videos: the people of methods/ that neither has seen. How far weak material moves scores is measured
+with the final one itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from deepscan.faces.alignment import CROP_SIDE
+from deepscan.files import sha256
+from deepscan.judgement import metrics
+from deepscan.model import adapters, checkpoint, weights
+from deepscan.model.detector import Detector
+from deepscan.model.header import DetectorSettings, Header
+from deepscan.records import Calibration, Pixels
+from deepscan.training import calibrate
+
+REFERENCE = 0.5
+FOLDS = ("pairs", "ffpp", "dfdc", "M1", "M2", "M3", "M4", "M5")
+MOST = 100  # videos of a class and fold: DFDC has as many as all others together
+HELD = ("pairs", "ffpp", "dfdc", "methods")
+WEAK_VIDEOS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video's score by a detector that had not seen its fold, or its people."""
+
+    fold: str
+    person: str
+    label: int
+    kind: str
+    score: float
+    crops: tuple[int, ...]  # rows of the archive
+
+
+def main() -> None:
+    """Read the arguments and write the checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("--base", default="clip-vit-b16")
+    parser.add_argument("--recipe", default="lora-60")
+    parser.add_argument("--name", default="b16-evidence")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--date", required=True)
+    asked = parser.parse_args()
+    archive = zipfile.ZipFile(asked.pack)
+    entries = json.loads(archive.read("index.json"))
+    scores = np.load(asked.run / "scores.npz")
+    (final,) = asked.run.glob(f"{asked.recipe}-final-0.safetensors")
+    found, config = tensors(final)
+    base = weights.catalogue().bases[asked.base]
+    detector = assembled(found, config, base.tower, weights.base_file(base))
+
+    left_out = [v for fold in FOLDS for v in videos(scores, entries, fold, asked.recipe)]
+    held = {name: videos(scores, entries, f"held/{name}", asked.recipe) for name in HELD}
+    ratio = spread_ratio(left_out, held["methods"])
+    sys.stdout.write(f"the final detector spreads its scores {ratio:.2f} times as wide\n")
+    scaled = [ratio * video.score for video in left_out]
+    labels = np.array([video.label for video in left_out])
+    data = (
+        "sources left out: videos of"
+        f" {len({v.person.split('/')[0] + v.fold for v in left_out})} collections in {len(FOLDS)} folds, each"
+        f" scored by a detector of this recipe trained for 120 steps without its fold, times {ratio:.2f}"
+    )
+    weak = shifts(detector, archive, held["methods"])
+    calibration = fit(labels, np.array(scaled), [v.fold for v in left_out], weak, data)
+    results = {
+        "left_out": by_kind(left_out),
+        "held_fifths": {k: by_kind(v) for k, v in held.items()},
+    }
+    header = Header(
+        name=asked.name,
+        settings=detector.settings,
+        base={"name": base.name, "sha256": base.sha256},
+        training={
+            "date": asked.date,
+            "data": "pairs, FaceForensics++ crops, DFDC crops, 55 methods' public clips, faces",
+            "licence_note": "weights only; the clips' own terms are their makers'",
+            "recipe": config,
+            "digests": {"pack": sha256(asked.pack)},
+            "results": results,
+        },
+        licence="Apache-2.0",
+        calibration=calibration,
+    )
+    state = {name: value.half() for name, value in detector.trained_state().items()}
+    checkpoint.write(asked.out, state, header)
+    if asked.table is not None:
+        with asked.table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["fold", "label", "kind", "crops", "score", "scaled"])
+            for video, value in zip(left_out, scaled, strict=True):
+                row = [video.fold, video.label, video.kind, len(video.crops)]
+                writer.writerow([*row, f"{video.score:.4f}", f"{value:.4f}"])
+    sys.stdout.write(json.dumps(results, indent=1) + "\n")
+    sys.stdout.write(f"{calibration}\n")
+
+
+def tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A detector of `plan`: its tensors, and its recipe."""
+    with safe_open(path, "pt") as file:
+        recipe = json.loads(file.metadata()["cfg"])
+        return {name: file.get_tensor(name).float() for name in file.keys()}, recipe  # noqa: SIM118
+
+
+def assembled(
+    found: dict[str, torch.Tensor], recipe: dict[str, Any], tower: str, base: Path
+) -> Detector:
+    """The same detector as deepscan's own, in float32."""
+    head, adapter = recipe["heads"][0], recipe["tower"]
+    settings = DetectorSettings(
+        tower,
+        queries=head["queries"],
+        heads=head["heads"],
+        token=head["token"],
+        adapter=adapter["adapter"],
+        lora_rank=adapter["rank"],
+        lora_alpha=adapter["alpha"],
+        depth=adapter["depth"],
+        reference=REFERENCE,
+        view=recipe["margin"],
+        layers=tuple(head["layers"]),
+        prior=head["prior"] == "learn",
+        located=head["patch"] == "evidence",
+    )
+    state = {
+        "aggregation.query": found["head.query"],
+        "aggregation.place": found["head.place"],
+        "aggregation.attention.in_proj_weight": found["head.inw"],
+        "aggregation.attention.in_proj_bias": found["head.inb"],
+        "aggregation.attention.out_proj.weight": found["head.outw"],
+        "aggregation.attention.out_proj.bias": found["head.outb"],
+        "head.weight": found["head.w"][None],
+        "head.bias": found["head.b"][None],
+        "locating": torch.stack([found["head.log_tau"], found["head.patch_bias"]]),
+    }
+    for i in range(len(head["layers"])):
+        state[f"readers.{i}.weight"] = found["head.lnw"][i]
+        state[f"readers.{i}.bias"] = found["head.lnb"][i]
+    for layer in range(adapter["depth"]):
+        block = f"tower.visual.transformer.resblocks.{layer}."
+        # In turn A and B of q, k, v, out, fc1 and fc2.
+        pairs = [found[f"tower.lora.b{layer}_{place}"] for place in range(12)]
+        state[f"{block}attn.change.a"] = torch.stack(pairs[0:6:2])
+        state[f"{block}attn.change.b"] = torch.stack(pairs[1:6:2])
+        for place, name in ((6, "attn.out_proj"), (8, "mlp.c_fc"), (10, "mlp.c_proj")):
+            state[f"{block}{name}.change.a"] = pairs[place][None]
+            state[f"{block}{name}.change.b"] = pairs[place + 1][None]
+    detector = Detector(settings)
+    adapters.load_base(detector.tower, checkpoint.read_base(base))
+    expected = detector.trained_state()
+    assert expected.keys() == state.keys(), sorted(expected.keys() ^ state.keys())[:3]
+    detector.load_state_dict(state, strict=False)
+    return detector.eval()
+
+
+def videos(scores: Any, entries: Sequence[dict[str, Any]], fold: str, recipe: str) -> list[Video]:
+    """Up to MOST videos of each class of a fold, with their scores."""
+    if fold.startswith("held/"):
+        values = scores[f"held/{recipe}-final/0/{fold.removeprefix('held/')}"]
+    else:
+        names = (f"{recipe}/0/0/{fold}", f"{recipe}-rest/0/0/{fold}")
+        values = scores[next(name for name in names if name in scores.files)]
+    logits = values[0] - REFERENCE * values[1]
+    rows: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(scores[f"rows/{fold}"].tolist()):
+        rows.setdefault((entries[row]["source"], entries[row]["video"]), []).append(place)
+    kept, counts = [], [0, 0]
+    for places in rows.values():
+        numbers = [int(scores[f"rows/{fold}"][place]) for place in places]
+        entry = entries[numbers[0]]
+        if counts[entry["label"]] < MOST:
+            counts[entry["label"]] += 1
+            score = float(logits[places].mean())
+            person = f"{entry['source']}/{entry['person']}"
+            kept.append(Video(fold, person, entry["label"], entry["kind"], score, tuple(numbers)))
+    return kept
+
+
+def spread_ratio(left_out: Sequence[Video], held: Sequence[Video]) -> float:
+    """How much wider than those of the short trainings the final detector's scores of the same videos are."""
+    by_crops = {video.crops: video.score for video in left_out}
+    pairs = [(v.score, by_crops[v.crops]) for v in held if v.crops in by_crops]
+    final, short = np.array(pairs).T
+    return float(final.std() / short.std())
+
+
+def fit(
+    labels: np.ndarray, scores: np.ndarray, folds: list[str], weak: list[float], data: str
+) -> Calibration:
+    """deepscan's own calibration, each fold judged by a map fitted on the others."""
+    moved = [scores + shift for shift in weak]
+    found = calibrate.fit(labels, scores, [folds], moved, data)
+    assert found is not None
+    return found
+
+
+def shifts(detector: Detector, archive: zipfile.ZipFile, held: Sequence[Video]) -> list[float]:
+    """By how much weak material moves the score of a crop, nine times of ten, for each kind of it."""
+    entries = json.loads(archive.read("index.json"))
+    chosen = [held[i] for i in np.linspace(0, len(held) - 1, WEAK_VIDEOS, dtype=int)]
+    crops = [_crop(archive, entries[video.crops[0]]["name"]) for video in chosen]
+    plain = _logits(detector, crops)
+    return [
+        float(
+            np.quantile(
+                np.abs(_logits(detector, [change(c) for c in crops]) - plain), calibrate.GRADE
+            )
+        )
+        for change in calibrate.WEAK.values()
+    ]
+
+
+def _crop(archive: zipfile.ZipFile, name: str) -> Pixels:
+    with Image.open(io.BytesIO(archive.read(name))) as image:
+        return np.asarray(image.convert("RGB").resize((CROP_SIDE, CROP_SIDE)))
+
+
+def _logits(detector: Detector, crops: Sequence[Pixels]) -> np.ndarray:
+    return np.concatenate(
+        [detector.score(np.stack(crops[at : at + 8])).logit for at in range(0, len(crops), 8)]
+    )
+
+
+def by_kind(found: Sequence[Video]) -> dict[str, Any]:
+    """Video AUC of each fold and its mean; of each kind the mean over folds that have it; and counts."""
+    table: dict[str, Any] = {"folds": {}, "kinds": {}}
+    kinds: dict[str, list[tuple[float, int]]] = {}
+    for fold in dict.fromkeys(video.fold for video in found):
+        own = [video for video in found if video.fold == fold]
+        labels = np.array([video.label for video in own])
+        scores = np.array([video.score for video in own])
+        counts = np.bincount(labels, minlength=2).tolist()
+        table["folds"][fold] = {"auc": round(metrics.auc(labels, scores), 3), "videos": counts}
+        for kind in {video.kind for video in own if video.label}:
+            among = np.array([not video.label or video.kind == kind for video in own])
+            value = metrics.auc(labels[among], scores[among])
+            kinds.setdefault(kind, []).append((value, int(labels[among].sum())))
+    table["mean"] = round(float(np.mean([f["auc"] for f in table["folds"].values()])), 3)
+    for kind, values in sorted(kinds.items()):
+        mean = float(np.mean([value for value, _ in values]))
+        table["kinds"][kind] = {"auc": round(mean, 3), "videos": sum(n for _, n in values)}
+    return table
+
+
+if __name__ == "__main__":
+    main()
