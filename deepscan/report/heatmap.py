@@ -46,9 +46,9 @@ class Scale:
 
 EVIDENCE = Scale(
     "evidence",
-    top=0.2,
+    top=0.1,
     clear=0.0,
-    ticks=(-0.2, -0.1, 0, 0.1, 0.2),
+    ticks=(-0.1, -0.05, 0, 0.05, 0.1),
     unit="logits that a patch adds to the score",
     words="logits a patch adds to the score: red for manipulation, blue against",
     caveat=(
