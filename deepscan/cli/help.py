@@ -53,8 +53,8 @@ EXAMPLES = {
         "deepscan train --adapter lora --root /data",
         "deepscan train --resume runs/lora-global",
     ),
-    "calibrate": ("deepscan calibrate b16-lora --data /data/own --out own.safetensors",),
-    "export": ("deepscan export b16-lora --out detector.onnx",),
+    "calibrate": ("deepscan calibrate b16-evidence --data /data/own --out own.safetensors",),
+    "export": ("deepscan export b16-evidence --out detector.onnx",),
     "model": ("deepscan model --adapter effort --tower ViT-L-14-quickgelu",),
     "datasets": ("deepscan datasets --root /data",),
     "benchmark": (

@@ -237,10 +237,10 @@ def legend(width: int, scales: Sequence[Scale]) -> UInt8[np.ndarray, "height wid
         y = row * LEGEND_HEIGHT
         image.paste(Image.fromarray(bar_of(scale, bar)[None].repeat(10, 0)), (8, y + 6))
         for value in scale.ticks:
-            text = f"{value:+g}" if scale.bottom else f"{value:g}"
+            text = f"{value:+g}" if scale.bottom and value else f"{value:g}"
             more = "+" if value == scale.top > 1 else ""
             x = 8 + bar * (value - scale.bottom) / (scale.top - scale.bottom)
-            anchor = "la" if value == scale.bottom and bar < 100 else "ma"
+            anchor = "la" if value == scale.bottom else "ma"
             draw.text((x, y + 17), text + more, fill=INK, font=_font(10), anchor=anchor)
         draw.text(
             (bar + 26, y + 5),

@@ -134,11 +134,11 @@ def same(document: dict[str, Any], page: str) -> bool:
                     FacePicture(
                         int(track),
                         b"",
-                        b"" if heated else None,
+                        {str(name): b"" for name in maps},
                         int(side),
                         np.array([float(v) for v in place]).reshape(2, 3),
                     )
-                    for track, heated, side, place in faces
+                    for track, maps, side, place in faces
                 ),
             )
             for index, time, width, height, faces in kept or ()
@@ -151,7 +151,7 @@ def same(document: dict[str, Any], page: str) -> bool:
 
 def _kept(face: FacePicture) -> list[Any]:
     place = [float(f"{v:.5g}") for v in np.asarray(face.to_frame).ravel()]
-    return [face.track, face.heat is not None, face.side, place]
+    return [face.track, list(face.heat), face.side, place]
 
 
 # --- what is shown ---------------------------------------------------------------------------------

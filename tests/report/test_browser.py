@@ -83,7 +83,7 @@ def test_pointing_at_a_curve_tells_time_logit_and_shows_the_crop(
     view.mouse.move(place["x"] + place["width"] * 11 / 32, place["y"] + 20)
     tip = view.locator("#tip")
     assert tip.inner_text().split() == ["0:02.750", "+2.60"]
-    assert tip.locator("img").count() == 2  # the crop, and its heat
+    assert tip.locator("img:visible").count() == 2  # the crop, and its evidence
     assert view.locator(".cursor").count() == 2  # through both lanes
     view.mouse.move(5, 5)
     assert tip.is_hidden()
@@ -98,7 +98,7 @@ def test_a_click_opens_the_frame_and_escape_goes_back(visit: Open, report_page: 
     viewer = view.locator("#viewer")
     assert viewer.locator("h2").inner_text() == "0:02.000, frame 8"
     assert viewer.locator(".boxes rect").count() == 2
-    assert viewer.locator(".heat image").count() == 2
+    assert viewer.locator(".heat image.first").count() == 2
     view.keyboard.press("Escape")
     assert viewer.is_hidden()
 
@@ -153,6 +153,18 @@ def test_the_slider_uncovers_the_frame(visit: Open, report_page: Path) -> None:
     assert slide.input_value() == "25"
 
 
+def test_attention_is_a_switch_away_from_evidence(visit: Open, report_page: Path) -> None:
+    view = visit(report_page)
+    layers = view.locator("#heatmaps .heat image")
+    caveat = view.locator("#heatmaps .caveat:visible")
+    assert [layers.nth(i).is_visible() for i in range(2)] == [True, False]
+    assert "adds up to the score" in caveat.inner_text()
+    view.get_by_label("Attention", exact=True).check()
+    assert [layers.nth(i).is_visible() for i in range(2)] == [False, True]
+    assert "where the model looked" in caveat.inner_text()
+    assert view.locator("#face-1 .cell").first.locator(".over:visible").count() == 1
+
+
 def test_a_strip_is_one_stop_for_tab_and_arrows_go_along_it(visit: Open, report_page: Path) -> None:
     view = visit(report_page)
     cells = view.locator("#face-1 .cell")
@@ -178,15 +190,19 @@ def test_everything_can_be_reached_by_tab_and_shows_its_focus(
             )
         )
     kinds = [kind.split()[0] for kind, _, _ in reached]
-    assert kinds == [
-        "skip",
-        *["plain"] * 3,
-        *["A", "plot"] * 2,
-        *["cell"] * 2,
-        "slide",
-        *kinds[11:],
-    ]
-    assert {(style, width) for _, style, width in reached[:11]} == {("solid", "2px")}
+    assert (
+        kinds
+        == [
+            "skip",
+            *["plain"] * 3,
+            *["A", "plot"] * 2,
+            *["cell"] * 2,
+            "INPUT",  # the switch between the maps
+            "slide",
+            *kinds[12:],
+        ]
+    )
+    assert {(style, width) for _, style, width in reached[:12]} == {("solid", "2px")}
 
 
 def test_all_headings_and_pictures_have_words(visit: Open, report_page: Path) -> None:
@@ -218,7 +234,7 @@ def test_without_script_the_page_is_whole(visit: Open, report_page: Path) -> Non
     view = visit(report_page, java_script_enabled=False)
     assert view.locator(".curve").count() >= 2
     assert view.locator(".run-label").first.text_content() == "0:02.500\u20130:03.250"
-    assert view.locator("#face-1 .cell img").count() == 64
+    assert view.locator("#face-1 .cell img:visible").count() == 64
     assert view.locator(".only-live").is_hidden()
 
 

@@ -120,6 +120,10 @@ def main() -> None:
                 writer.writerow([*row, f"{video.score:.4f}", f"{value:.4f}"])
     sys.stdout.write(json.dumps(results, indent=1) + "\n")
     sys.stdout.write(f"{calibration}\n")
+    for kind, count, indicated, cleared in verdicts(left_out, scaled, calibration):
+        sys.stdout.write(
+            f"{kind}: {count} videos, {indicated:.1%} indicated, {cleared:.1%} cleared\n"
+        )
 
 
 def tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -209,6 +213,23 @@ def spread_ratio(left_out: Sequence[Video], held: Sequence[Video]) -> float:
     pairs = [(v.score, by_crops[v.crops]) for v in held if v.crops in by_crops]
     final, short = np.array(pairs).T
     return float(final.std() / short.std())
+
+
+def verdicts(
+    found: Sequence[Video], scores: Sequence[float], calibration: Calibration
+) -> list[tuple[str, int, float, float]]:
+    """Of each kind of videos: how many, and which shares reach the upper and the lower threshold."""
+    rows = []
+    for kind in ("all manipulated", *sorted({video.kind for video in found})):
+        own = [
+            score
+            for video, score in zip(found, scores, strict=True)
+            if video.kind == kind or (kind == "all manipulated" and video.label)
+        ]
+        indicated = float(np.mean([score >= calibration.high for score in own]))
+        cleared = float(np.mean([score <= calibration.low for score in own]))
+        rows.append((kind, len(own), indicated, cleared))
+    return rows
 
 
 def fit(

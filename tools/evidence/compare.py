@@ -1,0 +1,71 @@
+"""A detector and a recipe of `plan` on what neither learnt from: python -m tools.evidence.compare RUN PACK
+
+The detector (--weights) must not have seen methods/ and DFDC; the recipe is judged by its detectors that had
+not seen the fold. Of DFDC the crops that `plan` judges on are taken, up to 400 of each class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deepscan.config import Scoring
+from deepscan.faces.alignment import CROP_SIDE
+from deepscan.judgement import metrics
+from deepscan.model.networks import load_scorer
+from tools.evidence.ship import REFERENCE
+
+FOLDS = ("M1", "M2", "M3", "M4", "M5", "dfdc")
+
+
+def main() -> None:
+    """Read the arguments; print both video AUCs fold by fold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("--recipe", default="lora-60")
+    parser.add_argument("--weights", default="b16-lora")
+    asked = parser.parse_args()
+    archive = zipfile.ZipFile(asked.pack)
+    entries = json.loads(archive.read("index.json"))
+    scores = np.load(asked.run / "scores.npz")
+    detector = load_scorer(Scoring(weights=asked.weights)).detector
+    found = []
+    for fold in FOLDS:
+        rows = scores[f"rows/{fold}"].tolist()
+        names = (f"{asked.recipe}/0/0/{fold}", f"{asked.recipe}-rest/0/0/{fold}")
+        values = scores[next(name for name in names if name in scores.files)]
+        own = np.concatenate(
+            [
+                detector.score(
+                    np.stack([_crop(archive, entries[r]["name"]) for r in rows[at : at + 8]])
+                ).logit
+                for at in range(0, len(rows), 8)
+            ]
+        )
+        videos = [f"{entries[row]['source']}/{entries[row]['video']}" for row in rows]
+        labels = np.array([entries[row]["label"] for row in rows])
+        pair = []
+        for logits in (own, values[0] - REFERENCE * values[1]):
+            _, of_video, score = metrics.video_scores(videos, labels, logits)
+            pair.append(metrics.auc(of_video, score))
+        found.append(pair)
+        sys.stdout.write(f"{fold}: {asked.weights} {pair[0]:.3f}, {asked.recipe} {pair[1]:.3f}\n")
+    means = np.mean(found, 0)
+    sys.stdout.write(f"mean: {asked.weights} {means[0]:.3f}, {asked.recipe} {means[1]:.3f}\n")
+
+
+def _crop(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with Image.open(io.BytesIO(archive.read(name))) as image:
+        return np.asarray(image.convert("RGB").resize((CROP_SIDE, CROP_SIDE)))
+
+
+if __name__ == "__main__":
+    main()
