@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from deepscan.files import part_file, part_folder, sha256
 from deepscan.model.weights import shipped_folder
 from deepscan.training.data import picture
 from deepscan.training.folder import RunFolder
-from deepscan.training.run import resume, train
-from deepscan.training.settings import from_plain
+from deepscan.training.run import Trained, resume, train
+from deepscan.training.settings import TrainSettings, from_plain
 
 PAIR_FRAMES = 8
 HELD_OUT_FACES = 200  # of some 4,000 pictures, by chance of their hash: a fifth would say no more
@@ -102,13 +103,21 @@ def main(arguments: list[str] | None = None) -> None:
     folders = material(asked.material, asked.out)
     places = {"data": list(map(str, folders)), "out": str(run), "device": asked.device}
     settings = from_plain(recipe | places, "recipe.toml")
-    if run.exists():
-        if RunFolder(run).reopen()[0].recipe() != settings.recipe():
-            raise DataError(f"{run}: begun with another recipe; give another --out, or remove it")
-        trained = resume(run, say=say, device=asked.device)
-    else:
-        trained = train(settings, datetime.now(UTC).date().isoformat(), say=say)
-    sys.stdout.write(f"{trained.checkpoint}\n")
+    sys.stdout.write(f"{trained(settings, say).checkpoint}\n")
+
+
+def trained(settings: TrainSettings, say: Callable[[str], None]) -> Trained:
+    """The run of `settings`: begun, or gone on with where its folder is there already.
+
+    Raises:
+        DataError: the folder's run has another recipe; and as training.run.
+    """
+    run = settings.out
+    if not run.exists():
+        return train(settings, datetime.now(UTC).date().isoformat(), say=say)
+    if RunFolder(run).reopen()[0].recipe() != settings.recipe():
+        raise DataError(f"{run}: begun with another recipe; give another --out, or remove it")
+    return resume(run, say=say, device=settings.device)
 
 
 if __name__ == "__main__":
