@@ -144,12 +144,11 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     ]:
         rows, unit = self._order.crops(n)
         face = _face_points(unit.real)
-        shown = [
-            augment(
-                *picture(row, unit.seed, self._blend, unit.donor), self._transform, unit.seed, face
-            )
-            for row in rows
-        ]
+        shown = []
+        for row in rows:
+            pixels, mask = picture(row, unit.seed, self._blend, unit.donor)
+            forged_at = mask if mask.any() else None  # an empty one stays so, however it is moved
+            shown.append(augment(pixels, forged_at, self._transform, unit.seed, face))
         crops = np.stack([pixels for pixels, _ in shown])
         masks = np.stack([self._as_input(mask) for _, mask in shown])
         grid = self._size.image_size // self._size.patch_size
@@ -159,12 +158,13 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         return torch.from_numpy(crops), forged, torch.tensor(known), labels
 
     def _as_input(self, mask: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, "side side"]:
-        """What is seen of a mask, at the tower's input size."""
-        assert mask is not None
+        """What is seen of a mask, at the tower's input size; of None, nothing."""
+        side = self._size.image_size
+        if mask is None:
+            return np.zeros((side, side), bool)
         left, top, size = seen(self._view, len(mask))
         mask = mask[top : top + size, left : left + size]
         image = Image.fromarray(mask.astype(np.uint8) * 255)
-        side = self._size.image_size
         return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)) > 127
 
 
