@@ -132,16 +132,16 @@ PAIRS ?= ../shared/data/pairs
 CROPS ?= ../shared/data/ffpp-crops
 CLIPS ?= ../shared/data/clips
 OUT ?= small-study
-DOCS ?= docs/small-study
+DOCS ?= $(OUT)/page
 STEPS ?= 80
 ONLY ?=
 small-study: base
 	$(BIN)/python -m tools.small_study --pairs $(PAIRS) --crops $(CROPS) --clips $(CLIPS) --out $(OUT) \
 	  --docs $(DOCS) --steps $(STEPS) $(if $(ONLY),--only $(ONLY)) $(STUDY_OPTIONS)
 
-# The paper's six methods, MACL and no RAAL: the part of the small study that docs/methods.md is about.
+# The paper's six methods: the part of the small study that docs/methods.md is about.
 compare:
-	$(MAKE) small-study ONLY=methods,figure-1 DOCS=$(OUT)/page
+	$(MAKE) small-study ONLY=methods
 
 # The CLIP base, in the weights cache; nothing happens where it is there already.
 base: $(READY)
