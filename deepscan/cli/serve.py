@@ -32,7 +32,7 @@ def serve(
 ) -> None:
     """Serve a page to drop clips on and read their reports.
 
-    For this machine alone unless --host says otherwise; then visitors need the key in its address.
+    For this machine alone unless --host says otherwise; visitors need the key in the address it prints.
     Clips are analysed one by one, with heatmaps, and deleted as soon as they are; reports are deleted after
     --keep minutes. Ctrl-C stops it and deletes everything that is left.
 

@@ -12,6 +12,7 @@ document.documentElement.classList.add("scripted");
 // Cards by key: "job ID" for what the server knows, "own N" for what is still on its way or was not taken.
 const cards = new Map();
 const states = new Map();
+const asked = new Set(); // cards whose removal waits for a second press
 const queue = [];
 let sending = false;
 let made = 0;
@@ -161,8 +162,15 @@ function words(job, ahead) {
 
 function showJob(job, ahead = 0) {
   const key = `job ${job.id}`;
-  const removal = pending(job) ? "Cancel" : "Remove";
-  const remove = () => removeJob(job);
+  const removal = pending(job) ? "Cancel" : asked.has(key) ? "Yes, remove it" : "Remove";
+  const remove = () => (pending(job) || asked.has(key) ? removeJob(job) : ask(key, job));
+  if (job.state === "removed") {
+    const undo = () => change(job, "POST", "/restore", "is back");
+    const sentence = `Deleted in ${job.seconds_left} seconds, with its report.`;
+    show(key, job.name, { facts: size(job.bytes), finding: "Removed", sentence, removal: "Undo", remove: undo });
+    states.set(key, job.state);
+    return;
+  }
   const facts = job.seconds_left === null ? size(job.bytes) : `${size(job.bytes)}, kept for ${minutes(job.seconds_left)} more`;
   if (pending(job)) {
     const share = job.state === "waiting" ? 0 : job.total ? job.done / job.total : null;
@@ -182,12 +190,25 @@ function showJob(job, ahead = 0) {
   }
 }
 
-async function removeJob(job) {
+/** Ask before a clip is removed: a second press within some seconds does it. */
+function ask(key, job) {
+  asked.add(key);
+  setTimeout(() => {
+    asked.delete(key);
+    poll();
+  }, 8000);
+  showJob(job);
+  tell(`${job.name}: press again to remove it`);
+}
+
+const removeJob = (job) => change(job, "DELETE", "", pending(job) ? "cancelled" : "removed; it can be undone for a minute");
+
+async function change(job, method, place, words) {
+  asked.delete(`job ${job.id}`);
   try {
-    await fetch(`jobs/${job.id}`, { method: "DELETE" });
-    forget(`job ${job.id}`);
-    tell(`${job.name}: removed`);
-  } catch {
+    const answer = await fetch(`jobs/${job.id}${place}`, { method });
+    if (answer.ok) tell(`${job.name}: ${words}`);
+  } finally {
     poll();
   }
 }
@@ -209,7 +230,7 @@ async function poll() {
     const keys = new Set(known.map((job) => `job ${job.id}`));
     for (const key of [...cards.keys()]) if (key.startsWith("job ") && !keys.has(key)) forget(key);
     const soonest = Math.min(...known.map((job) => job.seconds_left ?? Infinity));
-    next = known.some(pending) ? 700 : Math.min(next, Math.max(1000, 1000 * soonest));
+    next = known.some((job) => pending(job) || job.state === "removed") ? 700 : Math.min(next, Math.max(1000, 1000 * soonest));
   } catch {
     byId("lost").hidden = false;
     next = 3000;

@@ -3,7 +3,8 @@
     GET    /                      the page
     GET    /jobs                  every clip, in order of arrival
     POST   /jobs?name=&case=...   a clip, its bytes as the body
-    DELETE /jobs/ID               forget a clip and its results
+    DELETE /jobs/ID               forget a clip and its results; a finished one after a minute
+    POST   /jobs/ID/restore       undo that, within the minute
     GET    /jobs/ID/NAME          report.html, report.json, manifest.json or results.zip of a finished one
 
 No address ever becomes a path: ids are looked up among the clips, names among these four.
@@ -29,7 +30,7 @@ from deepscan.records import Case
 from deepscan.report import page, rendering
 from deepscan.serve import front
 from deepscan.serve.guard import Guard
-from deepscan.serve.jobs import Busy, Job, JobQueue, JobState
+from deepscan.serve.jobs import UNDO, Busy, Job, JobQueue, JobState
 from deepscan.serve.uploads import safe_name
 
 FILES = {
@@ -62,8 +63,8 @@ class Refused(Exception):
         self.status = status
 
 
-def build(queue: JobQueue, limits: Limits, key: str | None = None) -> Guard:
-    """Build the application. Callers must know `key`; None: see `Guard`."""
+def build(queue: JobQueue, limits: Limits, key: str, local: bool) -> Guard:
+    """Build the application. Callers must know `key`; see `Guard`."""
     app = FastAPI(title="deepscan", docs_url=None, redoc_url=None, openapi_url=None)
     uploads = asyncio.Semaphore(limits.uploads)
 
@@ -113,6 +114,12 @@ def build(queue: JobQueue, limits: Limits, key: str | None = None) -> Guard:
             raise HTTPException(404, "No such clip: it was removed, or its time is over.")
         return Response(status_code=204)
 
+    @app.post("/jobs/{job_id}/restore")
+    def restore(job_id: str) -> Response:
+        if not queue.restore(job_id):
+            raise HTTPException(404, "No such clip: it was removed, or its time is over.")
+        return Response(status_code=204)
+
     @app.get("/jobs/{job_id}/{name}")
     def result(job_id: str, name: str) -> Response:
         job = queue.job(job_id)
@@ -136,7 +143,7 @@ def build(queue: JobQueue, limits: Limits, key: str | None = None) -> Guard:
         first = error.errors()[0]
         return PlainTextResponse(f"{first['loc'][-1]}: {first['msg']}.", 422)
 
-    return Guard(app, key)
+    return Guard(app, key, local)
 
 
 # --- receiving -------------------------------------------------------------------------------------
@@ -257,6 +264,12 @@ async def _write(body: _Body, file: BinaryIO) -> None:
     await run_in_threadpool(file.write, bytes(waiting))
 
 
+def left(job: Job, keep: float) -> int | None:
+    """Seconds until a clip's results are deleted; None while they are not there."""
+    ends = job.removed + UNDO if job.removed else job.ended and job.ended + keep
+    return None if ends is None else max(0, round(ends - time.time()))
+
+
 def _plain(job: Job, keep: float) -> dict[str, Any]:
     """A clip as the page shows it."""
     analysis = job.analysis
@@ -272,7 +285,5 @@ def _plain(job: Job, keep: float) -> dict[str, Any]:
         "headline": rendering.HEADLINES[analysis.verdict] if analysis else None,
         "sentence": analysis.sentence if analysis else job.words,
         "warnings": analysis.warnings if analysis else 0,
-        "seconds_left": None
-        if job.ended is None
-        else max(0, round(job.ended + keep - time.time())),
+        "seconds_left": left(job, keep),
     }

@@ -1,13 +1,15 @@
 """Guards every request: decides who may ask, and tells browsers what they may do with the response.
 
-Any web page open in this machine's browser can send requests to this server. Three rules keep them out. A
-request must use a loopback name, which excludes foreign names pointed at this machine (DNS rebinding). A
-request that changes something must come from this server's own page (no forged requests). And from other
-machines a key is required, since names prove nothing there.
+Any web page open in this machine's browser can send requests to this server, and any account of this machine
+can open its port. Three rules keep them out. Every request needs the key, which only the printed address
+holds; a cookie keeps it from then on. A request that changes something must come from this server's own page (no
+forged requests). And a server for this machine alone answers to loopback names only, which excludes foreign
+names pointed at this machine (DNS rebinding).
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -22,7 +24,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
-COOKIE = "deepscan-key"
+COOKIE = (
+    "deepscan-key-"  # and a part of the key's hash: cookies are shared by all ports of a machine
+)
 
 # Responses hold evidence: browsers must not cache, frame or sniff them, or let other sites read them.
 HEADERS = {
@@ -55,9 +59,10 @@ def _split(address: str) -> SplitResult:
 class Guard:
     """An ASGI application that wraps and protects another."""
 
-    def __init__(self, app: App, key: str | None = None) -> None:
-        """Guard `app`; callers must know `key` or, without one, use a loopback name."""
-        self._app, self._key = app, key
+    def __init__(self, app: App, key: str, local: bool) -> None:
+        """Guard `app`; callers must know `key` and, if it is `local`, use a loopback name."""
+        self._app, self._key, self._local = app, key, local
+        self._cookie = COOKIE + hashlib.sha256(key.encode()).hexdigest()[:8]
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,7 +93,7 @@ class Guard:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         host, origin = headers.get("host", "").lower(), headers.get("origin")
-        if self._key is None and not is_loopback(_split(f"//{host}").hostname or ""):
+        if self._local and not is_loopback(_split(f"//{host}").hostname or ""):
             return PlainTextResponse(
                 "This server answers to 127.0.0.1 and localhost only; open one of these.", 421
             )
@@ -97,18 +102,17 @@ class Guard:
             foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         ):
             return PlainTextResponse("Another site's page asked for this; it was not done.", 403)
-        return None if self._key is None else self._locked(scope, headers.get("cookie", ""))
+        return self._locked(scope, headers.get("cookie", ""))
 
     def _locked(self, scope: Message, cookies: str) -> Response | None:
         """None for a caller with the key; one who has it in the address gets a cookie with it."""
-        assert self._key is not None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
         if scope["path"] == "/" and secrets.compare_digest(given.encode(), self._key.encode()):
             opened = RedirectResponse("/", 303)
-            opened.set_cookie(COOKIE, self._key, httponly=True, samesite="strict")
+            opened.set_cookie(self._cookie, self._key, httponly=True, samesite="strict")
             return opened
         try:
-            held = SimpleCookie(cookies).get(COOKIE)
+            held = SimpleCookie(cookies).get(self._cookie)
         except CookieError:
             held = None
         if held is not None and secrets.compare_digest(held.value.encode(), self._key.encode()):

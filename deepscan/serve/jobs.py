@@ -2,9 +2,9 @@
 
     receive -> submit -> (waiting) -> analysed -> results kept for a while -> gone
 
-A clip is deleted as soon as its analysis ends. Its results are deleted after `keep` seconds, when someone
-removes them, or when the queue closes, whichever comes first. The next server deletes what a killed one
-left.
+A clip is deleted as soon as its analysis ends. Its results are deleted after `keep` seconds, a minute after
+someone removes them, or when the queue closes, whichever comes first. The next server deletes what a killed
+one left.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ except ImportError:  # Windows, which deletes no file that is open
 
 LOCK = ".in-use"
 
+UNDO = 60.0  # seconds for which the removal of a clip that has ended can be undone
+
 # Space to leave free on the disk: a report with all its pictures takes tens of megabytes.
 ROOM = 256 * 2**20
 
@@ -50,6 +52,7 @@ class JobState(StrEnum):
     ANALYSING = "analysing"
     FINISHED = "finished"
     FAILED = "failed"
+    REMOVED = "removed"  # for UNDO seconds it can come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Job:
     analysis: Analysis | None = None
     words: str = ""  # why there is no analysis
     ended: float | None = None
+    removed: float | None = None
     case: Case | None = None
 
 
@@ -192,7 +196,27 @@ class JobQueue:
         return self._folder / job.id / "results.zip"
 
     def remove(self, name: str) -> bool:
-        """Delete a clip and all its files at once, whatever its state; False if there is none."""
+        """Delete a clip and its files, after UNDO seconds if it has ended; False if there is none."""
+        with self._lock:
+            job = self._jobs.get(name)
+            if job is None or job.state is JobState.REMOVED:
+                return False
+            if job.state in (JobState.FINISHED, JobState.FAILED):
+                self._change(name, state=JobState.REMOVED, removed=time.time())
+                return True
+        return self._delete(name)
+
+    def restore(self, name: str) -> bool:
+        """Undo the removal of a clip that had ended; False if it is too late."""
+        with self._lock:
+            job = self._jobs.get(name)
+            if job is None or job.state is not JobState.REMOVED:
+                return False
+            state = JobState.FINISHED if job.analysis else JobState.FAILED
+            return self._change(name, state=state, removed=None) is not None
+
+    def _delete(self, name: str) -> bool:
+        """Delete a clip and all its files at once, whatever its state."""
         with self._lock:
             job = self._jobs.pop(name, None)
             if job is None:
@@ -245,8 +269,10 @@ class JobQueue:
     def _expire_all(self) -> None:
         while not self._closing.wait(min(1.0, self.keep / 4)):
             for job in self.jobs():
-                if job.ended is not None and time.time() - job.ended >= self.keep:
-                    self.remove(job.id)
+                now = time.time()
+                removed = job.removed is not None and now - job.removed >= UNDO
+                if removed or (job.ended is not None and now - job.ended >= self.keep):
+                    self._delete(job.id)
 
 
 def _pack(folder: Path, archive: Path, name: str) -> None:

@@ -32,7 +32,7 @@ def serve(
 
     Args:
         settings: for every analysis.
-        host: the address to listen on; one that other machines can reach requires a key.
+        host: the address to listen on; other machines reach those that are not loopback.
         port: 0 picks a free one.
         limits: how much is accepted at a time.
         keep: seconds for which results are kept.
@@ -51,9 +51,9 @@ def serve(
         raise SettingsError(
             f"{host}, port {port}: cannot be listened on: {error.strerror}; --port N takes another"
         ) from error
-    key = None if is_loopback(host) else secrets.token_urlsafe(24)
+    key = secrets.token_urlsafe(24)
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?key={key}" if key else "")
+    address = f"http://{shown}:{listening.getsockname()[1]}/?key={key}"
     folder = weights.cache_folder().with_name("serve")
     with (
         listening,
@@ -61,7 +61,7 @@ def serve(
         until_stopped(),  # uvicorn stops, then raises the signal that stopped it
     ):
         config = uvicorn.Config(
-            build(queue, limits or Limits(), key),
+            build(queue, limits or Limits(), key, local=is_loopback(host)),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import io
 import json
@@ -34,7 +35,9 @@ from deepscan.pipeline import Progress
 from deepscan.records import Case
 from deepscan.report import json as report_json
 from deepscan.report import page
+from deepscan.serve import jobs
 from deepscan.serve.app import Limits, build
+from deepscan.serve.guard import COOKIE
 from deepscan.serve.jobs import Busy, JobQueue, JobState
 from deepscan.serve.uploads import safe_name
 from deepscan.serve.worker import Analysis
@@ -42,6 +45,9 @@ from deepscan.serve.worker import Analysis
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(
     2000
 )  # begins like one, which is what is looked at on arrival
+
+
+KEY = "s3cret"
 
 
 class Stand:
@@ -83,7 +89,7 @@ def stand() -> Stand:
 
 @contextmanager
 def served(
-    stand: Stand, folder: Path, limits: Limits | None = None, key: str | None = None, **queue: Any
+    stand: Stand, folder: Path, limits: Limits | None = None, local: bool = True, **queue: Any
 ) -> Iterator[Ask]:
     """A server on a free port of this machine."""
     with (
@@ -91,7 +97,9 @@ def served(
         JobQueue(stand, folder, **queue) as opened,
     ):
         config = uvicorn.Config(
-            build(opened, limits or Limits(), key), log_config=None, timeout_graceful_shutdown=1
+            build(opened, limits or Limits(), KEY, local),
+            log_config=None,
+            timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -106,12 +114,18 @@ def served(
 class Ask:
     """Asks a server on this machine."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, key: str = KEY) -> None:
+        self.port, self.key = port, key
+
+    @property
+    def cookie(self) -> str:
+        """What a browser holds after the printed address was opened."""
+        return f"{COOKIE}{hashlib.sha256(self.key.encode()).hexdigest()[:8]}={self.key}"
 
     def __call__(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, str, http.client.HTTPMessage]:
+        headers = {"Cookie": self.cookie, **headers}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
@@ -123,7 +137,7 @@ class Ask:
 
     def raw(self, path: str) -> bytes:
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        line.request("GET", path)
+        line.request("GET", path, headers={"Cookie": self.cookie})
         answer = line.getresponse().read()
         line.close()
         return answer
@@ -216,6 +230,27 @@ def test_removing_deletes_at_once_whatever_the_state(
     assert done["state"] == "finished"
 
 
+def test_removing_a_report_can_be_undone_for_a_minute(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mp4", "bad.mp4"):
+        job = ask.ended(ask.send(name)["id"])
+        assert ask("DELETE", f"/jobs/{job['id']}")[0] == 204
+        assert ask("DELETE", f"/jobs/{job['id']}")[0] == 404
+        gone = ask.job(job["id"])
+        assert gone is not None
+        assert gone["state"] == "removed"
+        assert 50 < gone["seconds_left"] <= 60
+        assert ask("GET", f"/jobs/{job['id']}/report.html")[0] == 404
+        assert ask("POST", f"/jobs/{job['id']}/restore")[0] == 204
+        assert ask("POST", f"/jobs/{job['id']}/restore")[0] == 404
+        assert (ask.job(job["id"]) or {})["state"] == job["state"]
+        ask("DELETE", f"/jobs/{job['id']}")
+    monkeypatch.setattr(jobs, "UNDO", 0.0)
+    wait_for(lambda: json.loads(ask("GET", "/jobs")[1]) == [])
+    wait_for(lambda: not list(tmp_path.glob("deepscan-serve-*/*/*")))
+
+
 def test_a_folder_that_goes_while_results_are_written_costs_that_clip_alone(ask: Ask) -> None:
     lost = ask.ended(ask.send("gone.mp4")["id"])
     assert lost["state"] == "failed"
@@ -264,7 +299,8 @@ def test_a_clip_that_is_too_large_is_refused_before_it_is_sent(
 ) -> None:
     with served(stand, tmp_path, Limits(bytes=10_000)) as ask:
         with socket.create_connection(("127.0.0.1", ask.port)) as line:
-            line.sendall(b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n")
+            head = f"POST /jobs HTTP/1.1\r\nHost: localhost\r\nCookie: {ask.cookie}\r\n"
+            line.sendall(f"{head}Content-Length: 20000\r\n\r\n".encode())
             answer = line.makefile().read()  # not one byte of it was sent
         assert answer.startswith("HTTP/1.1 413")
         assert "larger than the 10.0 kB that this server takes" in answer
@@ -276,6 +312,7 @@ def test_a_clip_that_states_no_size_is_counted_as_it_comes(stand: Stand, tmp_pat
         line = http.client.HTTPConnection("127.0.0.1", ask.port, timeout=30)
         line.putrequest("POST", "/jobs?name=a.mp4")
         line.putheader("Transfer-Encoding", "chunked")
+        line.putheader("Cookie", ask.cookie)
         line.endheaders()
         for _ in range(6):
             line.send(b"7d0\r\n" + MP4[:2000] + b"\r\n")
@@ -287,8 +324,8 @@ def test_a_clip_that_states_no_size_is_counted_as_it_comes(stand: Stand, tmp_pat
 def begin(ask: Ask, name: str, size: int = 5000) -> socket.socket:
     """A clip of which the first bytes are sent."""
     line = socket.create_connection(("127.0.0.1", ask.port))
-    head = f"POST /jobs?name={name} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
-    line.sendall(head.encode() + MP4)
+    head = f"POST /jobs?name={name} HTTP/1.1\r\nHost: localhost\r\nCookie: {ask.cookie}\r\n"
+    line.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode() + MP4)
     wait_for(lambda: any(job["name"] == name for job in json.loads(ask("GET", "/jobs")[1])))
     return line
 
@@ -375,18 +412,30 @@ def test_another_sites_page_can_neither_send_nor_remove(ask: Ask, headers: dict[
     assert len(json.loads(ask("GET", "/jobs")[1])) == 1
 
 
-def test_beyond_this_machine_a_key_is_asked_for(stand: Stand, tmp_path: Path) -> None:
-    with served(stand, tmp_path, key="s3cret") as ask:
-        for path in ("/", "/jobs", "/?key=wrong", "/?key=", "/jobs?key=s3cret"):
-            assert ask("GET", path, Host="desk.example")[0] == 401
-        assert ask("POST", "/jobs?name=a.mp4", MP4)[0] == 401
-        status, _, headers = ask("GET", "/?key=s3cret", Host="desk.example")
+@pytest.mark.parametrize("local", [True, False])
+def test_a_key_is_asked_for(stand: Stand, tmp_path: Path, local: bool) -> None:
+    """Any account of this machine can open a loopback port."""
+    with served(stand, tmp_path, local=local) as ask:
+        host = "localhost" if local else "desk.example"
+        job = ask.send("a.mp4")
+        for path in (
+            "/",
+            "/jobs",
+            "/?key=wrong",
+            "/?key=",
+            f"/jobs?key={KEY}",
+            f"/jobs/{job['id']}",
+        ):
+            assert ask("GET", path, Host=host, Cookie="")[0] == 401
+        assert ask("POST", "/jobs?name=a.mp4", MP4, Cookie="")[0] == 401
+        assert ask("DELETE", f"/jobs/{job['id']}", Cookie="")[0] == 401
+        status, _, headers = ask("GET", f"/?key={KEY}", Host=host, Cookie="")
         assert (status, headers["location"]) == (303, "/")  # the key leaves the address
         assert "HttpOnly" in headers["set-cookie"]
         assert "samesite=strict" in headers["set-cookie"].lower()
-        held = headers["set-cookie"].split(";")[0]
-        assert ask("GET", "/jobs", Host="desk.example", Cookie=held)[0] == 200
-        assert ask("GET", "/jobs", Cookie="deepscan-key=wrong")[0] == 401
+        assert headers["set-cookie"].split(";")[0] == ask.cookie
+        assert ask("GET", "/jobs", Host=host)[0] == 200
+        assert ask("GET", "/jobs", Cookie=ask.cookie.replace(KEY, "wrong"))[0] == 401
 
 
 @pytest.mark.parametrize(
@@ -550,7 +599,8 @@ def command(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("Open http://127.0.0.1:"), line + process.stderr.read()
-        return process, Ask(int(line.split(":")[2].split("/")[0]))
+        key = line.split("?key=")[1].split()[0]
+        return process, Ask(int(line.split(":")[2].split("/")[0]), key)
 
     yield start
     for process in started:
