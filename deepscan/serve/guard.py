@@ -2,9 +2,9 @@
 
 Any web page open in this machine's browser can send requests to this server, and any account of this machine
 can open its port. Three rules keep them out. Every request needs the key, which only the printed address
-holds; a cookie keeps it from then on. A request that changes something must come from this server's own page (no
-forged requests). And a server for this machine alone answers to loopback names only, which excludes foreign
-names pointed at this machine (DNS rebinding).
+holds; a cookie keeps it from then on. A request that changes something must come from this server's own page
+(no forged requests). And a server for this machine alone answers to loopback names only, which excludes
+foreign names pointed at this machine (DNS rebinding).
 """
 
 from __future__ import annotations
