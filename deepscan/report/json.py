@@ -244,8 +244,9 @@ def _evidence_sum(found: EvidenceSum | None) -> dict[str, Any] | None:
     if found is None:
         return None
     numbers = {name: _number(value, 4) for name, value in asdict(found).items()}
-    whole = {"track": found.track, "crops": found.crops}
-    return {**numbers, **whole, "sentence": evidence_sentence(found)}
+    numbers |= {"track": found.track, "crops": found.crops}
+    # Of the numbers stated: whoever has them can word them again.
+    return {**numbers, "sentence": evidence_sentence(EvidenceSum(**numbers))}  # type: ignore[arg-type]
 
 
 def evidence_sentence(found: EvidenceSum) -> str:

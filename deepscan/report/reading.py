@@ -26,6 +26,7 @@ from deepscan.records import (
     Credentials,
     CropQuality,
     DecodeCount,
+    EvidenceSum,
     Face,
     Faithfulness,
     FrameEvidence,
@@ -71,7 +72,7 @@ def _report(document: dict[str, Any]) -> Report:
     frames = [
         _frame(track["id"], frame) for track in document["tracks"] for frame in track["frames"]
     ]
-    measured = document["calibration"]["measured"]
+    measured, summed = document["calibration"]["measured"], document["evidence_sum"]
     evidence = judge(
         source,
         looked,
@@ -83,6 +84,7 @@ def _report(document: dict[str, Any]) -> Report:
         source,
         evidence,
         _provenance(document),
+        evidence_sum=None if summed is None else _record(EvidenceSum, summed),
         faithfulness=_faithfulness(document["faithfulness"]),
         outputs=read_value(tuple[str, ...], document["outputs"], "outputs"),
     )
