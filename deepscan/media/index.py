@@ -207,9 +207,12 @@ def _takes(walked: _Packets, tick: Fraction, leap: int | None) -> tuple[np.ndarr
     """
     shift = np.zeros(len(walked.pts), np.int64)
     starts = [0]
-    highest = lowest = last_dts = NO_TIME
+    highest = last_dts = NO_TIME
+    stamps = np.where(
+        walked.discarded, NO_TIME, walked.pts
+    )  # an edit may end amid frames not shown
     for n, (pts, dts, key) in enumerate(
-        zip(walked.pts.tolist(), walked.dts.tolist(), walked.key.tolist(), strict=True)
+        zip(stamps.tolist(), walked.dts.tolist(), walked.key.tolist(), strict=True)
     ):
         if pts != NO_TIME and highest != NO_TIME:
             back = dts != NO_TIME and last_dts != NO_TIME and dts < last_dts
@@ -230,14 +233,13 @@ def _takes(walked: _Packets, tick: Fraction, leap: int | None) -> tuple[np.ndarr
         end = None
         for start, stop in pairwise([*starts, len(walked.pts)]):
             part = slice(start, stop)
-            stamps = walked.pts[part][shown[part] & (walked.pts[part] != NO_TIME)]
-            if not len(stamps):
+            own = stamps[part][shown[part] & (stamps[part] != NO_TIME)]
+            if not len(own):
                 continue
-            lowest = int(stamps.min())
             if end is not None:
-                shift[part] = end - lowest
+                shift[part] = end - int(own.min())
                 restarts.append(end)
-            end = int(stamps.max()) + int(shift[start]) + int(tick)
+            end = int(own.max()) + int(shift[start]) + int(tick)
     return shift, restarts
 
 

@@ -226,8 +226,11 @@ def joined(path: Path, *parts: Path) -> Path:
     return path
 
 
-def fields(path: Path, count: int = 12) -> Path:
-    """Numbered pictures in H.264 coded as fields, each a packet, without compression (I_PCM macroblocks)."""
+def fields(path: Path, count: int = 12, together: bool = False) -> Path:
+    """Numbered pictures in H.264 coded as fields, without compression (I_PCM macroblocks).
+
+    Each field is a packet, or, `together`, the two of a picture are.
+    """
 
     def unit(kind: int, bits: str) -> bytes:
         bits += "1"
@@ -267,7 +270,40 @@ def fields(path: Path, count: int = 12) -> Path:
             pictures.append(unit(0x65 if idr else 0x61, bits))
     head = unit(0x67, sps) + unit(0x68, pps)
     pictures[0] = head + pictures[0]
+    if together:
+        pairs = zip(pictures[::2], pictures[1::2], strict=True)
+        return mux(path, "h264", [a + b for a, b in pairs], rate=25)
     return mux(path, "h264", pictures, rate=50)
+
+
+def edits(path: Path, *parts: tuple[Fraction, Fraction]) -> Path:
+    """Have an MP4 show these parts of its media, one after the other: start and length, seconds."""
+
+    def replaced(data: bytes, names: list[bytes], new: bytes) -> bytes:
+        out, at = b"", 0
+        while at < len(data):
+            size, kind = struct.unpack(">I4s", data[at : at + 8])
+            body = data[at + 8 : at + size]
+            if kind == names[0]:
+                body = replaced(body, names[1:], new) if names[1:] else new
+            out += struct.pack(">I4s", len(body) + 8, kind) + body
+            at += size
+        return out
+
+    data = path.read_bytes()
+    start, _ = boxes(data, "moov/trak/edts/elst")
+    first, scale_at = (
+        struct.unpack(">I", data[start + 12 : start + 16])[0],
+        boxes(data, "moov/trak/mdia/mdhd")[0] + 12,
+    )
+    (scale,) = struct.unpack(">I", data[scale_at : scale_at + 4])
+    entries = [
+        struct.pack(">IiI", int(length * 1000), first + int(at * scale), 0x10000)
+        for at, length in parts
+    ]
+    new = struct.pack(">II", 0, len(entries)) + b"".join(entries)
+    path.write_bytes(replaced(data, [b"moov", b"trak", b"edts", b"elst"], new))
+    return path
 
 
 # --- damage ----------------------------------------------------------------------------------------

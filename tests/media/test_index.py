@@ -114,3 +114,29 @@ def test_b_frames_packed_with_the_frame_before_are_frames(tmp_path: Path) -> Non
     source = VideoSource(clips.packed(tmp_path / "a.avi", 30))
     assert seen(source) == every(30)
     assert [n for n, _ in seen(source, (4, 19))] == [4, 19]
+
+
+def test_both_fields_in_one_packet_are_one_frame(tmp_path: Path) -> None:
+    source = VideoSource(clips.fields(tmp_path / "a.mp4", 12, together=True))
+    assert [n for n, _ in seen(source)] == list(range(12))
+
+
+def test_fields_of_hevc_are_pictures_of_full_height(tmp_path: Path) -> None:
+    """FFmpeg gives them one by one: every instant of an interlaced recording, at half the detail."""
+    fields = [clips.numbered(n)[parity::2] for n in range(12) for parity in (0, 1)]
+    options = {"x265-params": "interlace=1:log-level=none", "preset": "ultrafast"}
+    clip = clips.write(tmp_path / "a.mkv", fields, "libx265", rate=50, options=options)
+    source = VideoSource(clip)
+    assert (source.source.frames, source.source.width, source.source.height) == (24, 96, 64)
+    assert [n for n, _ in seen(source)] == [n // 2 for n in range(24)]
+
+
+@pytest.mark.parametrize("options", [clips.b_frames(), {"bf": "0", "g": "10"}])
+def test_an_edit_list_may_show_parts_in_any_order(tmp_path: Path, options: dict[str, str]) -> None:
+    clip = clips.write(tmp_path / "a.mp4", 50, options=options)
+    second = Fraction(1), Fraction(12, 25)
+    source = VideoSource(clips.edits(clip, second, (Fraction(0), Fraction(2, 5))))
+    wanted = [*range(25, 37), *range(10)]
+    assert seen(source) == [(n, Fraction(i, 25)) for i, n in enumerate(wanted)]
+    assert [n for n, _ in seen(source, (3, 15))] == [28, 3]
+    assert source.source.restarts == ()
