@@ -77,12 +77,13 @@ def test_every_verdict_is_explained() -> None:
 
 
 def test_the_readmes_figures_are_the_model_cards() -> None:
-    """The detector's AUCs in the README are those its card states."""
+    """The detector's AUCs in the README are those its card states, to two digits."""
     known = weights.catalogue()
     card = (weights.shipped_folder() / known.detectors[known.default].card).read_text("utf-8")
-    stated = re.findall(r"[01]\.\d+ \[[01]\.\d+, [01]\.\d+\]", README)
-    assert len(stated) == 2
-    assert all(figures in card for figures in stated)
+    paragraph = README.split("**How good the shipped detector is.**")[1].split("\n\n")[0]
+    stated = re.findall(r"\b0\.\d\d\b", paragraph)
+    assert len(stated) == 8
+    assert set(stated) <= {f"{float(auc):.2f}" for auc in re.findall(r"\b0\.\d{3}\b", card)}
 
 
 def test_the_changelog_knows_this_version() -> None:
