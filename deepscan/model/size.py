@@ -96,5 +96,8 @@ def _queries(size: TowerSize, settings: DetectorSettings) -> tuple[int, int]:
     patches = (size.image_size // size.patch_size) ** 2
     folded = 2 * k * d * d + k * h * patches * d  # queries, folded keys, scores
     folded += h * patches * d + 2 * d * d  # gathering, values, out
+    folded += (
+        2 * d * d + h * patches * d
+    )  # the head's row read back to the values; evidence of patches
     written = k * d * d + 2 * patches * d * d + 2 * k * patches * d + k * d * d
     return folded, written

@@ -90,9 +90,11 @@ def main() -> None:
     )
     weak = shifts(detector, archive, held["methods"])
     calibration = fit(labels, np.array(scaled), [v.fold for v in left_out], weak, data)
+    names = [f"{video.fold}/{place}" for place, video in enumerate(left_out)]
     results = {
+        "test": metrics.summary(names, labels, np.array(scaled), np.random.default_rng(0)),
         "left_out": by_kind(left_out),
-        "held_fifths": {k: by_kind(v) for k, v in held.items()},
+        "held_fifths": {name: by_kind(own) for name, own in held.items()},
     }
     header = Header(
         name=asked.name,
@@ -100,6 +102,7 @@ def main() -> None:
         base={"name": base.name, "sha256": base.sha256},
         training={
             "date": asked.date,
+            "test": "videos of sources left out, by detectors of this recipe that had not seen them",
             "data": "pairs, FaceForensics++ crops, DFDC crops, 55 methods' public clips, faces",
             "licence_note": "weights only; the clips' own terms are their makers'",
             "recipe": config,
