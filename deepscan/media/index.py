@@ -138,6 +138,8 @@ def read_index(open_stream: Open, rate: Fraction | None) -> Index:
     keys = keys[np.argsort(key_times[keys], kind="stable")] if len(keys) else numbers[:1]
     # Of the frame coded last: where durations are distances of decoding times, only its is true of the end.
     duration = int(walked.duration[walked.first == order.max()].sum()) if len(order) else 0
+    if duration <= 0 or not timed:
+        duration = int(np.median(np.diff(clock))) if len(clock) > 1 else int(tick)
     return Index(
         pts=clock,
         packet=order,
@@ -150,7 +152,7 @@ def read_index(open_stream: Open, rate: Fraction | None) -> Index:
             int(clock[np.searchsorted(clock, at)]) for at in restarts if at <= clock[-1:]
         ),
         hidden=int((walked.hidden | walked.discarded)[walked.first == numbers].sum()),
-        last_duration=duration if duration > 0 and timed else int(tick),
+        last_duration=duration,
     )
 
 
@@ -295,21 +297,24 @@ def _and_end(items: Iterator[Any]) -> Iterator[Any]:
 def _times(pts: np.ndarray, dts: np.ndarray, tick: Fraction) -> tuple[np.ndarray, bool]:
     """Times of frames in display order whose packets have these stamps, and whether they are exact.
 
-    Stamps that ascend are believed. If only a few do not, the frames between take the times between. Else the
-    stamps belong to the frames in another order, or there are none: then the rate decides.
+    Stamps that ascend are believed, and frames without one, or with one of the few that do not ascend, take
+    the times between. Else the stamps belong to the frames in another order, or there are none: then the rate
+    decides.
     """
     n = len(pts)
     places = np.arange(n)
-    good = pts != NO_TIME
-    highest = np.maximum.accumulate(np.where(good, pts, NO_TIME))
-    good &= np.concatenate([[True], pts[1:] > highest[:-1]])[:n]
+    stated = pts != NO_TIME
+    highest = np.maximum.accumulate(pts)
+    good = stated & np.concatenate([[True], pts[1:] > highest[:-1]])[:n]
     if good.all():
         return pts, True
-    if n - good.sum() <= max(1, n // FEW):
+    wrong = int(stated.sum() - good.sum())
+    if good.sum() > 1 and wrong <= n // FEW:
         anchors = places[good]
+        step = int(np.median(np.diff(pts[good]) / np.diff(anchors)))
         times = np.interp(places, anchors, pts[good]).astype(np.int64)
         # Outside of the first and last anchor the rate goes on.
-        first, last, step = anchors[0], anchors[-1], int(tick)
+        first, last = anchors[0], anchors[-1]
         times = np.where(places < first, pts[first] - (first - places) * step, times)
         return np.where(places > last, pts[last] + (places - last) * step, times), False
     for stamps in (pts, dts):

@@ -220,6 +220,20 @@ def packed(path: Path, count: int) -> Path:
     return path
 
 
+def unstamped(path: Path, kept: int) -> Path:
+    """Take the time stamps off the frames of a transport stream, but for one in `kept`."""
+    data, count = bytearray(path.read_bytes()), 0
+    for at in range(0, len(data), 188):
+        begins, pid = data[at + 1] & 0x40, (data[at + 1] & 0x1F) << 8 | data[at + 2]
+        pes = at + 4 + (data[at + 4] + 1 if data[at + 3] & 0x20 else 0)
+        if begins and pid == 0x100 and data[pes : pes + 3] == b"\0\0\1":
+            if count % kept:
+                data[pes + 7] &= 0x3F  # neither PTS nor DTS
+            count += 1
+    path.write_bytes(data)
+    return path
+
+
 def joined(path: Path, *parts: Path) -> Path:
     """What `cat` makes of several files."""
     path.write_bytes(b"".join(part.read_bytes() for part in parts))

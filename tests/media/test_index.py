@@ -67,6 +67,19 @@ def test_a_wrong_stamp_is_no_damage(tmp_path: Path, stamp: Callable[[int, int], 
     assert sorted(n for n, _ in seen(source)) == list(range(40))
 
 
+@pytest.mark.parametrize("options", [clips.b_frames(), {"bf": "0", "g": "10"}])
+@pytest.mark.parametrize("kept", [2, 5])
+def test_frames_without_stamps_take_the_times_between(
+    tmp_path: Path, options: dict[str, str], kept: int
+) -> None:
+    """Broadcasters may stamp one frame in several."""
+    clip = clips.unstamped(clips.write(tmp_path / "a.ts", 41, options=options), kept)
+    source = VideoSource(clip)
+    start = source.source.start
+    assert [(n, time - start) for n, time in seen(source)] == every(41)
+    assert source.source.duration == Fraction(41, 25)
+
+
 @pytest.mark.parametrize(
     ("suffix", "codec"), [("ts", "libx264"), ("ts", "mpeg2video"), ("mpg", "mpeg2video")]
 )
