@@ -37,7 +37,7 @@ def test_both_conventions_at_vit_l_14() -> None:
     assert bare.flops_complete / 1e9 == pytest.approx(162.2, abs=0.05)
     ours = size(DetectorSettings(tower="ViT-L-14-quickgelu"))
     assert ours.flops_queries_written / 1e9 == pytest.approx(1.1, abs=0.02)
-    assert ours.flops_complete - bare.flops_complete == ours.flops_queries < 0.05e9
+    assert ours.flops_complete - bare.flops_complete == ours.flops_queries < 0.055e9
 
 
 def test_a_copy_to_score_against_doubles_the_operations_and_adds_no_parameter() -> None:

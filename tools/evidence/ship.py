@@ -7,8 +7,9 @@ Beside the checkpoint, --table receives the videos' scores as a CSV file without
 
 Scores of sources left out are those of short trainings, one for each pair of folds; the final one, which is
 trained longer, spreads its scores wider. They are brought to its scale by the ratio of the spreads of both on
-the same videos: the people of methods/ that neither has seen. How far weak material moves scores is measured
-with the final one itself.
+the same videos, of people that neither has seen: the largest ratio of the collections, since thresholds too
+far apart cost a verdict and thresholds too close accuse. How far weak material moves scores is measured with
+the final one itself.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
 
     left_out = [v for fold in FOLDS for v in videos(scores, entries, fold, asked.recipe)]
     held = {name: videos(scores, entries, f"held/{name}", asked.recipe) for name in HELD}
-    ratio = spread_ratio(left_out, held["methods"])
+    ratio = max(spread_ratio(left_out, own) for own in held.values())
     sys.stdout.write(f"the final detector spreads its scores {ratio:.2f} times as wide\n")
     scaled = [ratio * video.score for video in left_out]
     labels = np.array([video.label for video in left_out])
