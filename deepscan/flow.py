@@ -154,9 +154,10 @@ def keep_memory_level() -> None:
 def leave(code: int) -> None:
     """End the process like sys.exit, but without unloading torch's modules, which takes half a second.
 
-    Returns if that is not possible: a thread is still running, or streams cannot be flushed.
+    Returns if that is not possible: a thread that must be waited for is running, or streams cannot be
+    flushed.
     """
-    if threading.active_count() > 1:
+    if any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
         return
     atexit._run_exitfuncs()
     try:

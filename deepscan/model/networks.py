@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,14 +105,29 @@ def load_scorer(scoring: Scoring) -> Scorer:
 
 @contextmanager
 def loading(scoring: Scoring, clock: Clock) -> Iterator[Callable[[], Scorer]]:
-    """Load torch and the detector in the background; the function given to the block waits for them."""
+    """Load torch and the detector in the background; the function given to the block waits for them.
 
-    def load() -> Scorer:
-        with clock("loading"):
-            return load_scorer(scoring)
+    The block's end waits for them, too, unless Ctrl-C ended it: then the process is about to end.
+    """
+    loaded: Future[Scorer] = Future()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
-        yield pool.submit(load).result
+    def load() -> None:
+        try:
+            with clock("loading"):
+                loaded.set_result(load_scorer(scoring))
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    thread = threading.Thread(target=load, name="load", daemon=True)
+    thread.start()
+    try:
+        yield loaded.result
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        thread.join()
+        raise
+    thread.join()
 
 
 def weights_file(name: str) -> Path:
