@@ -134,6 +134,7 @@ class Limits:
 class Output:
     """What a folder of results holds, beside what was found."""
 
+    private: bool = False  # no folders, tags, names of the machine; of faces the deciding one alone
     sign: str = ""  # a private key's file (see report.signing) that signs manifest.json
 
 

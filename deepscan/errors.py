@@ -17,9 +17,17 @@ A message says what is wrong, where, and what to do next. Errors of other librar
 these in one place each: PyAV's and Pillow's in `media`, safetensors' and pip's in `model`.
 """
 
+import re
+
 
 class DeepscanError(Exception):
-    """Base of all expected failures; anything else that escapes is a bug."""
+    """Base of all expected failures; anything else that escapes is a bug.
+
+    No message holds a user name or password that stood in an address.
+    """
+
+    def __str__(self) -> str:
+        return re.sub(r"(?<=://)[^/\s@]*@", "", super().__str__())
 
 
 class InputError(DeepscanError):

@@ -108,27 +108,28 @@ def scan(
                 from deepscan.report.overlays import Overlays
 
                 drawn = settings.heatmaps
-                overlays = Overlays(folder, source, drawn.cls, len(indices), drawn.map)
+                private = settings.output.private
+                overlays = Overlays(folder, source, drawn.cls, len(indices), drawn.map, private)
         try:
             watchers = [w for w in (sums, overlays, pictures, specimens) if w is not None]
             batch = settings.scoring.batch
             coverage, scored = _look(decoding, finder, scorer, batch, watchers, clock, tell)
+            signed = decoding.credentials(clock)
+            loaded = scorer()
+            evidence = judge(
+                source,
+                coverage,
+                [report_json.as_stated(frame) for frame in scored],
+                thresholds_of(loaded.header.calibration),
+                declared_duration=opened.declared_duration,
+            )
             with clock("drawing"):
                 if overlays is not None:
-                    overlays.close()
+                    overlays.close(evidence.scores.track if evidence.scores else None)
                     overlays = None
         finally:
             if overlays is not None:
                 overlays.abandon()
-        signed = decoding.credentials(clock)
-        loaded = scorer()
-        evidence = judge(
-            source,
-            coverage,
-            [report_json.as_stated(frame) for frame in scored],
-            thresholds_of(loaded.header.calibration),
-            declared_duration=opened.declared_duration,
-        )
         faithfulness = None
         if specimens is not None:
             with clock("explaining"):
@@ -139,11 +140,17 @@ def scan(
             faithfulness=faithfulness,
         )
         if folder is not None and pictures is not None:
-            from deepscan.report import page
+            from deepscan.report import page, privacy
 
+            kept = pictures.frames()
+            if settings.output.private:
+                report = privacy.withheld(report)
+                track = evidence.scores.track if evidence.scores else None
+                boxes = {f.frame_index: f.face.box for f in evidence.crops() if f.track == track}
+                kept = privacy.hidden(kept, track, boxes)
             names = sorted([*provenance.files(folder), page.NAME])
             report = replace(report, folder=out, outputs=tuple(names))
-            page.write(report_json.to_dict(report), folder, pictures.frames())
+            page.write(report_json.to_dict(report), folder, kept)
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
             provenance.write_manifest(folder, source)
             if settings.output.sign:

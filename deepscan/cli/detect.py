@@ -89,6 +89,10 @@ def detect(
     exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
     examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
     notes: Annotated[str, Option(help="Anything else, for the report.", metavar="TEXT")] = "",
+    private: Annotated[
+        bool,
+        Option("--private", help="Keep folders, tags and other people's faces out of results."),
+    ] = False,
     sign: Annotated[
         str, Option(help="Sign manifest.json with this private key; see keygen.", metavar="KEY")
     ] = "",

@@ -52,6 +52,7 @@ SETTING_OF = {
     "min_face": "faces.min_size",
     "offline": "scoring.offline",
     "time_limit": "limits.seconds",
+    "private": "output.private",
     "sign": "output.sign",
 }
 

@@ -42,6 +42,7 @@ MEANING = {
     "heatmaps.explain": "measure whether heatmaps are faithful to the score",
     "limits.seconds": "give an input up after so many seconds; without it, once it hangs",
     "limits.memory": "MiB of address space of the process that decodes an input",
+    "output.private": "keep folders, tags and all faces but the deciding one out of results",
     "output.sign": "a private key's file that signs manifest.json (deepscan keygen)",
 }
 

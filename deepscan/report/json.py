@@ -23,6 +23,7 @@ from deepscan.records import (
     TrackEvidence,
 )
 from deepscan.report.heatmap import ATTENTION, EVIDENCE
+from deepscan.report.privacy import without_userinfo
 
 SCHEMA = "deepscan.report/1"
 
@@ -138,7 +139,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "confinement": provenance.confinement.value,
         },
         "run": {
-            "argv": list(provenance.request.argv),
+            "argv": [without_userinfo(word) for word in provenance.request.argv],
             "case": None if provenance.request.case is None else asdict(provenance.request.case),
             "settings": provenance.settings,
             "origins": provenance.request.origins,
