@@ -12,7 +12,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from deepscan.media.index import NO_TIME, Index
-from deepscan.media.packets import packets, short_of_memory
+from deepscan.media.packets import number, number_of, packets, short_of_memory
 
 # No decoder holds back more frames than this for reordering: a frame later than that is lost.
 DECODER_HOLDS = 48
@@ -85,7 +85,9 @@ def decoded(
             short_of_memory(error)
             frames, broken = [], min(broken, place)
         for frame in frames:
-            one = _Held(frame, place if frame.opaque is None else frame.opaque)
+            if (own := number_of(frame)) is None:
+                continue  # it is of no packet; the one it replaces counts as damaged
+            one = _Held(frame, own)
             shown = index.frame[one.place]
             # Frames come in display order: any that was due before this one was skipped or lost.
             coming.difference_update([p for p in coming if index.frame[p] <= shown])
@@ -104,7 +106,7 @@ def decoded(
 
     place = start
     for place, packet in _from(container, stream, index, start, reading):
-        packet.opaque = place
+        number(packet, place)
         own = int(index.frame[place])
         if own >= 0 and int(index.packet[own]) == place:
             coming.add(place)
@@ -139,13 +141,13 @@ def _from(
         container.seek(pts if dts == NO_TIME else dts, stream=stream, backward=True)
     except av.error.FFmpegError as error:
         raise Doubt from error
-    number: int | None = None
+    place: int | None = None
     for packet in packets(container, stream):
-        if number is None:
-            number = index.number(packet)
-            if number is None or number > start:
+        if place is None:
+            place = index.number(packet)
+            if place is None or place > start:
                 raise Doubt
-        elif not index.matches(number, packet):
+        elif not index.matches(place, packet):
             raise Doubt
-        yield number, packet
-        number += 1
+        yield place, packet
+        place += 1

@@ -20,7 +20,7 @@ import numpy as np
 from av.format import Flags
 
 from deepscan.media.h264 import Field, Fields
-from deepscan.media.packets import packets, short_of_memory
+from deepscan.media.packets import number, number_of, packets, short_of_memory
 
 NO_TIME = -(2**63)  # AV_NOPTS_VALUE
 
@@ -167,7 +167,7 @@ def _walk(container: Any, stream: Any) -> _Packets:
     codec = stream.codec_context.name
     fields = Fields(stream.codec_context.extradata) if codec == "h264" else None
     before: Field | None = None  # a first field, whose second one may follow
-    for number, packet in enumerate(packets(container, stream)):
+    for place, packet in enumerate(packets(container, stream)):
         found = None
         if fields is not None and (fields.possible or packet.is_keyframe):
             found = fields.read(bytes(packet))
@@ -177,7 +177,7 @@ def _walk(container: Any, stream: Any) -> _Packets:
             and found.bottom != before.bottom
             and found.frame_number == before.frame_number
         )
-        first.append(number - second)
+        first.append(place - second)
         before = None if second else found
         # A VP8 frame that is shown has this bit set (RFC 6386, 9.1).
         hidden = codec == "vp8" and not bytes(packet)[0] & 0x10
@@ -259,32 +259,32 @@ def _watch(
         context = stream.codec_context
         context.copy_opaque = True
         context.options |= {"skip_loop_filter": "all"}  # only the order matters
-        for number, packet in enumerate(_and_end(packets(container, stream))):
+        for place, packet in enumerate(_and_end(packets(container, stream))):
             if packet is not None:
-                packet.opaque = number
+                number(packet, place)
             try:
                 given = context.decode(packet)
             except av.error.FFmpegError as error:
                 short_of_memory(error)
                 given = []
                 if packet is not None:
-                    failed.append(number)
-            order += [frame.opaque for frame in given if frame.opaque is not None]
+                    failed.append(place)
+            order += [n for n in map(number_of, given) if n is not None]
             if probe and len(order) >= probe and all(a < b for a, b in pairwise(order)):
                 return None
     if probe and all(a < b for a, b in pairwise(order)):
         return None
     first = walked.first.tolist()
     seen: dict[int, None] = {}
-    for number in order:
-        seen.setdefault(first[number])
+    for place in order:
+        seen.setdefault(first[place])
     frames = [n for n in seen if not walked.discarded[n]]
-    for number in failed:
-        n = first[number]
+    for place in failed:
+        n = first[place]
         if n not in seen and not walked.discarded[n]:
             seen.setdefault(n)
-            place = next((i for i, other in enumerate(frames) if other > n), len(frames))
-            frames.insert(place, n)
+            after = next((i for i, other in enumerate(frames) if other > n), len(frames))
+            frames.insert(after, n)
     silent = [n for n in walked.shown.tolist() if n not in seen]
     return np.array(frames, np.int64), np.array(silent, np.int64)
 

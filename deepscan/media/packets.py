@@ -15,6 +15,20 @@ def short_of_memory(error: av.error.FFmpegError) -> None:
         raise MemoryError from error
 
 
+def number(packet: Any, place: int) -> None:
+    """Mark a packet, so that `number_of` tells which packet a frame comes from (with `copy_opaque`).
+
+    PyAV finds the mark by its address, which must be one of a kind: every small int has the same everywhere,
+    so that a decoder would take away the marks of another.
+    """
+    packet.opaque = [place]
+
+
+def number_of(frame: Any) -> int | None:
+    """The number that `number` gave to the packet of a frame."""
+    return None if frame.opaque is None else int(frame.opaque[0])
+
+
 def packets(container: Any, stream: Any) -> Iterator[Any]:
     """The stream's packets in decoding order, up to the end or to where the file breaks off."""
     packets = container.demux(stream)

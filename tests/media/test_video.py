@@ -18,6 +18,7 @@ from builders import clips
 from builders.machine import SHARED
 from deepscan.config import Sampling
 from deepscan.errors import InputError, NoVideoStream, UnreadableInput
+from deepscan.media.packets import number, number_of
 from deepscan.media.video import DamagedFrame, VideoSource
 from deepscan.records import Pixels
 
@@ -215,6 +216,16 @@ def test_parts_are_decoded_side_by_side(tmp_path: Path, name: str, parts: list[l
     indices = [0, 5, 33, 60, 64, 90, 118]
     assert source.split(indices, 2) == parts
     assert [numbers(source, part) for part in parts] == parts
+
+
+def test_what_one_decoder_lets_go_of_another_keeps() -> None:
+    """Frames are known by marks on packets; another decoder numbers its own alike."""
+    ours, theirs = [av.Packet(b"\0") for _ in range(9)], [av.Packet(b"\0") for _ in range(9)]
+    for place, both in enumerate(zip(ours, theirs, strict=True)):
+        for packet in both:
+            number(packet, place)
+    del theirs, both, packet
+    assert [number_of(packet) for packet in ours] == list(range(9))
 
 
 def test_without_a_seek_table(tmp_path: Path) -> None:
