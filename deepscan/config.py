@@ -24,13 +24,14 @@ class Sampling:
     """Which frames are looked at.
 
     `rule`: "uniform" (`frames` instants spread evenly over the stream's time), "keyframes", "all", or
-    "every" (one every `seconds`).
+    "every" (one every `seconds`). `second_look`: whether a stretch that stands out is looked at closely.
     """
 
     rule: str = "uniform"
     frames: int = 32
     seconds: Fraction | None = None
     stream: int | None = None  # number of the video stream in the file; None: the one players show
+    second_look: bool = True
 
     def __post_init__(self) -> None:
         if self.stream is not None and self.stream < 0:
@@ -51,11 +52,13 @@ class Sampling:
             raise SettingsError(f"sampling: every:{self.seconds} is not a positive time")
 
     @classmethod
-    def parse(cls, text: str, frames: int = 32, stream: int | None = None) -> Sampling:
+    def parse(
+        cls, text: str, frames: int = 32, stream: int | None = None, second_look: bool = True
+    ) -> Sampling:
         """Read the command line's form: uniform, keyframes, all or every:SECONDS."""
         if match := re.fullmatch(r"every:(\d+(?:\.\d+)?)", text):
-            return cls("every", frames, Fraction(match[1]), stream)
-        return cls(text, frames, stream=stream)
+            return cls("every", frames, Fraction(match[1]), stream, second_look)
+        return cls(text, frames, None, stream, second_look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,8 @@ class Settings:
             # Which the first reports do not state.
             plain = {"limits": asdict(Limits()), "output": asdict(Output())} | plain
             if isinstance(plain.get("sampling"), dict):
-                plain["sampling"] = {"stream": None} | plain["sampling"]
+                none = {"stream": None, "second_look": False}  # there was neither
+                plain["sampling"] = none | plain["sampling"]
             return read(cls, plain, "settings", whole=True)
         except SettingsError as error:
             raise SettingsError(

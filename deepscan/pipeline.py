@@ -11,9 +11,11 @@ earlier frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,8 @@ from deepscan.records import (
     Provenance,
     Report,
     Request,
+    SecondLook,
+    TrackEvidence,
 )
 from deepscan.report import json as report_json
 from deepscan.report import provenance
@@ -113,16 +117,30 @@ def scan(
         try:
             watchers = [w for w in (sums, overlays, pictures, specimens) if w is not None]
             batch = settings.scoring.batch
-            coverage, scored = _look(decoding, finder, scorer, batch, watchers, clock, tell)
+            coverage, scored, follower = _look(
+                decoding, finder, scorer, batch, watchers, clock, tell
+            )
             signed = decoding.credentials(clock)
             loaded = scorer()
-            evidence = judge(
+            judged = partial(
+                judge,
                 source,
                 coverage,
                 [report_json.as_stated(frame) for frame in scored],
                 thresholds_of(loaded.header.calibration),
                 declared_duration=opened.declared_duration,
             )
+            evidence = judged()
+            if settings.sampling.second_look and evidence.scores and evidence.scores.stretch:
+                stretch = evidence.scores.stretch
+                seen = next(track for track in evidence.tracks if track.id == stretch.track)
+                if closer := timeline.closer(stretch, seen.frames, indices):
+                    with clock("second look"):
+                        again = partial(decoder, Path(path), settings.sampling, settings.limits)
+                        look = _look_again(again, closer, seen, finder, follower, loaded, batch)
+                    as_stated = tuple(report_json.as_stated(frame) for frame in look.frames)
+                    evidence = judged(second_look=replace(look, frames=as_stated))
+            own = next((t for t in evidence.tracks if t.id == evidence.deciding), None)
             with clock("drawing"):
                 if overlays is not None:
                     overlays.close(evidence.scores.track if evidence.scores else None)
@@ -136,7 +154,7 @@ def scan(
                 faithfulness = specimens.measure(_logits(loaded.detector, settings.scoring.batch))
         report = replace(
             _report(opened, signed, evidence, loaded, settings, request, started, clock),
-            evidence_sum=None if evidence.scores is None else sums.of(evidence.scores.track),
+            evidence_sum=None if own is None else sums.of(own.id, own.merged),
             faithfulness=faithfulness,
         )
         if folder is not None and pictures is not None:
@@ -167,26 +185,35 @@ class _Looked:
     seen: int  # instants, damaged ones too
     frames: tuple[Frame, ...]
     crops: tuple[tuple[Crop, ...], ...]  # of each frame
+    cuts: tuple[Fraction, ...]  # times of those before which the scene was cut
     too_small: int
     too_many: int
 
 
 def _faces(
-    decoded: Iterator[Frame | DamagedFrame], size: int, finder: FaceFinder, clock: Clock
+    decoded: Iterator[Frame | DamagedFrame],
+    size: int,
+    finder: FaceFinder,
+    follower: Follower,
+    clock: Clock,
 ) -> Iterator[_Looked]:
     """Find, follow and cut the faces of all frames, a chunk at a time; frames have `size` pixels."""
-    follower = Follower()
+    scenes = timeline.Scenes()
     for chunk in chunks(decoded, max(1, min(CHUNK, CHUNK_PIXELS // size))):
         frames = tuple(item for item in chunk if isinstance(item, Frame))
         with clock("faces"):
             found = finder.find(frames)
             crops: list[tuple[Crop, ...]] = []
+            cuts: list[Fraction] = []
             for frame, here in zip(frames, found, strict=True):
-                cut = [align(frame, face, track=0) for face in here.faces]
-                ids = follower.follow(here.faces, [look_of(crop.pixels) for crop in cut])
-                crops.append(tuple(replace(c, track=i) for c, i in zip(cut, ids, strict=True)))
+                own = [align(frame, face, track=0) for face in here.faces]
+                looks = [look_of(crop.pixels) for crop in own]
+                if cut := scenes.add(frame):
+                    cuts.append(frame.time)
+                ids = follower.follow(here.faces, looks, frame.time, cut)
+                crops.append(tuple(replace(c, track=i) for c, i in zip(own, ids, strict=True)))
         small, many = sum(one.too_small for one in found), sum(one.too_many for one in found)
-        yield _Looked(len(chunk), frames, tuple(crops), small, many)
+        yield _Looked(len(chunk), frames, tuple(crops), tuple(cuts), small, many)
 
 
 def _look(
@@ -197,19 +224,20 @@ def _look(
     watchers: Sequence[Any],
     clock: Clock,
     tell: Progress,
-) -> tuple[Coverage, list[FrameEvidence]]:
+) -> tuple[Coverage, list[FrameEvidence], Follower]:
     """Score every face of the sampled frames, while faces are searched in the next ones.
 
     The detector may still be loading at first. `watchers` have a method add(frame, crops, output), called for
     every frame with its results.
     """
     source, instants = decoding.opened().source, decoding.opened().indices
-    scenes = timeline.Scenes()
     scored: list[FrameEvidence] = []
+    cuts: list[Fraction] = []
     sampled = len(instants)
     good = with_face = too_small = too_many = seen = 0
     interlaced = False
-    found = _faces(decoding.frames(), source.width * source.height, finder, clock)
+    follower = Follower()
+    found = _faces(decoding.frames(), source.width * source.height, finder, follower, clock)
     with ahead([found], 1, lambda _: 0) as parts, ExitStack() as broken_off:
         # Waits for the search, which may be waiting for the decoder.
         broken_off.callback(decoding.close)
@@ -222,8 +250,7 @@ def _look(
             with_face += sum(map(bool, part.crops))
             too_small += part.too_small
             too_many += part.too_many
-            for frame in part.frames:
-                scenes.add(frame)
+            cuts += part.cuts
             detector = scorer().detector
             with clock("scoring"):
                 outputs = _score(detector, part.crops, batch)
@@ -238,11 +265,51 @@ def _look(
                     for frame, own, output in zip(part.frames, part.crops, outputs, strict=True):
                         watcher.add(frame, own, output)
         broken_off.pop_all()
+    joined = follower.same()
+    scored = [replace(frame, track=joined.get(frame.track, frame.track)) for frame in scored]
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
     coverage = Coverage(
-        counts, with_face, too_small, interlaced, tuple(instants), scenes.cuts(), too_many
+        counts, with_face, too_small, interlaced, tuple(instants), tuple(cuts), too_many, joined
     )
-    return coverage, scored
+    return coverage, scored, follower
+
+
+def _look_again(
+    decoding: Callable[..., AbstractContextManager[Decoder]],
+    indices: Sequence[int],
+    seen: TrackEvidence,
+    finder: FaceFinder,
+    follower: Follower,
+    scorer: Scorer,
+    batch: int,
+) -> SecondLook:
+    """Score one face in further frames, of these display-order indices. Nothing of it is drawn."""
+    found: list[Crop] = []
+    decoded = 0
+    with decoding(only=indices) as again:
+        source = again.opened().source
+        size = max(1, min(CHUNK, CHUNK_PIXELS // (source.width * source.height)))
+        for chunk in chunks(again.frames(), size):
+            frames = [item for item in chunk if isinstance(item, Frame)]
+            decoded += len(frames)
+            for frame, here in zip(frames, finder.find(frames), strict=True):
+                crops = [align(frame, face, seen.id) for face in here.faces]
+                near = min(seen.frames, key=lambda known: abs(known.time - frame.time)).face
+                looks = [look_of(crop.pixels) for crop in crops]
+                own = follower.find(seen.id, near, here.faces, looks)
+                found += [] if own is None else [crops[own]]
+    logits = np.empty(0)
+    if found:
+        logits = _logits(scorer.detector, batch)(np.stack([crop.pixels for crop in found]))
+    return SecondLook(
+        seen.id,
+        len(indices),
+        decoded,
+        tuple(
+            FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
+            for c, logit in zip(found, logits, strict=True)
+        ),
+    )
 
 
 def _logits(detector: Detector, batch: int) -> Score:

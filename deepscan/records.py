@@ -10,7 +10,7 @@ All records are frozen; those with pixels print shapes instead of numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
@@ -20,6 +20,9 @@ from typing import Any
 import numpy as np
 
 from deepscan.shapes import Float, UInt8
+
+# With fewer frames neither an interval nor a low score says anything, and no calibration was ever of fewer.
+FEWEST_FRAMES = 8
 
 Pixels = UInt8[np.ndarray, "_height _width 3"]  # any two pictures, hence no sizes held equal
 
@@ -273,10 +276,29 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Rung:
+    """What the mean logit of so many frames of a face means, or of more; see Calibration."""
+
+    frames: int
+    slope: float
+    intercept: float
+    low: float
+    high: float
+    tail: float  # logits over which the share of real ones beyond `high` falls e-fold
+
+    def __post_init__(self) -> None:
+        numbers = (self.slope, self.intercept, self.low, self.high, self.tail)
+        sound = self.frames >= 1 and min(self.slope, self.tail) > 0 and self.low < self.high
+        if not (sound and all(map(math.isfinite, numbers))):
+            raise ValueError(f"no calibration: {self}")
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """What a detector's video scores mean, measured on videos that it was not trained on.
 
     `ece` and `cllr` are cross-validated: measured on each group of people with a map fitted on the others.
+    What later versions measure has a default, which claims nothing.
     """
 
     slope: float  # the log-odds of manipulation are slope * score + intercept,
@@ -292,6 +314,12 @@ class Calibration:
     manipulated: int
     ece: float  # expected calibration error, 0 to 1
     cllr: float  # cost of the log-likelihood ratios, bits; 1 is no knowledge
+    rungs: tuple[Rung, ...] = ()  # for fewer frames than most videos have, ascending
+    unseen: bool = False  # whether the videos are of sources that it was not trained on
+    indicated: float | None = None  # share of the manipulated videos at or above `high`
+    cleared: float | None = None  # share of the real videos at or below `low`
+    codecs: tuple[str, ...] = ("h264",)  # of the videos
+    tail: float | None = None  # logits over which the share of real ones beyond `high` falls e-fold
 
     def __post_init__(self) -> None:
         numbers = (self.slope, self.intercept, self.low, self.high, self.widening)
@@ -301,9 +329,41 @@ class Calibration:
         if not (sound and all(map(math.isfinite, numbers))):
             raise ValueError(f"no calibration: {self}")
 
-    def probability(self, score: float) -> float:
-        """The probability of manipulation, for videos like those of the fit and its prior."""
-        return 1 / (1 + math.exp(-max(-700.0, min(700.0, self.slope * score + self.intercept))))
+    @classmethod
+    def read(cls, stated: Mapping[str, Any]) -> Calibration:
+        """From plain values, as a checkpoint or report.json keeps them.
+
+        Raises:
+            TypeError, ValueError: they are no calibration.
+        """
+        rungs = tuple(Rung(**rung) for rung in stated.get("rungs", ()))
+        codecs = tuple(map(str, stated.get("codecs", ("h264",))))
+        return cls(**{**stated, "rungs": rungs, "codecs": codecs})
+
+    def rung(self, frames: int) -> Rung | None:
+        """What a mean of so many frames means; None if so few were never looked at."""
+        fitting = [rung for rung in self.rungs if rung.frames <= frames]
+        if fitting:
+            return max(fitting, key=lambda rung: rung.frames)
+        if self.rungs or frames < FEWEST_FRAMES:
+            return None
+        tail = self.tail or 1 / self.slope
+        return Rung(FEWEST_FRAMES, self.slope, self.intercept, self.low, self.high, tail)
+
+    def ratio(self, score: float, rung: Rung) -> float:
+        """Likelihood ratio: how much oftener such a score comes of manipulated than of real videos.
+
+        It goes no further than the number of videos can carry: a score beyond all n of the other class may
+        still come of one in n + 1.
+        """
+        odds = rung.slope * score + rung.intercept - math.log(self.prior / (1 - self.prior))
+        most, least = math.log(self.real + 1), -math.log(self.manipulated + 1)
+        return math.exp(max(least, min(most, odds)))
+
+    def probability(self, ratio: float) -> float:
+        """The probability of manipulation that a ratio comes to, for videos like those of the fit."""
+        odds = ratio * self.prior / (1 - self.prior)
+        return odds / (1 + odds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +401,7 @@ class FrameEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The interval, in logits, where the mean would mostly be if other instants had been sampled."""
+    """Where, in logits, a face's mean over its time lies with 95 % confidence, going by the instants seen."""
 
     low: float
     high: float
@@ -371,8 +431,35 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What is concluded about one face, or about one stretch of it.
+
+    `thresholds` are its own, for its number of frames, its weaknesses and the number of places looked at.
+    `probability` and `ratio` (the likelihood ratio) are None where nothing was measured on such evidence.
+    """
+
+    verdict: Verdict
+    score: float  # mean of its frame logits, to two digits, as the thresholds
+    frames: int
+    thresholds: Thresholds
+    weak: tuple[str, ...]  # why the thresholds stand apart, in words
+    probability: float | None
+    ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """Further frames, close together, of the stretch that stood out at first; never part of a face's mean."""
+
+    track: int
+    sampled: int
+    decoded: int
+    frames: tuple[FrameEvidence, ...]  # of that face, in order of time
+
+
+@dataclass(frozen=True, slots=True)
 class TrackEvidence:
-    """One face followed over the sampled instants; `score` is the mean of its frame logits."""
+    """One face followed over the sampled instants; `score` is the mean of its frame logits, to two digits."""
 
     id: int
     frames: tuple[FrameEvidence, ...]
@@ -386,6 +473,8 @@ class TrackEvidence:
     ]  # unbroken above it, in order of time; only the longest if there are many
     interval: Interval | None  # of `score`; None with too few frames
     cuts: tuple[Fraction, ...]  # first sampled instants after scene cuts within this track
+    merged: tuple[int, ...] = ()  # ids of tracks that are this person's by their look
+    finding: Finding | None = None  # None if not `enough`
 
     @property
     def face_size(self) -> float:
@@ -402,15 +491,17 @@ class TrackEvidence:
 class Scores:
     """Video-level scores, all logits. `video` decides the verdict; the others are reported too."""
 
-    video: float  # highest track score among tracks with enough evidence
-    track: int  # the track it comes from
+    video: float  # the mean of the face that decides
+    track: int  # that face
+    judged: int  # faces with enough evidence
     largest_face: float  # mean over each frame's largest face: the paper's and the benchmark's rule
     maximum: float  # highest frame logit among tracks with enough evidence
     top10_mean: float  # mean of their highest tenth
     interval: Interval | None  # of `video`; None with too few frames
     share_above: float  # of the deciding track, as is the run
     longest_run: Stretch | None
-    stretch: Stretch | None  # one that stands out although no track's mean reaches the threshold
+    stretch: Stretch | None  # one that stands out although no face's mean reaches its threshold
+    stretch_finding: Finding | None = None  # of that stretch, by the second look; None without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,6 +515,7 @@ class Coverage:
     instants: tuple[int, ...]  # display-order indices of the sampled frames, damaged ones included
     cuts: tuple[Fraction, ...] = ()  # times of the first sampled instants after a scene cut
     faces_too_many: int = 0  # left out in favour of larger ones
+    joined: Mapping[int, int] = field(default_factory=dict)  # track -> whose person it is, by look
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,6 +528,7 @@ class Evidence:
     thresholds: Thresholds
     verdict: Verdict
     warnings: tuple[str, ...]
+    second_look: SecondLook | None = None
     declared_duration: float | None = None  # seconds that the file's header promises
 
     @property
@@ -449,6 +542,20 @@ class Evidence:
     @property
     def faces_too_small(self) -> int:
         return self.coverage.faces_too_small
+
+    @property
+    def deciding(self) -> int | None:
+        """The face that decides."""
+        return self.scores.track if self.scores else None
+
+    @property
+    def finding(self) -> Finding | None:
+        """What the verdict rests on: the deciding face, or its stretch."""
+        if self.scores is None:
+            return None
+        if self.verdict.reason == "stretch_high":
+            return self.scores.stretch_finding
+        return next(track.finding for track in self.tracks if track.id == self.scores.track)
 
     def __post_init__(self) -> None:
         if self.verdict.name.assessed != (self.scores is not None):
@@ -587,13 +694,10 @@ class Report:
 
     @property
     def score(self) -> float | None:
-        """The video's score, a logit; None if nothing could be assessed."""
-        return self.evidence.scores.video if self.evidence.scores else None
+        """The score that decides, a logit: a face's or its stretch's; None if nothing could be assessed."""
+        return self.evidence.finding.score if self.evidence.finding else None
 
     @property
     def probability(self) -> float | None:
-        """The probability of manipulation; None without a calibration or without a score."""
-        calibration = self.evidence.thresholds.calibration
-        if calibration is None or self.score is None:
-            return None
-        return calibration.probability(self.score)
+        """The probability of manipulation; None where nothing was measured on such evidence."""
+        return self.evidence.finding.probability if self.evidence.finding else None

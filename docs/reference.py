@@ -146,7 +146,7 @@ def report() -> str:
     lines = [
         "# report.json\n",
         f"{schema['description']} This page tells the schema that every report is checked against, "
-        "`deepscan.report/1`; several inputs with `--json` give one such document a line.\n",
+        "`deepscan.report/2`; several inputs with `--json` give one such document a line.\n",
         "| field | value | |",
         "|---|---|---|",
     ]

@@ -37,6 +37,7 @@ def calibrate(
     that the detector was trained on, and other ones of people in them, are refused.
     """
     from deepscan.errors import OutputError
+    from deepscan.judgement.words import logit
     from deepscan.model.weights import detector_file
     from deepscan.training.run import calibrate_anew
     from deepscan.training.settings import TrainSettings
@@ -60,8 +61,8 @@ def calibrate(
         typer.echo(
             f"{out}: probability = 1 / (1 + exp(-({found.slope:.3f} score {found.intercept:+.3f}))) on"
             f" {found.data} ({found.real} real, {found.manipulated} manipulated videos);\n"
-            f"no manipulation indicated up to {found.low:+.2f}, manipulation indicated from"
-            f" {found.high:+.2f}, {found.widening:.2f} further apart where the evidence is weak;\n"
+            f"no manipulation indicated up to {logit(found.low)}, manipulation indicated from"
+            f" {logit(found.high)}, {found.widening:.2f} further apart where the evidence is weak;\n"
             f"expected calibration error {found.ece:.3f}, Cllr {found.cllr:.3f} bit, by maps fitted on other"
             " groups of people"
         )

@@ -49,6 +49,13 @@ def detect(
         int | None,
         Option(help="Number of the video stream in the file; else the one players show."),
     ] = None,
+    second_look: Annotated[
+        bool,
+        Option(
+            " /--no-second-look",
+            help="Leave out the closer look at a stretch that stands out.",
+        ),
+    ] = True,
     weights: options.Weights = "default",
     device: options.Device = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",

@@ -46,6 +46,7 @@ SETTING_OF = {
     "frames": "sampling.frames",
     "sampling": "sampling.rule",
     "stream": "sampling.stream",
+    "second_look": "sampling.second_look",
     "weights": "scoring.weights",
     "device": "scoring.device",
     "precision": "scoring.precision",

@@ -28,6 +28,7 @@ MEANING = {
     "sampling.rule": "which frames: uniform, keyframes, all, or every:SECONDS",
     "sampling.frames": "instants spread evenly over a video, for uniform",
     "sampling.stream": "number of the video stream in the file; without it, the one that players show",
+    "sampling.second_look": "look closely at a stretch that stands out",
     "faces.min_size": "smallest face judged, in pixels",
     "faces.min_confidence": "faces that the finder is less sure of are dropped",
     "faces.working_side": "frames are shrunk to this longer side to find faces in",
@@ -169,7 +170,7 @@ def _settings(found: Mapping[str, Preference]) -> Settings:
 
 
 def _sampling(values: dict[str, Any]) -> Sampling:
-    return Sampling.parse(values["rule"], values["frames"], values["stream"])
+    return Sampling.parse(values["rule"], values["frames"], values["stream"], values["second_look"])
 
 
 def example() -> str:

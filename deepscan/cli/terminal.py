@@ -11,6 +11,7 @@ from rich.text import Text
 
 from deepscan.batches.outcomes import Outcome
 from deepscan.cli.console import printable
+from deepscan.judgement.words import logit, percent
 from deepscan.records import VerdictName
 from deepscan.report.json import UNCALIBRATED
 
@@ -39,8 +40,8 @@ def summary(results: Sequence[Outcome]) -> Group:
     for result in results:
         name, seen = result.verdict, result.seen
         cells = (
-            "-" if result.score is None else f"{result.score:+.2f}",
-            "-" if result.probability is None else f"{result.probability:.0%}",
+            "-" if result.score is None else logit(result.score),
+            "-" if result.probability is None else percent(result.probability),
             "-" if result.faces is None else str(result.faces),
             "-" if seen is None else f"{seen[0]}/{seen[1]}",
         )

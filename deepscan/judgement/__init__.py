@@ -7,4 +7,4 @@ benchmark use, loads scipy and is imported by its own name.
 
 from deepscan.judgement.verdict import judge, thresholds_of
 
-__all__ = ["Coverage", "judge", "thresholds_of"]
+__all__ = ["judge", "thresholds_of"]

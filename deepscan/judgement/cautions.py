@@ -12,8 +12,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deepscan.judgement.timeline import FEWEST_FRAMES, time_code
-from deepscan.records import CropQuality, DecodeCount, Scores, Source, Thresholds, TrackEvidence
+from deepscan.judgement.words import counted, faces, listed, logit, percent, time_code
+from deepscan.records import (
+    FEWEST_FRAMES,
+    Calibration,
+    CropQuality,
+    DecodeCount,
+    FrameEvidence,
+    Scores,
+    Source,
+    Thresholds,
+    TrackEvidence,
+)
 
 # Smaller faces are enlarged more than twice for the detector's 224 pixels, about half of which are the face.
 SMALL_FACE = 64.0
@@ -31,9 +41,6 @@ OUTSIDE = 0.9
 HEAVY = 0.015
 THRIFTY = ("hevc", "av1", "vp9", "vvc")  # these need about half as many for the same picture
 
-# Times and tracks listed in one sentence.
-MOST_NAMED = 5
-
 
 def about_input(
     source: Source, decoding: DecodeCount, declared: float | None, interlaced: bool
@@ -41,19 +48,20 @@ def about_input(
     """Warnings about the file itself. `declared`: seconds its header promises."""
     found = float(source.duration)
     if decoding.damaged:
-        yield f"{decoding.damaged} of {decoding.sampled} sampled frames are damaged and were not judged."
+        were = "is damaged and was" if decoding.damaged == 1 else "are damaged and were"
+        yield f"{decoding.damaged} of {counted(decoding.sampled, 'sampled frame')} {were} not judged."
     if declared is not None and found < 0.9 * declared - 0.5:
         yield f"The file announces {declared:.1f} s but ends after {found:.1f} s: it may be cut."
     if not source.exact_times:
         yield "The container keeps no usable time stamps; times follow the order of the frames."
     if source.restarts:
-        places = _listed([time_code(at) for at in source.restarts])
+        places = listed([time_code(at) for at in source.restarts])
         yield (
             f"The file's clock restarts at {places}, as where recordings were joined end to end; times"
             " count on there."
         )
     if source.others:
-        yield f"The file holds more than was judged: {_listed(source.others)}."
+        yield f"The file holds more than was judged: {listed(source.others)}."
     if source.colour.conversion:
         yield f"The colours were converted ({source.colour.conversion}), as for an ordinary screen."
     if not source.colour.exact:
@@ -66,7 +74,10 @@ def about_input(
     if interlaced:
         yield "The video is interlaced; one field of each frame was judged."
     if source.kind == "video" and decoding.sampled < FEWEST_FRAMES:
-        yield f"Only {decoding.sampled} frames were looked at."
+        yield (
+            f"Only {counted(decoding.sampled, 'frame')} of the video's {source.frames} were looked at: too"
+            " few for a clear low verdict or an interval; --frames asks for more."
+        )
     if source.kind == "video" and (bits := bits_per_pixel(source)) < heavy(source.codec):
         yield (
             f"The video is heavily compressed ({bits:.3f} bits per pixel and frame, {source.codec}):"
@@ -74,14 +85,43 @@ def about_input(
         )
 
 
-def weaknesses(source: Source, track: TrackEvidence, sampled: int) -> Iterator[str]:
-    """Why the deciding face's score is less certain than the scores the calibration was fitted on."""
-    if len(track.frames) < FEWEST_FRAMES <= sampled:
-        yield f"few instants ({len(track.frames)})"
-    if (size := float(np.median([f.quality.face_size for f in track.frames]))) < SMALL_FACE:
+def weaknesses(source: Source, frames: Sequence[FrameEvidence]) -> Iterator[str]:
+    """Why a face's score is less certain than the scores the calibration was fitted on."""
+    if (size := _median(frames, "face_size")) < SMALL_FACE:
         yield f"a small face ({size:.0f} px)"
     if source.kind == "video" and bits_per_pixel(source) < heavy(source.codec):
         yield "heavy compression"
+
+
+def untried(
+    source: Source, frames: Sequence[FrameEvidence], calibration: Calibration | None
+) -> Iterator[str]:
+    """For what evidence like this face's nobody has shown that a low score means anything, in words."""
+    if calibration is not None and not calibration.unseen:
+        yield "kinds of manipulation that it was not trained on"
+    if source.kind == "image":
+        yield "pictures by themselves"
+    elif len(frames) < FEWEST_FRAMES:
+        yield f"{counted(len(frames), 'frame')} of a video"
+    if (
+        source.kind == "video"
+        and calibration is not None
+        and source.codec not in calibration.codecs
+    ):
+        yield f"video in {source.codec}"
+    yield from weaknesses(source, frames)
+    if _median(frames, "sharpness") < BLURRED:
+        yield "a blurred face"
+    if _median(frames, "brightness") < DARK:
+        yield "a dark face"
+    if _median(frames, "turn") > PROFILE:
+        yield "a face seen from the side"
+    if _median(frames, "inside") < OUTSIDE:
+        yield "a face cut by the frame's edge"
+
+
+def _median(frames: Sequence[FrameEvidence], name: str) -> float:
+    return float(np.median([getattr(frame.quality, name) for frame in frames]))
 
 
 def bits_per_pixel(source: Source) -> float:
@@ -103,17 +143,18 @@ def about_faces(
 ) -> Iterator[str]:
     """Warnings about the faces, above all the deciding one."""
     if too_small:
-        yield f"{too_small} faces too small to judge were passed over."
+        were = "face too small to judge was" if too_small == 1 else "faces too small to judge were"
+        yield f"{too_small} {were} passed over."
     if too_many:
-        yield f"{too_many} faces were passed over: only the largest of each frame are judged."
+        were = "face was" if too_many == 1 else "faces were"
+        yield f"{too_many} {were} passed over: only the largest of each frame are judged."
     if scores is None:
         return
     (track,) = (t for t in tracks if t.id == scores.track)
     if len(track.frames) < FEWEST_FRAMES <= sampled:
         yield f"The face that decides was seen in only {len(track.frames)} of {sampled} instants."
     size, sharpness, brightness, turn, inside = (
-        float(np.median([getattr(frame.quality, name) for frame in track.frames]))
-        for name in CropQuality.__dataclass_fields__
+        _median(track.frames, name) for name in CropQuality.__dataclass_fields__
     )
     if size < SMALL_FACE:
         yield f"The face that decides is small ({size:.0f} px): little detail to judge by."
@@ -124,57 +165,58 @@ def about_faces(
     if turn > PROFILE:
         yield "The face that decides is seen from the side most of the time."
     if inside < OUTSIDE:
-        yield f"The face that decides is cut by the frame's edge ({inside:.0%} of its crop is inside)."
-    for other in (t for t in tracks if t.enough and t.cuts):
-        times = _listed([time_code(cut) for cut in other.cuts])
         yield (
-            f"The scene seems to cut within the track of face {other.id} (before {times}):"
-            " compare its pictures, they may show two persons."
+            f"The face that decides is cut by the frame's edge ({percent(inside)} of its crop is inside)."
+        )
+    for other in (t for t in tracks if t.enough and (t.cuts or t.merged)):
+        times = listed([time_code(cut) for cut in other.cuts])
+        before = f" across scene cuts (before {times})" if other.cuts else ""
+        with_ = f", and as {faces(other.merged)} in drawings," if other.merged else ""
+        yield (
+            f"Face {other.id} was followed{before}{with_} by its look alone: compare its pictures, they may"
+            " show two persons."
         )
 
 
 def about_scores(
     tracks: Sequence[TrackEvidence], scores: Scores | None, thresholds: Thresholds
 ) -> Iterator[str]:
-    """Warnings where other scores disagree with the video's."""
+    """Warnings where other scores disagree with the deciding face's. `thresholds`: that face's."""
     if scores is None:
         return
     video, high = scores.video, thresholds.high
-    if (stretch := scores.stretch) is not None:
+    if video < high <= scores.top10_mean and scores.stretch is None:
         yield (
-            f"From {time_code(stretch.start)} to {time_code(stretch.end)} face {stretch.track} averages"
-            f" {stretch.mean:+.2f} over {stretch.frames} successive instants, above the threshold of"
-            f" {high:+.2f} which its whole mean stays below: look at that part."
-        )
-    if video < high <= scores.top10_mean:
-        yield (
-            f"The mean is {video:+.2f} but the highest tenth of frames averages"
-            f" {scores.top10_mean:+.2f}: a short manipulation would look like this."
+            f"The mean is {logit(video)} but the highest tenth of frames averages"
+            f" {logit(scores.top10_mean)}: a short manipulation would look like this."
         )
     if video >= high and scores.share_above < 0.5:
         yield (
-            f"The mean of {video:+.2f} is carried by {scores.share_above:.0%} of the frames; the others"
-            f" lie below the threshold of {high:+.2f}."
+            f"The mean of {logit(video)} is carried by {percent(scores.share_above)} of the frames; the"
+            f" others lie below the threshold of {logit(high)}."
         )
     if (other := _side(scores.largest_face, thresholds)) != (own := _side(video, thresholds)):
         yield (
-            f"Each frame's largest face averages {scores.largest_face:+.2f}, {other}, while the face that"
+            f"Each frame's largest face averages {logit(scores.largest_face)}, {other}, while the face that"
             f" decides is {own}."
         )
     if video >= high:
-        low = [str(t.id) for t in tracks if t.enough and t.score <= thresholds.low]
+        low = [
+            t.id for t in tracks if t.finding is not None and t.score <= t.finding.thresholds.low
+        ]
         if low:
             yield (
-                f"Face {scores.track} decides alone: faces {_listed(low)} score at or below the threshold of"
-                f" {thresholds.low:+.2f}."
+                f"Face {scores.track} decides alone: {faces(low)}"
+                f" {'scores' if len(low) == 1 else 'score'} at or below"
+                f" {'its' if len(low) == 1 else 'their'} lower threshold."
             )
     if (spread := scores.interval) is not None:
         crossed = [t for t in (thresholds.low, high) if spread.low < t <= spread.high]
         if crossed:
             yield (
-                f"Other instants of the video could have moved its score across the threshold"
-                f"{'s' * (len(crossed) - 1)} of {' and '.join(f'{t:+.2f}' for t in crossed)} (95 % interval"
-                f" {spread.low:+.2f} to {spread.high:+.2f})."
+                f"With other instants its score could lie across the threshold{'s' * (len(crossed) - 1)} of"
+                f" {listed([logit(t) for t in crossed])} (95 % interval {logit(spread.low)} to"
+                f" {logit(spread.high)})."
             )
 
 
@@ -182,8 +224,3 @@ def _side(score: float, thresholds: Thresholds) -> str:
     if score >= thresholds.high:
         return "above the thresholds"
     return "below the thresholds" if score <= thresholds.low else "between the thresholds"
-
-
-def _listed(words: Sequence[str]) -> str:
-    rest = len(words) - MOST_NAMED
-    return ", ".join(words[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

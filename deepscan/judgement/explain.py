@@ -161,11 +161,12 @@ class Sums:
         for crop, row in zip(crops, np.stack(columns, 1).astype(float), strict=True):
             self._sums[crop.track] = self._sums.get(crop.track, np.zeros(6)) + row
 
-    def of(self, track: int) -> EvidenceSum | None:
-        """Of one face; None without evidence."""
-        if (sums := self._sums.get(track)) is None:
+    def of(self, track: int, merged: Sequence[int] = ()) -> EvidenceSum | None:
+        """Of one face, with the tracks found to be the same person's; None without evidence."""
+        found = [self._sums[one] for one in (track, *merged) if one in self._sums]
+        if not found:
             return None
-        count, logit, above, on, below, constant = sums.tolist()
+        count, logit, above, on, below, constant = np.sum(found, 0).tolist()
         share = on / above if above else None
         means = [value / count for value in (logit, above, below, constant)]
         return EvidenceSum(track, round(count), means[0], means[1], means[2], means[3], share)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
+from dataclasses import replace
 
 import numpy as np
 
 from deepscan.judgement import timeline
-from deepscan.judgement.cautions import about_faces, about_input, about_scores, weaknesses
+from deepscan.judgement.cautions import about_faces, about_input, about_scores
+from deepscan.judgement.findings import PROVISIONAL, judge_frames
+from deepscan.judgement.words import counted, faces, logit, rounded, span, time_code
 from deepscan.records import (
     Calibration,
     Coverage,
     Evidence,
+    Finding,
     FrameEvidence,
     Scores,
+    SecondLook,
     Source,
     Stretch,
     Thresholds,
@@ -23,10 +27,6 @@ from deepscan.records import (
     Verdict,
     VerdictName,
 )
-
-# Used for a checkpoint without a calibration: a logit of 1 means odds of e to 1 in training, which says
-# nothing about the world. Every output adds "uncalibrated, provisional".
-PROVISIONAL = Thresholds(low=-1.0, high=1.0)
 
 # The finder is this sure of a real face at least once in its track, but not of hands and patterns (folded
 # hands in one of our test clips reached 0.988); a track that never reaches this has no score.
@@ -46,31 +46,33 @@ def judge(
     frames: Sequence[FrameEvidence],
     thresholds: Thresholds = PROVISIONAL,
     declared_duration: float | None = None,
+    second_look: SecondLook | None = None,
 ) -> Evidence:
     """Judge one input from its scored faces.
 
-    The video's score is the highest track score (mean of frame logits) among tracks with enough evidence; the
-    paper's rule, the mean over each frame's largest face, is reported too. If the evidence is weak,
-    calibrated thresholds move apart by as much as such material was measured to move scores.
+    Every face seen often enough has a finding of its own: the mean of its frame logits against thresholds for
+    its number of frames, its weaknesses and the number of faces judged. The video's verdict is that of the
+    face that decides (see `deciding`), or of the stretch that stood out, if a second look at it confirms
+    it. The paper's rule, the mean over each frame's largest face, is reported too.
+
+    Args:
+        frames: scored faces, with the ids of their tracks.
+        thresholds: the detector's own, see `thresholds_of`.
+        second_look: further frames of the stretch that a first judgement of the same found to stand out.
     """
-    tracks = build_tracks(frames, coverage.instants, thresholds, coverage.cuts)
+    tracks = build_tracks(frames, coverage, source, thresholds)
     scores = score(tracks, coverage.instants, thresholds)
-    weak: tuple[str, ...] = ()
-    if scores is not None and (calibration := thresholds.calibration) is not None:
-        (deciding,) = (track for track in tracks if track.id == scores.track)
-        weak = tuple(weaknesses(source, deciding, coverage.decoding.sampled))
-        if weak and calibration.widening:
-            by = calibration.widening
-            thresholds = Thresholds(thresholds.low - by, thresholds.high + by, calibration)
-            tracks = build_tracks(frames, coverage.instants, thresholds, coverage.cuts)
-            scores = score(tracks, coverage.instants, thresholds)
-    verdict = decide(scores, coverage, tracks, thresholds, weak)
+    if scores is not None and scores.stretch is not None and second_look is not None:
+        found = judge_stretch(scores.stretch, tracks, second_look, source, thresholds)
+        scores = replace(scores, stretch_finding=found)
+    (own,) = [t for t in tracks if scores is not None and t.id == scores.track] or (None,)
+    used = thresholds if own is None or own.finding is None else own.finding.thresholds
     return Evidence(
         coverage=coverage,
         tracks=tracks,
         scores=scores,
-        thresholds=thresholds,
-        verdict=verdict,
+        thresholds=used,
+        verdict=decide(scores, coverage, tracks),
         warnings=(
             *about_input(source, coverage.decoding, declared_duration, coverage.interlaced),
             *about_faces(
@@ -80,8 +82,9 @@ def judge(
                 coverage.faces_too_small,
                 coverage.faces_too_many,
             ),
-            *about_scores(tracks, scores, thresholds),
+            *about_scores(tracks, scores, used),
         ),
+        second_look=second_look,
         declared_duration=declared_duration,
     )
 
@@ -93,33 +96,51 @@ def enough_instants(sampled: int) -> int:
 
 def build_tracks(
     frames: Sequence[FrameEvidence],
-    instants: Sequence[int],
+    coverage: Coverage,
+    source: Source,
     thresholds: Thresholds = PROVISIONAL,
-    cuts: Sequence[Fraction] = (),
 ) -> tuple[TrackEvidence, ...]:
-    """Group scored faces by track; ids ascending, times ascending within a track.
+    """Group scored faces by track, each with its finding; ids ascending, times ascending within a track."""
+    grouped: dict[int, list[FrameEvidence]] = {}
+    for frame in sorted(frames, key=lambda f: (f.track, f.frame_index)):
+        grouped.setdefault(frame.track, []).append(frame)
+    needed = enough_instants(len(coverage.instants))
+    able = {t for t, own in grouped.items() if len(own) >= needed and _clear(own)}
+    return tuple(
+        _track(own, coverage, source, thresholds, len(able) if track in able else 0)
+        for track, own in grouped.items()
+    )
 
-    `instants` are the display-order indices of all sampled frames, `cuts` the scene cuts among them.
-    """
-    tracks = []
-    for track in sorted({f.track for f in frames}):
-        own = tuple(sorted((f for f in frames if f.track == track), key=lambda f: f.frame_index))
-        logits = [f.logit for f in own]
-        tracks.append(
-            TrackEvidence(
-                id=track,
-                frames=own,
-                score=float(np.mean(logits)),
-                maximum=max(logits),
-                top10_mean=top10_mean(logits),
-                enough=len(own) >= enough_instants(len(instants)) and _clear(own),
-                share_above=float(np.mean([logit >= thresholds.high for logit in logits])),
-                runs=timeline.runs(own, instants, thresholds.high),
-                interval=timeline.interval(logits),
-                cuts=tuple(cut for cut in cuts if own[0].time < cut <= own[-1].time),
-            )
-        )
-    return tuple(tracks)
+
+def _track(
+    own: Sequence[FrameEvidence],
+    coverage: Coverage,
+    source: Source,
+    thresholds: Thresholds,
+    judged: int,
+) -> TrackEvidence:
+    """One face; `judged`: how many faces are judged, 0 if it is not among them."""
+    track = own[0].track
+    finding = None
+    if judged:
+        where = f"{counted(judged, 'face')} were judged"
+        finding = judge_frames(f"face {track}", own, source, thresholds, judged, where)
+    logits = [f.logit for f in own]
+    high = (finding.thresholds if finding else thresholds).high
+    return TrackEvidence(
+        id=track,
+        frames=tuple(own),
+        score=rounded(float(np.mean(logits))),
+        maximum=max(logits),
+        top10_mean=top10_mean(logits),
+        enough=finding is not None,
+        share_above=float(np.mean([rounded(logit) >= high for logit in logits])),
+        runs=timeline.runs(own, coverage.instants, high),
+        interval=timeline.interval(logits),
+        cuts=tuple(cut for cut in coverage.cuts if own[0].time < cut <= own[-1].time),
+        merged=tuple(sorted(i for i, person in coverage.joined.items() if person == track)),
+        finding=finding,
+    )
 
 
 def _clear(frames: Sequence[FrameEvidence]) -> bool:
@@ -137,105 +158,172 @@ def score(
     instants: Sequence[int],
     thresholds: Thresholds = PROVISIONAL,
 ) -> Scores | None:
-    """Video scores, or None when no track has enough evidence."""
+    """Video scores, or None when no face has enough evidence."""
     able = [track for track in tracks if track.enough]
     if not able:
         return None
-    highest = max(able, key=lambda track: track.score)
+    own = deciding(able, thresholds)
     largest: dict[int, FrameEvidence] = {}
     for f in (f for track in tracks if _clear(track.frames) for f in track.frames):
         best = largest.get(f.frame_index)
         if best is None or f.quality.face_size > best.quality.face_size:
             largest[f.frame_index] = f
     logits = [f.logit for track in able for f in track.frames]
+    indicated = _named(own) is VerdictName.MANIPULATION_INDICATED
     return Scores(
-        video=highest.score,
-        track=highest.id,
-        largest_face=float(np.mean([f.logit for f in largest.values()])),
+        video=own.score,
+        track=own.id,
+        judged=len(able),
+        largest_face=rounded(float(np.mean([f.logit for f in largest.values()]))),
         maximum=max(logits),
-        top10_mean=top10_mean(logits),
-        interval=highest.interval,
-        share_above=highest.share_above,
-        longest_run=highest.longest_run,
-        stretch=_outstanding(able, instants, thresholds.high)
-        if highest.score < thresholds.high
-        else None,
+        top10_mean=top10_mean([f.logit for f in own.frames]),
+        interval=own.interval,
+        share_above=own.share_above,
+        longest_run=own.longest_run,
+        stretch=None if indicated else _outstanding(able, instants),
     )
 
 
-def _outstanding(
-    tracks: Sequence[TrackEvidence], instants: Sequence[int], high: float
-) -> Stretch | None:
-    """The stretch, in any of these tracks, that exceeds the threshold by the most in total."""
-    found = [timeline.outstanding(track.frames, instants, high) for track in tracks]
-    return max(
-        (stretch for stretch in found if stretch),
-        key=lambda stretch: stretch.frames * (stretch.mean - high),
-        default=None,
-    )
+def deciding(able: Sequence[TrackEvidence], thresholds: Thresholds) -> TrackEvidence:
+    """The face that decides: the most suspicious one whose evidence is sound.
 
-
-def decide(
-    scores: Scores | None,
-    coverage: Coverage,
-    tracks: Sequence[TrackEvidence],
-    thresholds: Thresholds,
-    weak: Sequence[str] = (),
-) -> Verdict:
-    """The verdict. Without scores it says why; a missing score never becomes a number.
-
-    Args:
-        weak: the reasons why calibrated thresholds moved apart.
+    An indicated face decides before all others. A face whose evidence is weak (small, compressed, few
+    instants) decides over sound ones only by that, or if it is above the detector's own upper threshold where
+    no sound face leaves the question open.
     """
-    decoding = coverage.decoding
+    indicated = [t for t in able if _named(t) is VerdictName.MANIPULATION_INDICATED]
+    if indicated:
+        return max(indicated, key=lambda t: (_margin(t), t.score))
+    sound = [t for t in able if t.finding is not None and not t.finding.weak]
+    undecided = [t for t in sound if _named(t) is VerdictName.INCONCLUSIVE]
+    suspicious = [t for t in able if t.score >= thresholds.high]
+    return max(undecided or suspicious or sound or able, key=lambda t: t.score)
+
+
+def _named(track: TrackEvidence) -> VerdictName | None:
+    return track.finding.verdict.name if track.finding else None
+
+
+def _margin(track: TrackEvidence) -> float:
+    assert track.finding is not None
+    return track.score - track.finding.thresholds.high
+
+
+def _outstanding(tracks: Sequence[TrackEvidence], instants: Sequence[int]) -> Stretch | None:
+    """The stretch, in any of these tracks, that exceeds its face's threshold by the most in total."""
+    best, most = None, 0.0
+    for track in tracks:
+        assert track.finding is not None
+        high = track.finding.thresholds.high
+        found = timeline.outstanding(track.frames, instants, high)
+        if found is not None and (excess := found.frames * (found.mean - high)) > most:
+            best, most = found, excess
+    return best
+
+
+def judge_stretch(
+    stretch: Stretch,
+    tracks: Sequence[TrackEvidence],
+    look: SecondLook,
+    source: Source,
+    thresholds: Thresholds,
+) -> Finding | None:
+    """The finding about a stretch that stood out, by the second look alone: frames that did not choose it.
+
+    As many stretches as long as this one fit into all faces' time, and any of them could have stood out.
+    None if the face was found in none of the frames.
+    """
+    if not look.frames:
+        return None
+    places = max(1.0, sum(len(t.frames) for t in tracks if t.enough) / stretch.frames)
+    what = f"face {stretch.track} from {time_code(stretch.start)} to {time_code(stretch.end)}"
+    return judge_frames(
+        what,
+        look.frames,
+        source,
+        thresholds,
+        places,
+        "any such stretch of any face could have stood out",
+    )
+
+
+def decide(scores: Scores | None, coverage: Coverage, tracks: Sequence[TrackEvidence]) -> Verdict:
+    """The verdict. Without scores it says why; a missing score never becomes a number."""
     if scores is None:
-        if decoding.decoded == 0:
-            return Verdict(
-                VerdictName.INSUFFICIENT,
-                "frames_damaged",
-                f"All {decoding.sampled} sampled frames are damaged; none was judged.",
-            )
-        if any(_clear(track.frames) for track in tracks):
-            return Verdict(
-                VerdictName.INSUFFICIENT,
-                "too_few_instants",
-                f"Faces were seen, but none in {enough_instants(decoding.sampled)} of the"
-                f" {decoding.sampled} sampled instants; try more frames.",
-            )
-        if tracks:
-            return Verdict(
-                VerdictName.INSUFFICIENT,
-                "no_clear_face",
-                "What was found is nowhere clearly a face; nothing was judged.",
-            )
-        if coverage.faces_too_small:
-            return Verdict(
-                VerdictName.INSUFFICIENT,
-                "faces_too_small",
-                f"The {coverage.faces_too_small} faces seen are smaller than the smallest face judged.",
-            )
+        return _unjudged(coverage, tracks)
+    (own,) = (track for track in tracks if track.id == scores.track)
+    assert own.finding is not None
+    verdict = own.finding.verdict
+    whole = verdict.sentence
+    if scores.judged > 1:
+        whole = f"Of {scores.judged} faces judged face {own.id} decides. {whole}"
+    weak = [t.id for t in tracks if t.finding is not None and t.finding.weak and t is not own]
+    if weak:
+        many = len(weak) > 1
+        whole += f" {faces(weak).capitalize()} {'are' if many else 'is'} too weak to decide."
+    if scores.stretch is None:
+        return replace(verdict, sentence=whole)
+    when = span(scores.stretch.start, scores.stretch.end)
+    found = scores.stretch_finding
+    if found is not None and found.verdict.name is VerdictName.MANIPULATION_INDICATED:
         return Verdict(
-            VerdictName.NO_FACE,
-            "no_face_found",
-            f"No face was found in {decoding.decoded} frames; nothing was judged.",
+            found.verdict.name,
+            "stretch_high",
+            f"Manipulation indicated at {when}, not in the video as a whole. A second look:"
+            f" {_lowered(found.verdict.sentence)} The whole: {_lowered(whole)}",
         )
-    what = f"The mean logit of face {scores.track} is {scores.video:+.2f}"
-    apart = f" The thresholds stand further apart because of {' and '.join(weak)}." if weak else ""
-    if scores.video >= thresholds.high:
-        return Verdict(
-            VerdictName.MANIPULATION_INDICATED,
-            "score_high",
-            f"{what}, at or above the threshold of {thresholds.high:+.2f}.{apart}",
-        )
-    if scores.video <= thresholds.low:
-        return Verdict(
-            VerdictName.NO_MANIPULATION_INDICATED,
-            "score_low",
-            f"{what}, at or below the threshold of {thresholds.low:+.2f}."
-            f"{apart} This does not show that the video is authentic.",
-        )
+    looked = (
+        f" over {counted(scores.stretch.frames, 'successive instant')} face {scores.stretch.track} averages"
+        f" {logit(scores.stretch.mean)}"
+    )
+    if found is not None:
+        looked += f". A second look does not settle it: {_lowered(found.verdict.sentence)}"
+    else:
+        looked += "."
     return Verdict(
         VerdictName.INCONCLUSIVE,
-        "score_between",
-        f"{what}, between the thresholds of {thresholds.low:+.2f} and {thresholds.high:+.2f}.{apart}",
+        "stretch_stands_out",
+        f"Inconclusive overall, but look at {when}:{looked} The whole: {_lowered(whole)}",
+    )
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
+
+
+def _unjudged(coverage: Coverage, tracks: Sequence[TrackEvidence]) -> Verdict:
+    decoding = coverage.decoding
+    if decoding.decoded == 0:
+        return Verdict(
+            VerdictName.INSUFFICIENT,
+            "frames_damaged",
+            f"All {decoding.sampled} sampled frames are damaged; none was judged."
+            if decoding.sampled > 1
+            else "The sampled frame is damaged; nothing was judged.",
+        )
+    if any(_clear(track.frames) for track in tracks):
+        return Verdict(
+            VerdictName.INSUFFICIENT,
+            "too_few_instants",
+            f"Faces were seen, but none in {enough_instants(decoding.sampled)} of the"
+            f" {decoding.sampled} sampled instants; try more frames.",
+        )
+    if tracks:
+        return Verdict(
+            VerdictName.INSUFFICIENT,
+            "no_clear_face",
+            "What was found is nowhere clearly a face; nothing was judged.",
+        )
+    if coverage.faces_too_small:
+        one = coverage.faces_too_small == 1
+        return Verdict(
+            VerdictName.INSUFFICIENT,
+            "faces_too_small",
+            f"The {'only face' if one else f'{coverage.faces_too_small} faces'} seen"
+            f" {'is' if one else 'are'} smaller than the smallest face judged.",
+        )
+    return Verdict(
+        VerdictName.NO_FACE,
+        "no_face_found",
+        f"No face was found in {counted(decoding.decoded, 'frame')}; nothing was judged.",
     )

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -111,7 +111,9 @@ class Decoder:
         LimitExceeded: it took more time or memory than allowed, or hung.
     """
 
-    def __init__(self, path: Path, sampling: Sampling, limits: Limits) -> None:
+    def __init__(
+        self, path: Path, sampling: Sampling, limits: Limits, only: Sequence[int] = ()
+    ) -> None:
         check_readable(path)
         self._path, self._limits = path, limits
         self._began = time.monotonic()
@@ -133,6 +135,7 @@ class Decoder:
         request = {
             "path": os.fsencode(path).hex(),  # whatever encodings the two processes take names in
             "sampling": asdict(sampling),
+            "only": list(only),
             "memory": limits.memory,
             "parent": os.getpid(),
         }
@@ -276,13 +279,17 @@ class Decoder:
 
 
 @contextmanager
-def decoder(path: Path, sampling: Sampling, limits: Limits) -> Iterator[Decoder]:
+def decoder(
+    path: Path, sampling: Sampling, limits: Limits, only: Sequence[int] = ()
+) -> Iterator[Decoder]:
     """Start a decoder for `path`; it is gone when the block ends.
+
+    `only`: display-order indices of the frames to decode, ascending, instead of those that sampling chooses.
 
     Raises:
         UnreadableInput: `path` is not a readable file.
     """
-    one = Decoder(path, sampling, limits)
+    one = Decoder(path, sampling, limits, only)
     try:
         yield one
     finally:
@@ -303,7 +310,8 @@ def main() -> None:
     held = confine(path, int(request["memory"]), int(request["parent"]))
     _say(out, {"confinement": held})
     try:
-        _answer(out, path, read(Sampling, request["sampling"], "sampling"))
+        sampling = read(Sampling, request["sampling"], "sampling")
+        _answer(out, path, sampling, request["only"])
     except InputError as error:
         _say(out, {"error": type(error).__name__, "message": str(error)[:LONGEST_TEXT]})
     except MemoryError:
@@ -313,11 +321,11 @@ def main() -> None:
     os._exit(0)  # so that no destructor can hang
 
 
-def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> None:
+def _answer(out: IO[bytes], path: Path, sampling: Sampling, only: Sequence[int]) -> None:
     clock = Clock()
     source = open_source(path, sampling.stream)
     found = source.source
-    indices = source.choose(sampling)
+    indices = tuple(only) or source.choose(sampling)
     declared = source.declared_duration
     plain = asdict(found)
     del plain["path"]

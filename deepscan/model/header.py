@@ -154,7 +154,7 @@ def read_header(path: Path) -> Header:
         if not isinstance(fields["training"], dict):
             raise TypeError("training is no table")
         stated = raw["calibration"]
-        calibration = None if stated is None else Calibration(**stated)
+        calibration = None if stated is None else Calibration.read(stated)
         settings = read(DetectorSettings, raw["settings"], "settings")
         header = Header(settings=settings, calibration=calibration, **fields)
     except (KeyError, TypeError, ValueError, SettingsError) as error:

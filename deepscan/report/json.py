@@ -9,29 +9,34 @@ from typing import Any
 
 import numpy as np
 
+from deepscan.judgement.findings import rates
 from deepscan.judgement.timeline import LEVEL
+from deepscan.judgement.words import percent
 from deepscan.records import (
     Box,
+    Calibration,
     CropQuality,
     EvidenceSum,
     Face,
     Faithfulness,
+    Finding,
     FrameEvidence,
     Interval,
     Report,
+    SecondLook,
     Stretch,
     TrackEvidence,
 )
 from deepscan.report.heatmap import ATTENTION, EVIDENCE
 from deepscan.report.privacy import without_userinfo
 
-SCHEMA = "deepscan.report/1"
+SCHEMA = "deepscan.report/2"
 
 DIRECTION = "logit > 0 leans to manipulated"
-RULE = "highest mean of frame logits among tracks with enough evidence"
+RULE = "mean of frame logits of the face that decides: the most suspicious of those with sound evidence"
 UNCALIBRATED = "uncalibrated, provisional"
-INTERVAL_METHOD = "moving-block bootstrap over time"
-INTERVAL_NOTE = "sampling variation only"
+INTERVAL_METHOD = "equal-weighted cosines over time, Student's t"
+INTERVAL_NOTE = "by which instants were looked at only, not by the detector's errors"
 LIMITATIONS = (
     "Generators the detector was not trained on may go unnoticed.",
     "A low score does not show that the video is authentic.",
@@ -43,6 +48,7 @@ def to_dict(report: Report) -> dict[str, Any]:
     """The report as plain values; times in seconds, sizes in pixels of the frame as displayed."""
     source, evidence, provenance = report.source, report.evidence, report.provenance
     scores, decoding, coverage = evidence.scores, evidence.decoding, evidence.coverage
+    calibration, look = evidence.thresholds.calibration, evidence.second_look
     return {
         "schema": SCHEMA,
         "input": {
@@ -80,6 +86,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         else {
             "video": _number(scores.video),
             "track": scores.track,
+            "faces_judged": scores.judged,
             "largest_face": _number(scores.largest_face),
             "maximum": _number(scores.maximum),
             "top10_mean": _number(scores.top10_mean),
@@ -92,6 +99,7 @@ def to_dict(report: Report) -> dict[str, Any]:
                 "track": scores.stretch.track,
                 **_run(scores.stretch),
                 "mean": _number(scores.stretch.mean),
+                "finding": _finding(scores.stretch_finding),
             },
             "rule": RULE,
             "direction": DIRECTION,
@@ -100,10 +108,10 @@ def to_dict(report: Report) -> dict[str, Any]:
             "state": UNCALIBRATED if evidence.thresholds.provisional else "calibrated",
             "low": evidence.thresholds.low,
             "high": evidence.thresholds.high,
-            "probability": report.probability,
-            "measured": None
-            if evidence.thresholds.calibration is None
-            else asdict(evidence.thresholds.calibration),
+            "probability": _number(report.probability),
+            "likelihood_ratio": _number(evidence.finding.ratio if evidence.finding else None),
+            "rates": "" if calibration is None else rates(calibration),
+            "measured": None if calibration is None else _calibration(calibration),
         },
         "performance": performance(provenance.detector["training"]),
         "coverage": {
@@ -119,6 +127,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "declared_duration": _number(evidence.declared_duration),
             "instants": list(coverage.instants),
             "cuts": [_number(cut) for cut in coverage.cuts],
+            "second_look": None if look is None else _second_look(look),
         },
         "tracks": [_track(track) for track in evidence.tracks],
         "warnings": list(evidence.warnings),
@@ -193,17 +202,44 @@ def performance(training: dict[str, Any]) -> dict[str, Any] | None:
         return None
     auc, caught = stated["video_auc"], stated["tpr_at_fpr_5"]
     chosen = "" if tested else ", by which it was selected"
+    counts = f"{videos['real']} real and {videos['manipulated']} manipulated videos{chosen}"
+    between = f"{percent(auc['low'])} to {percent(auc['high'])}"
     return {
         "data": data,
         "videos": videos,
         **stated,
+        "kinds": _kinds(training["results"].get("kinds")),
         "sentence": (
-            f"On {data} ({videos['real']} real and {videos['manipulated']} manipulated videos{chosen}) a"
-            f" manipulated video scored above a real one in {auc['value']:.0%} of all pairs (95 % interval"
-            f" {auc['low']:.0%} to {auc['high']:.0%}; 50 % is chance); a threshold passed by 5 % of the real"
-            f" videos caught {caught['value']:.0%} of the manipulated ones."
+            f"On {data} ({counts}) a manipulated video scored above a real one in {percent(auc['value'])} of"
+            f" all pairs ({percent(LEVEL)} interval {between}; {percent(0.5)} is chance); a threshold passed"
+            f" by {percent(0.05)} of the real videos caught {percent(caught['value'])} of the manipulated"
+            " ones."
         ),
     }
+
+
+def _kinds(stated: Any) -> list[dict[str, Any]]:
+    """The checkpoint's table of results by kind of manipulation, those from unseen sources first."""
+    if not isinstance(stated, list):
+        return []
+    try:
+        rows = [
+            {
+                "kind": str(row["kind"]),
+                "data": str(row["data"]),
+                "unseen": bool(row["unseen"]),
+                "real": int(row["real"]),
+                "manipulated": int(row["manipulated"]),
+                **{
+                    name: float(row[name])
+                    for name in ("auc", "low", "high", "indicated", "cleared")
+                },
+            }
+            for row in stated
+        ]
+    except (KeyError, TypeError, ValueError):
+        return []
+    return sorted(rows, key=lambda row: not row["unseen"])
 
 
 def _interval(interval: Interval | None) -> dict[str, Any] | None:
@@ -290,15 +326,48 @@ def faithfulness_sentence(found: Faithfulness) -> str:
     return (
         f"Covering {first} first takes {found.marked.deletion:.2f} off the logit's size"
         f" on average, covering patches by lot {found.random.deletion:.2f} ({found.crops} crops; more in"
-        f" {found.deletion_wins:.0%} of them): the heatmaps mark what the score "
+        f" {percent(found.deletion_wins)} of them): the heatmaps mark what the score "
         + ("depends on." if more else "does NOT depend on more than on other patches.")
     )
+
+
+def _finding(finding: Finding | None) -> dict[str, Any] | None:
+    if finding is None:
+        return None
+    return {
+        "name": finding.verdict.name.value,
+        "reason": finding.verdict.reason,
+        "sentence": finding.verdict.sentence,
+        "score": _number(finding.score),
+        "frames": finding.frames,
+        "low": finding.thresholds.low,
+        "high": finding.thresholds.high,
+        "weak": list(finding.weak),
+        "probability": _number(finding.probability),
+        "likelihood_ratio": _number(finding.ratio),
+    }
+
+
+def _second_look(look: SecondLook) -> dict[str, Any]:
+    return {
+        "track": look.track,
+        "sampled": look.sampled,
+        "decoded": look.decoded,
+        "frames": [_frame(frame) for frame in look.frames],
+    }
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    plain = asdict(calibration)
+    return plain | {"rungs": list(plain["rungs"]), "codecs": list(calibration.codecs)}
 
 
 def _track(track: TrackEvidence) -> dict[str, Any]:
     return {
         "id": track.id,
+        "merged": list(track.merged),
         "enough": track.enough,
+        "finding": _finding(track.finding),
         "score": _number(track.score),
         "maximum": _number(track.maximum),
         "top10_mean": _number(track.top10_mean),

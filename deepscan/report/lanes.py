@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from deepscan.judgement.timeline import time_code
+from deepscan.judgement import words
+from deepscan.judgement.words import time_code
 
 MOST_LANES = 24  # faces drawn; if there are more, those judged and seen longest
 MOST_POINTS = (
@@ -52,6 +53,8 @@ class Lane:
     curves: tuple[str, ...]
     runs: tuple[Run, ...]
     cuts: tuple[float, ...]
+    low: float  # heights of its own thresholds
+    high: float
 
     @property
     def dotted(self) -> bool:
@@ -60,12 +63,10 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """All lanes, the thresholds' and zero's heights, and the ticks (place, label) under them."""
+    """All lanes on one scale, zero's height, and the ticks (place, label) under them."""
 
     lanes: tuple[Lane, ...]
     left_out: int  # faces not drawn
-    high: float
-    low: float
     zero: float
     top: float  # logits at the edges of every lane
     bottom: float
@@ -81,9 +82,9 @@ def draw(document: dict[str, Any]) -> Timeline | None:
     length = source["duration"] or 0.0
     frames = [frame for track in tracks for frame in track["frames"]]
     length = max(length, max(f["time"] for f in frames) - start, 1e-3)
-    low, high = document["calibration"]["low"], document["calibration"]["high"]
-    bottom = min([low, *(f["logit"] for f in frames)])
-    top = max([high, *(f["logit"] for f in frames)])
+    bounds = {track["id"]: thresholds(track, document) for track in tracks}
+    bottom = min([*(low for low, _ in bounds.values()), *(f["logit"] for f in frames)])
+    top = max([*(high for _, high in bounds.values()), *(f["logit"] for f in frames)])
     room = 0.08 * (top - bottom)
     bottom, top = bottom - room, top + room
 
@@ -94,6 +95,7 @@ def draw(document: dict[str, Any]) -> Timeline | None:
         return round(100 * (top - logit) / (top - bottom), 2)
 
     instants = sorted({f["index"]: f["time"] for f in frames}.items())
+    looked = document["coverage"].get("instants") or [index for index, _ in instants]
     shown = sorted(tracks, key=lambda t: (not t["enough"], -len(t["frames"])))[:MOST_LANES]
     lanes = []
     for track in sorted(shown, key=lambda t: (not t["enough"], -t["score"])):
@@ -102,7 +104,7 @@ def draw(document: dict[str, Any]) -> Timeline | None:
                 Point(across(f["time"]), down(f["logit"]), f["time"], f["logit"], f["index"])
                 for f in piece
             ]
-            for piece in _unbroken(track["frames"], instants)
+            for piece in _unbroken(track["frames"], looked, instants)
         ]
         share = MOST_POINTS / max(MOST_POINTS, len(track["frames"]))
         pieces = [thin(piece, max(2, int(len(piece) * share))) for piece in pieces]
@@ -113,6 +115,7 @@ def draw(document: dict[str, Any]) -> Timeline | None:
                 tuple(_curve(piece) for piece in pieces),
                 tuple(_runs(track["runs"] or (), across)),
                 tuple(across(cut) for cut in track["cuts"] or ()),
+                *(down(bound) for bound in bounds[track["id"]]),
             )
         )
     step = _step(length / 6)
@@ -120,9 +123,13 @@ def draw(document: dict[str, Any]) -> Timeline | None:
     last = math.floor((start + length) / step + 1e-6)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     ticks = tuple((across(n * step), time_code(n * step, digits)) for n in range(first, last + 1))
-    return Timeline(
-        tuple(lanes), len(tracks) - len(shown), down(high), down(low), down(0.0), top, bottom, ticks
-    )
+    return Timeline(tuple(lanes), len(tracks) - len(shown), down(0.0), top, bottom, ticks)
+
+
+def thresholds(track: dict[str, Any], document: dict[str, Any]) -> tuple[float, float]:
+    """A face's own lower and upper threshold; those of the report where it has none."""
+    bounds = track.get("finding") or document["calibration"]
+    return bounds["low"], bounds["high"]
 
 
 def thin(points: Sequence[Point], most: int) -> list[Point]:
@@ -139,10 +146,13 @@ def thin(points: Sequence[Point], most: int) -> list[Point]:
 
 
 def _unbroken(
-    frames: Sequence[dict[str, Any]], instants: Sequence[tuple[int, float]]
+    frames: Sequence[dict[str, Any]], looked: Sequence[int], instants: Sequence[tuple[int, float]]
 ) -> list[list[dict[str, Any]]]:
-    """A face's frames, split at instants that show other faces only, and where time jumps."""
-    place = {index: n for n, (index, _) in enumerate(instants)}
+    """A face's frames, split at instants without it, and where time jumps.
+
+    Reports of the first form do not say at which instants no face was seen; there the jump tells.
+    """
+    place = {index: n for n, index in enumerate(looked)}
     usual = median([b - a for (_, a), (_, b) in itertools.pairwise(instants)] or [0.0])
     pieces: list[list[dict[str, Any]]] = []
     for frame in frames:
@@ -180,8 +190,7 @@ def _runs(runs: Sequence[dict[str, Any]], across: Callable[[float], float]) -> l
 
 def span(run: dict[str, Any]) -> str:
     """A run's time codes."""
-    start, end = time_code(run["start"]), time_code(run["end"])
-    return start if start == end else f"{start}\u2013{end}"
+    return words.span(run["start"], run["end"])
 
 
 # Seconds between ticks: steps that a clock or a ruler would have.

@@ -21,8 +21,10 @@ const clock = (seconds) => {
   return `${seconds < 0 && ticks ? "\u2212" : ""}${head}:${wide(whole % 60)}.${wide(ticks % 1000, 3)}`;
 };
 
-const standing = (logit) =>
-  logit >= data.high ? "above the thresholds" : logit <= data.low ? "below the thresholds" : "between the thresholds";
+const standing = (logit, track) => {
+  const [low, high] = data.bounds[track]; // each face has its own
+  return logit >= high ? "above the thresholds" : logit <= low ? "below the thresholds" : "between the thresholds";
+};
 
 /** The value of a sorted list that is nearest to `wanted`. */
 function nearest(sorted, wanted, key = (item) => item) {
@@ -193,7 +195,7 @@ for (const plot of plots) {
     at = Math.min(Math.max(to, 0), points.length - 1);
     const [, , time, logit] = points[at];
     plot.setAttribute("aria-valuenow", time);
-    plot.setAttribute("aria-valuetext", `${clock(time)}, logit ${signed(logit)}, ${standing(logit)}`);
+    plot.setAttribute("aria-valuetext", `${clock(time)}, logit ${signed(logit)}, ${standing(logit, plot.dataset.track)}`);
   };
   go(at);
   const follow = (event) => {

@@ -95,8 +95,10 @@ def html(document: dict[str, Any], pictures: Sequence[FramePicture] = ()) -> str
         kinds=kinds,
         name=PurePath(document["input"]["path"]).name,
         confined=CONFINED,
-        headline=HEADLINES[document["verdict"]["name"]],
+        headline=_headline(document),
+        headlines=HEADLINES,
         deciding=deciding,
+        highs={track["id"]: lanes.thresholds(track, document)[1] for track in document["tracks"]},
         rule=_rule(document),
         frames=frames,
         posters=_posters(document, frames),
@@ -154,14 +156,28 @@ def _kept(face: FacePicture) -> list[Any]:
     return [face.track, list(face.heat), face.side, place]
 
 
+def _headline(document: dict[str, Any]) -> str:
+    """The verdict in words; a stretch that stands out is named first."""
+    verdict, scores = document["verdict"], document["scores"]
+    stretch = scores["stretch"] if scores else None
+    if stretch and verdict["reason"] == "stretch_high":
+        return f"Manipulation indicated at {lanes.span(stretch)}"
+    if stretch and verdict["reason"] == "stretch_stands_out":
+        return f"Inconclusive overall, but look at {lanes.span(stretch)}"
+    return HEADLINES[verdict["name"]]
+
+
 # --- what is shown ---------------------------------------------------------------------------------
 
 
 def _whole(document: dict[str, Any]) -> dict[str, Any]:
     """The document with None for every field that earlier versions did not write."""
     later = dict.fromkeys(("performance", "faithfulness", "c2pa", "heatmaps", "evidence_sum"))
-    score = dict.fromkeys(("interval", "share_above", "longest_run", "stretch"))
-    track = dict.fromkeys(("interval", "share_above", "longest_run", "runs", "cuts"))
+    score = dict.fromkeys(("interval", "share_above", "longest_run", "stretch", "faces_judged"))
+    track = dict.fromkeys(
+        ("interval", "share_above", "longest_run", "runs", "cuts", "merged", "finding")
+    )
+    bounds = dict.fromkeys(("likelihood_ratio", "rates"))
     case = dict.fromkeys(("case", "exhibit", "examiner", "notes"), "")
     run = {**dict.fromkeys(("argv", "case", "origins")), **document["run"]}
     scores = document["scores"]
@@ -170,6 +186,8 @@ def _whole(document: dict[str, Any]) -> dict[str, Any]:
         **document,
         "tool": {"confinement": None, **document["tool"]},
         "scores": None if scores is None else {**score, **scores},
+        "calibration": {**bounds, **document["calibration"]},
+        "coverage": {"second_look": None, **document["coverage"]},
         "tracks": [{**track, **own} for own in document["tracks"]],
         "run": {**run, "case": {**case, **(run["case"] or {})}},
     }
@@ -181,8 +199,9 @@ def _frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Itera
     for track in document["tracks"]:
         for frame in track["frames"]:
             found.setdefault(frame["index"], []).append((track["id"], frame))
+    person = {other: track["id"] for track in document["tracks"] for other in track["merged"] or ()}
     for picture in pictures:
-        kept = {face.track: face for face in picture.faces}
+        kept = {person.get(face.track, face.track): face for face in picture.faces}
         faces = []
         for track, frame in found.get(picture.index, ()):
             face = kept.get(track)
@@ -363,8 +382,9 @@ def _data(
             [p.index, p.time, p.width, p.height, [_kept(face) for face in p.faces]]
             for p in pictures
         ],
-        "high": document["calibration"]["high"],
-        "low": document["calibration"]["low"],
+        "bounds": {
+            str(track["id"]): lanes.thresholds(track, document) for track in document["tracks"]
+        },
         "frames": sorted(frames),
         "lanes": {}
         if timeline is None

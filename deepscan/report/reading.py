@@ -33,6 +33,7 @@ from deepscan.records import (
     Provenance,
     Report,
     Request,
+    SecondLook,
     Source,
 )
 
@@ -68,6 +69,11 @@ def _report(document: dict[str, Any]) -> Report:
         read_value(tuple[int, ...], coverage["instants"], "instants"),
         read_value(tuple[Fraction, ...], coverage["cuts"], "cuts"),
         read_value(int, coverage["faces_too_many"], "faces_too_many"),
+        {
+            other: read_value(int, track["id"], "track")
+            for track in document["tracks"]
+            for other in read_value(tuple[int, ...], track["merged"], "merged")
+        },
     )
     frames = [
         _frame(track["id"], frame) for track in document["tracks"] for frame in track["frames"]
@@ -77,8 +83,9 @@ def _report(document: dict[str, Any]) -> Report:
         source,
         looked,
         frames,
-        thresholds_of(None if measured is None else read(Calibration, measured, "measured")),
+        thresholds_of(None if measured is None else Calibration.read(measured)),
         declared_duration=read_value(float | None, coverage["declared_duration"], "duration"),
+        second_look=_second_look(coverage["second_look"]),
     )
     return Report(
         source,
@@ -107,6 +114,16 @@ def _frame(track: int, stated: dict[str, Any]) -> FrameEvidence:
         _record(CropQuality, stated["quality"]),
         float(read_value(float, stated["logit"], "logit")),
     )
+
+
+def _second_look(stated: dict[str, Any] | None) -> SecondLook | None:
+    if stated is None:
+        return None
+    frames = tuple(_frame(stated["track"], frame) for frame in stated["frames"])
+    track, sampled, decoded = (
+        read_value(int, stated[name], name) for name in ("track", "sampled", "decoded")
+    )
+    return SecondLook(track, sampled, decoded, frames)
 
 
 def _provenance(document: dict[str, Any]) -> Provenance:

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from deepscan.judgement.timeline import time_code
+from deepscan.judgement.words import logit, percent, time_code
 
 MOST_TEXT = 2_000  # characters shown of one tag or note; report.json keeps them all
 
@@ -64,7 +64,7 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(
         shown=shown,
         logit=logit,
-        percent=percent,
+        percent=lambda share: percent(share).replace(" ", "\u202f"),
         number=number,
         size=size,
         time_code=time_code,
@@ -112,18 +112,6 @@ def shown(value: object) -> Markup:
     if rest > 0:
         pieces.append(Markup(' <span class="code">and {} more characters</span>').format(rest))
     return Markup("<bdi>{}</bdi>").format(Markup("").join(pieces))
-
-
-def logit(value: float | int | None, digits: int = 2) -> str:
-    """+2.31, or with a true minus sign."""
-    return "\u2013" if value is None else f"{value:+.{digits}f}".replace("-", "\u2212")
-
-
-def percent(share: float | None) -> str:
-    """Whole per cent, below 10 with tenths."""
-    if share is None:
-        return "\u2013"
-    return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f}\u202f%"
 
 
 def number(value: float | int | None, digits: int = 0) -> str:

@@ -16,17 +16,19 @@ from scipy.optimize import minimize
 from deepscan.data.distortions import h264
 from deepscan.errors import DataError
 from deepscan.judgement import metrics
-from deepscan.records import Calibration, Pixels
+from deepscan.records import Calibration, Pixels, Rung
 from deepscan.shapes import Float, Int
 
 PRIOR = 0.5
 FPR = FNR = 0.05
 FEWEST = 10  # videos of each class; with fewer, 5 % and 20 % look alike
 ENOUGH = 5  # videos of each class that a map to judge others by is fitted on
+DRAWS = 15
 GRADE = 0.9  # of the shifts that weak material causes, the share that the widening covers
 
 Labels = Int[np.ndarray, " v"]
 Scores = Float[np.ndarray, " v"]
+Frames = Float[np.ndarray, " _frames"]  # of one video
 
 
 def _compressed(pixels: Pixels) -> Pixels:
@@ -52,6 +54,8 @@ def fit(
     ties: Sequence[Sequence[str]],
     weak: Sequence[Scores],
     data: str,
+    frames: Sequence[Frames] = (),
+    unseen: bool = False,
 ) -> Calibration | None:
     """The calibration of a detector with these video scores.
 
@@ -60,6 +64,8 @@ def fit(
             together, then the next best, for material where people chain into one group.
         weak: the same videos' scores when made weak, one array for each way.
         data: what they are, in words.
+        frames: the logits of each video's frames, for what a mean of few of them means.
+        unseen: whether the videos are of sources that the detector was not trained on.
 
     Returns:
         None with fewer than 10 videos of a class, in which case nothing can be said.
@@ -98,7 +104,55 @@ def fit(
         manipulated=manipulated,
         ece=metrics.calibration_error(labels, judged, bins=10),
         cllr=metrics.cllr(labels, judged),
+        rungs=rungs(labels, frames),
+        unseen=unseen,
+        indicated=float((scores[labels == 1] >= high).mean()),
+        cleared=float((scores[labels == 0] <= low).mean()),
+        tail=tail(scores[labels == 0]),
     )
+
+
+def rungs(labels: Labels, frames: Sequence[Frames]) -> tuple[Rung, ...]:
+    """What the mean of 1, 2, 4, ... frames means: map and thresholds of means of so many of each video.
+
+    A mean of few frames scatters more than a video's, so its thresholds lie further apart and its odds rise
+    more slowly. Maps and thresholds are medians over DRAWS draws. A step needs FEWEST videos of each class
+    with so many frames.
+    """
+    rng = np.random.default_rng(0)
+    found: list[Rung] = []
+    count = 1
+    while True:
+        able = np.array([len(own) >= count for own in frames], bool)
+        if not len(able) or min((labels[able] == label).sum() for label in (0, 1)) < FEWEST:
+            return tuple(found)
+        of = labels[able]
+        drawn = []
+        for _ in range(DRAWS):
+            means = np.array(
+                [
+                    rng.choice(own, count, replace=False).mean()
+                    for own in frames
+                    if len(own) >= count
+                ]
+            )
+            drawn.append((*platt(of, means), *bounds(of, means), tail(means[of == 0])))
+        found.append(Rung(count, *(float(v) for v in np.median(drawn, 0))))
+        count *= 2
+
+
+def tail(real: Scores) -> float:
+    """Over how many logits the share of real scores that reach a high threshold falls e-fold.
+
+    The mean excess of the highest tenth, at least five, over the one below them, by two standard errors
+    larger than found. Where the tail is exponential, or falls faster, log(k) times as much holds the rate
+    of one face for the highest of k. Source: S. Coles, "An Introduction to Statistical Modeling of Extreme
+    Values", 2001, chapter 4 (peaks over a threshold, shape 0).
+    """
+    ranked = np.sort(real)[::-1]
+    count = max(5, len(ranked) // 10)
+    excess = float(ranked[:count].mean() - ranked[count])
+    return max(excess, 1e-3) * (1 + 2 * count**-0.5)
 
 
 def platt(labels: Labels, scores: Scores) -> tuple[float, float]:

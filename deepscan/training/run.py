@@ -277,7 +277,9 @@ def calibrate_anew(
             " other videos is not checked"
         )
     names = ", ".join(folder.name for folder in settings.data)
-    found = _calibration(stored, rows, settings, progress, names)
+    learnt = str(header.training.get("data", "")).split(", ")
+    unseen = not {folder.name for folder in settings.data} & set(learnt)
+    found = _calibration(stored, rows, settings, progress, names, unseen=unseen)
     if found is None:
         raise DataError(
             f"{names}: fewer than {calibrate.FEWEST} real or manipulated videos; no error rate can be stated"
@@ -306,6 +308,7 @@ def _calibration(
     progress: Progress | None,
     what: str,
     logits: Float[np.ndarray, " n"] | None = None,
+    unseen: bool = False,
 ) -> tuple[Calibration, dict[str, Any]] | None:
     """What video scores mean, and how well they separate, on folders with manipulations.
 
@@ -339,7 +342,11 @@ def _calibration(
         )[2]
         for name, change in calibrate.WEAK.items()
     ]
-    found = calibrate.fit(of_video, scores, ties, weak, what)
+    own: dict[str, list[float]] = {}
+    for video, logit in zip(videos, logits.tolist(), strict=True):
+        own.setdefault(video, []).append(logit)
+    frames = [np.array(own[name]) for name in names]
+    found = calibrate.fit(of_video, scores, ties, weak, what, frames, unseen)
     assert found is not None
     rng = np.random.default_rng(settings.seed)
     return found, metrics.summary(videos, labels, logits, rng)

@@ -95,7 +95,7 @@ def test_anybodys_sql_reads_it(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / NAME) as plain:
         found = plain.execute("SELECT path, folder, verdict FROM inputs").fetchall()
     plain.close()
-    assert found == [(str(tmp_path / "a.mp4"), "a.mp4", "no_manipulation_indicated")]
+    assert found == [(str(tmp_path / "a.mp4"), "a.mp4", "inconclusive")]
 
 
 def test_two_runs_do_not_write_into_one_batch(tmp_path: Path) -> None:

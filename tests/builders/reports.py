@@ -103,7 +103,7 @@ def made(
         pictures.add(frame, crops, output)
         sums.add(frame, crops, output)
         frames += [
-            FrameEvidence(c.track, i, time, c.face, CropQuality(60, 200, 120, 0.1, 1), float(v))
+            FrameEvidence(c.track, i, time, c.face, CropQuality(80, 200, 120, 0.1, 1), float(v))
             for c, v in zip(crops, logits, strict=True)
         ]
     source = Source(

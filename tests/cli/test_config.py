@@ -61,6 +61,7 @@ def test_settings_as_plain_values() -> None:
         "frames": 32,
         "seconds": 0.5,
         "stream": None,
+        "second_look": True,
     }
     assert plain["faces"]["min_size"] == 40
     assert plain["scoring"]["device"] == "auto"

@@ -16,7 +16,7 @@ from deepscan.cli import run
 from deepscan.errors import DataError
 from deepscan.model import tower, weights
 from deepscan.model.header import read_header
-from deepscan.training.calibrate import bounds, fit, platt
+from deepscan.training.calibrate import bounds, fit, platt, rungs, tail
 
 
 def drawn(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +85,46 @@ def test_a_group_is_judged_by_the_others(rng: np.random.Generator) -> None:
     assert found.cllr >= 1
     assert found.widening == pytest.approx(3)
     assert (found.real, found.manipulated, found.prior) == (40, 40, 0.5)
+
+
+def test_a_tail_by_hand() -> None:
+    """Of 50 scores the highest five exceed the sixth by 3 on average; 1 + 2 / sqrt(5) is 1.894."""
+    scores = np.concatenate([np.zeros(44), np.arange(5.0, 11.0)])
+    assert tail(scores) == pytest.approx(3 * 1.894, abs=1e-2)
+
+
+@pytest.mark.parametrize("faces", [5, 20])
+def test_a_threshold_raised_by_the_tail_holds_the_rate_for_many_faces(
+    faces: int, rng: np.random.Generator
+) -> None:
+    """Normal real scores, 100 to calibrate on; unraised, 5 would alarm in 23 % of videos, 20 in 64 %."""
+    alarms = []
+    for _ in range(300):
+        labels, scores = drawn(200, rng)
+        _, high = bounds(labels, scores)
+        raised = high + math.log(faces) * tail(scores[labels == 0])
+        alarms.append((rng.normal(-1.5, 1, (20, faces)).max(1) >= raised).mean())
+    assert np.mean(alarms) < 0.05
+
+
+def test_steps_for_few_frames_lie_further_apart(rng: np.random.Generator) -> None:
+    """Four frames a video, which scatter around it by 2: one frame says less than the mean of four."""
+    labels, scores = drawn(400, rng)
+    frames = [score + rng.normal(0, 2, 4) for score in scores]
+    one, two, four = rungs(labels, frames)
+    assert [step.frames for step in (one, two, four)] == [1, 2, 4]
+    assert one.low < two.low < four.low
+    assert four.high < two.high < one.high
+    assert one.slope < two.slope < four.slope
+
+
+def test_what_was_measured_on_unseen_sources_says_so(rng: np.random.Generator) -> None:
+    labels, scores = drawn(80, rng)
+    found = fit(labels, scores, [[str(i) for i in range(80)]], [], "elsewhere", unseen=True)
+    assert found is not None
+    assert found.unseen
+    assert found.indicated == pytest.approx((scores[labels == 1] >= found.high).mean())
+    assert found.cleared == pytest.approx((scores[labels == 0] <= found.low).mean())
 
 
 def test_few_videos_give_no_calibration() -> None:
