@@ -106,7 +106,7 @@ def measure(settings: TrainSettings, tower: str, steps: int, say: Callable[[str]
     for name in STUDIES["table-5"].rows.values():
         if name == REFERENCE:
             continue
-        say(f"timing {name} beside {REFERENCE}, {steps} steps of each")
+        say(f"timing {name} against {REFERENCE}, {steps} steps of each")
         first, second = race(reference, stepper(name), steps)
         seconds[name] = second, first
     device = settings.device

@@ -215,7 +215,7 @@ def localisation_table(name: str, by_row: Mapping[str, Looks], test_set: str) ->
     if not rows:
         raise DataError(
             f"{test_set}: none of its manipulated crops has a mask, against which attention could be held;"
-            " masks lie beside crops in masks/ (deepscan prepare cuts those of FaceForensics++ and of pairs)"
+            " masks belong in masks/ (deepscan prepare cuts those of FaceForensics++ and of pairs)"
         )
     notes = (
         f"Against the masks of the manipulated crops of {test_set}; means over crops, with 95 % bootstrap"

@@ -221,7 +221,7 @@ def _gain(
 
 
 def _of_one_seed(own: list[Videos], other: list[Videos]) -> list[tuple[Videos, Videos]]:
-    """Both rows' videos of each seed that both have; a detector without seeds stands beside each."""
+    """Both rows' videos of each seed that both have; a detector without seeds is paired with each."""
     by_seed = {one.seed: one for one in other}
     alone = by_seed.get(None)
     if alone is None and [one.seed for one in own] == [None]:

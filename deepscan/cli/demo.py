@@ -62,4 +62,4 @@ def demo(
         return
     announce(outcome)
     typer.echo(f"The clip is {clip}; its face is manipulated from 2 s to 4 s.")
-    typer.echo(f"The results lie in {results}: open report.html, or heatmaps/overlay.mp4.")
+    typer.echo(f"The results are in {results}: open report.html, or heatmaps/overlay.mp4.")

@@ -1,4 +1,4 @@
-"""The losses beside cross-entropy: pure functions of tokens, attentions, labels and masks.
+"""The losses added to cross-entropy: pure functions of tokens, attentions, labels and masks.
 
 FLCL and MACL contrast the patches of a batch, RAAL and token-l2 hold the detector to [CLS] on real crops.
 What they leave open in the paper is decided in `LossSettings`' defaults.

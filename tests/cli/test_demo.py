@@ -63,7 +63,7 @@ def test_it_prints_what_the_readme_shows(demo: Demo) -> None:
     results = demo.folder / "results" / "sample.mp4"
     assert pointers.splitlines() == [
         f"{demo.folder / 'sample.mp4'}; its face is manipulated from 2 s to 4 s.",
-        f"The results lie in {results}: open report.html, or heatmaps/overlay.mp4.",
+        f"The results are in {results}: open report.html, or heatmaps/overlay.mp4.",
     ]
     assert demo.messages == f"inconclusive: results in {results}\n"
 
