@@ -230,12 +230,13 @@ def judge_stretch(
 ) -> Finding | None:
     """The finding about a stretch that stood out, by the second look alone: frames that did not choose it.
 
-    As many stretches as long as this one fit into all faces' time, and any of them could have stood out.
+    Any stretch as long as this one could have stood out, in any face. Those that begin half a length apart
+    count as places: with those that lie end to end alone, a stretch over half of a real clip alarmed.
     None if the face was found in none of the frames.
     """
     if not look.frames:
         return None
-    places = max(1.0, sum(len(t.frames) for t in tracks if t.enough) / stretch.frames)
+    places = max(1.0, 2 * sum(len(t.frames) for t in tracks if t.enough) / stretch.frames)
     what = f"face {stretch.track} from {time_code(stretch.start)} to {time_code(stretch.end)}"
     return judge_frames(
         what,

@@ -351,19 +351,19 @@ def look(logit: float, count: int = 16) -> SecondLook:
 
 
 def test_a_second_look_that_confirms_a_stretch_decides_the_verdict() -> None:
-    """A quarter of the video: four such stretches could have stood out, so 2 + 2 log(4) = 4.78 is asked."""
+    """A quarter of the video, in eight places half a length apart: 2 + 2 log(8) = 6.16 is asked."""
     frames = [seen(1, i, logit) for i, logit in enumerate(QUARTER)]
-    evidence = judge(source(), coverage(), frames, thresholds_of(TRIED), second_look=look(5.0))
+    evidence = judge(source(), coverage(), frames, thresholds_of(TRIED), second_look=look(7.0))
     assert (evidence.verdict.name, evidence.verdict.reason) == (
         VerdictName.MANIPULATION_INDICATED,
         "stretch_high",
     )
     assert evidence.verdict.sentence.startswith(
         "Manipulation indicated at 0:00.800\u20130:01.500, not in the video as a whole. A second look: the"
-        " mean logit of face 1 from 0:00.800 to 0:01.500 is +5.00, at or above the threshold of +4.78."
+        " mean logit of face 1 from 0:00.800 to 0:01.500 is +7.00, at or above the threshold of +6.16."
     )
     assert evidence.finding is not None
-    assert (evidence.finding.score, evidence.finding.frames) == (5.0, 16)
+    assert (evidence.finding.score, evidence.finding.frames) == (7.0, 16)
     assert evidence.scores is not None
     assert evidence.scores.video == -2.0  # the whole face's mean has none of it
 
