@@ -53,11 +53,15 @@ def read_entries(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def read_table(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and stripped cells of each row of a CSV with at least the columns `needed`."""
-    reader = csv.DictReader(io.StringIO(read_text(path)), restval="")
+    # Any of the line ends that systems write, whichever a file has.
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=None), restval="")
     if missing := [c for c in needed if c not in (reader.fieldnames or ())]:
         raise DataError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(needed)}")
-    for line in reader:
-        yield reader.line_num, {key: value.strip() for key, value in line.items() if key}
+    try:
+        for line in reader:
+            yield reader.line_num, {key: value.strip() for key, value in line.items() if key}
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: no CSV ({error})") from error
 
 
 def parse_label(text: str, where: str) -> int:

@@ -89,7 +89,8 @@ def test_one_input_gives_one_document(
 def test_the_table_says_what_its_numbers_are_worth(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["detect", str(sample), *QUICK, "--out", str(tmp_path / "out")]) == 0
+    enough = ["--frames", "8", "--offline"]  # with fewer there is no probability
+    assert run(["detect", str(sample), *enough, "--out", str(tmp_path / "out")]) == 0
     table = capsys.readouterr().out
     assert "sample.mp4" in table
     assert "prob.: of manipulation, were half of all videos manipulated" in " ".join(table.split())

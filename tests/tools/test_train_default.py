@@ -22,10 +22,10 @@ from tools import train_default
 from tools.train_default import material, trained, with_landmarks
 
 
-def test_the_shipped_detector_was_trained_by_the_recipe_that_lies_beside_it() -> None:
+def test_b16_lora_was_trained_by_the_recipe_that_lies_beside_it() -> None:
     recipe = load_toml(weights.shipped_folder() / "recipe.toml")
     asked = from_plain(recipe | {"data": "data", "out": "out"}, "recipe.toml")
-    header = read_header(weights.detector_file("default"))
+    header = read_header(weights.detector_file("b16-lora"))
     assert header.name == recipe["name"]
     # Settings that have come since are at their defaults, which change nothing.
     kept = from_plain(header.training["recipe"] | {"data": "data", "out": "out"}, "the header")

@@ -757,7 +757,7 @@ def test_without_data_the_error_says_where_it_looked_and_what_to_do(
 
 def test_resume_takes_no_other_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["train", f"--resume={tmp_path}", "--epochs=3"]) == 2
-    assert "a run's own settings" in capsys.readouterr().err
+    assert "the run's own settings" in capsys.readouterr().err
 
 
 def test_the_folder_is_written_at_its_places(tmp_path: Path, base: Path) -> None:
