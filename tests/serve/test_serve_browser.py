@@ -119,10 +119,10 @@ def test_a_clip_is_dropped_watched_and_its_report_read(visit: Visit, clip: Path)
     mine.get_by_role("link", name="Read the report").click()
     assert view.locator("h1").inner_text() == KEPT
     assert view.locator(".case dd").first.inner_text() == "12/26"
-    slide = view.locator("#attention .slide")
+    slide = view.locator("#heatmaps .slide")
     slide.focus()
     view.keyboard.press("End")  # its script runs under the policy it is served with
-    assert "100%" in view.locator("#attention .heat").evaluate("e => getComputedStyle(e).clipPath")
+    assert "100%" in view.locator("#heatmaps .heat").evaluate("e => getComputedStyle(e).clipPath")
     assert view.evaluate("self.origin") == "null"  # and can ask this server for nothing
     view.go_back()
     mine = card(view, KEPT)
