@@ -7,20 +7,17 @@ not seen the fold. Of DFDC the crops that `plan` judges on are taken, up to 400 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from deepscan.config import Scoring
-from deepscan.faces.alignment import CROP_SIDE
 from deepscan.judgement import metrics
 from deepscan.model.networks import load_scorer
-from tools.evidence.ship import REFERENCE
+from tools.evidence.ship import REFERENCE, crop_of
 
 FOLDS = ("M1", "M2", "M3", "M4", "M5", "dfdc")
 
@@ -45,7 +42,7 @@ def main() -> None:
         own = np.concatenate(
             [
                 detector.score(
-                    np.stack([_crop(archive, entries[r]["name"]) for r in rows[at : at + 8]])
+                    np.stack([crop_of(archive, entries[r]["name"]) for r in rows[at : at + 8]])
                 ).logit
                 for at in range(0, len(rows), 8)
             ]
@@ -60,11 +57,6 @@ def main() -> None:
         sys.stdout.write(f"{fold}: {asked.weights} {pair[0]:.3f}, {asked.recipe} {pair[1]:.3f}\n")
     means = np.mean(found, 0)
     sys.stdout.write(f"mean: {asked.weights} {means[0]:.3f}, {asked.recipe} {means[1]:.3f}\n")
-
-
-def _crop(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with Image.open(io.BytesIO(archive.read(name))) as image:
-        return np.asarray(image.convert("RGB").resize((CROP_SIDE, CROP_SIDE)))
 
 
 if __name__ == "__main__":

@@ -278,7 +278,7 @@ def shifts(detector: Detector, archive: zipfile.ZipFile, held: Sequence[Video]) 
     entries = json.loads(archive.read("index.json"))
     places = np.linspace(0, len(held) - 1, min(WEAK_VIDEOS, len(held)), dtype=int)
     chosen = [held[place].crops[:WEAK_CROPS] for place in places.tolist()]
-    crops = [[_crop(archive, entries[row]["name"]) for row in rows] for rows in chosen]
+    crops = [[crop_of(archive, entries[row]["name"]) for row in rows] for rows in chosen]
     plain = np.array([_score(detector, own) for own in crops])
     found = []
     for change in calibrate.WEAK.values():
@@ -287,7 +287,7 @@ def shifts(detector: Detector, archive: zipfile.ZipFile, held: Sequence[Video]) 
     return found
 
 
-def _crop(archive: zipfile.ZipFile, name: str) -> Pixels:
+def crop_of(archive: zipfile.ZipFile, name: str) -> Pixels:
     with Image.open(io.BytesIO(archive.read(name))) as image:
         return np.asarray(image.convert("RGB").resize((CROP_SIDE, CROP_SIDE)))
 
