@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from deepscan.errors import DeepscanError, OutputError
+from deepscan.judgement.summary import summary
 from deepscan.records import Report, VerdictName
 
 NAME = "batch.sqlite"
@@ -32,7 +33,7 @@ class Outcome:
     path: Path
     verdict: VerdictName
     reason: str  # the verdict's code, or the class of the error
-    sentence: str
+    sentence: str  # the reason in plain words
     folder: Path | None = None  # of the results; None for a failed input, which has none
     score: float | None = None  # logit
     probability: float | None = None
@@ -55,7 +56,7 @@ class Outcome:
             path,
             result.verdict.name,
             result.verdict.reason,
-            result.verdict.sentence,
+            summary(result.source, result.evidence),
             result.folder,
             result.score,
             result.probability,

@@ -307,7 +307,7 @@ def _unjudged(coverage: Coverage, tracks: Sequence[TrackEvidence]) -> Verdict:
             VerdictName.INSUFFICIENT,
             "too_few_instants",
             f"Faces were seen, but none in {enough_instants(decoding.sampled)} of the"
-            f" {decoding.sampled} sampled instants; try more frames.",
+            f" {decoding.sampled} frames looked at; try more with --frames.",
         )
     if tracks:
         return Verdict(

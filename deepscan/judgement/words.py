@@ -76,3 +76,12 @@ def span(start: Fraction | float, end: Fraction | float) -> str:
     """Two times, or one if they are the same."""
     first, last = time_code(start), time_code(end)
     return first if first == last else f"{first}\u2013{last}"
+
+
+def about(start: Fraction | float, end: Fraction | float) -> str:
+    """A stretch for people who look for it in a player: 0:02 to 0:04; with tenths where it is shorter."""
+    for digits in (0, 1, 3):
+        first, last = time_code(start, digits), time_code(end, digits)
+        if first != last:
+            return f"{first} to {last}"
+    return first

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deepscan.judgement.findings import rates
+from deepscan.judgement.summary import summary
 from deepscan.judgement.timeline import LEVEL
 from deepscan.judgement.words import percent
 from deepscan.records import (
@@ -80,6 +81,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "name": evidence.verdict.name.value,
             "reason": evidence.verdict.reason,
             "sentence": evidence.verdict.sentence,
+            "summary": summary(source, evidence),
         },
         "scores": None
         if scores is None

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 
 from deepscan.judgement.words import (
+    about,
     counted,
     faces,
     listed,
@@ -79,3 +80,9 @@ def test_time_codes(seconds: Fraction | float, digits: int, code: str) -> None:
 def test_a_span_of_one_instant_is_one_time() -> None:
     assert span(2, 4) == "0:02.000\u20130:04.000"
     assert span(2, 2) == "0:02.000"
+
+
+def test_a_stretch_is_named_as_a_player_shows_it() -> None:
+    assert about(Fraction("2.04"), Fraction("3.84")) == "0:02 to 0:04"
+    assert about(Fraction("1.1"), Fraction("1.3")) == "0:01.1 to 0:01.3"
+    assert about(Fraction(5), Fraction(5)) == "0:05.000"
