@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from builders import clips
@@ -256,7 +257,8 @@ def test_what_does_not_hold_is_said(tmp_path: Path, what: str) -> None:
 @pytest.fixture
 def alive(tmp_path: Path) -> Iterator[Path]:
     """/proc of a decoder that has opened its input."""
-    path = clips.write(tmp_path / "a.mp4", 3)
+    # A picture of more bytes than a pipe holds: the decoder waits for its reader, and doesn't end meanwhile.
+    path = clips.write(tmp_path / "a.mp4", [np.zeros((480, 640, 3), np.uint8)] * 3)
     with decoder(path, Sampling(), Limits()) as one:
         assert one.opened().confinement is Confinement.FULL
         yield Path(f"/proc/{one._process.pid}")
