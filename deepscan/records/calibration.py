@@ -1,0 +1,123 @@
+"""What a score means: thresholds, and the measurements behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# With fewer frames neither an interval nor a low score says anything, and no calibration was ever of fewer.
+FEWEST_FRAMES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """What the mean logit of so many frames of a face means, or of more; see Calibration."""
+
+    frames: int
+    slope: float
+    intercept: float
+    low: float
+    high: float
+    tail: float  # logits over which the share of real ones beyond `high` falls e-fold
+
+    def __post_init__(self) -> None:
+        numbers = (self.slope, self.intercept, self.low, self.high, self.tail)
+        sound = self.frames >= 1 and min(self.slope, self.tail) > 0 and self.low < self.high
+        if not (sound and all(map(math.isfinite, numbers))):
+            raise ValueError(f"no calibration: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a detector's video scores mean, measured on videos that it was not trained on.
+
+    `ece` and `cllr` are cross-validated: measured on each group of people with a map fitted on the others.
+    What later versions measure has a default, which claims nothing.
+    """
+
+    slope: float  # the log-odds of manipulation are slope * score + intercept,
+    intercept: float
+    prior: float  # where this share of all videos is manipulated
+    low: float  # thresholds of the score
+    high: float
+    fpr: float  # intended share of real videos at or above `high`
+    fnr: float  # intended share of manipulated videos at or below `low`
+    widening: float  # logits by which both thresholds move apart if the evidence is weak
+    data: str
+    real: int  # videos
+    manipulated: int
+    ece: float  # expected calibration error, 0 to 1
+    cllr: float  # cost of the log-likelihood ratios, bits; 1 is no knowledge
+    rungs: tuple[Rung, ...] = ()  # for fewer frames than most videos have, ascending
+    unseen: bool = False  # whether the videos are of sources that it was not trained on
+    indicated: float | None = None  # share of the manipulated videos at or above `high`
+    cleared: float | None = None  # share of the real videos at or below `low`
+    codecs: tuple[str, ...] = ("h264",)  # of the videos
+    tail: float | None = None  # logits over which the share of real ones beyond `high` falls e-fold
+
+    def __post_init__(self) -> None:
+        numbers = (self.slope, self.intercept, self.low, self.high, self.widening)
+        sound = (
+            self.slope > 0 and self.widening >= 0 and 0 < self.prior < 1 and self.low < self.high
+        )
+        if not (sound and all(map(math.isfinite, numbers))):
+            raise ValueError(f"no calibration: {self}")
+
+    @classmethod
+    def read(cls, stated: Mapping[str, Any]) -> Calibration:
+        """From plain values, as a checkpoint or report.json keeps them.
+
+        Raises:
+            TypeError, ValueError: they are no calibration.
+        """
+        rungs = tuple(Rung(**rung) for rung in stated.get("rungs", ()))
+        codecs = tuple(map(str, stated.get("codecs", ("h264",))))
+        return cls(**{**stated, "rungs": rungs, "codecs": codecs})
+
+    def rung(self, frames: int) -> Rung | None:
+        """What a mean of so many frames means; None if so few were never looked at."""
+        fitting = [rung for rung in self.rungs if rung.frames <= frames]
+        if fitting:
+            return max(fitting, key=lambda rung: rung.frames)
+        if self.rungs or frames < FEWEST_FRAMES:
+            return None
+        tail = self.tail or 1 / self.slope
+        return Rung(FEWEST_FRAMES, self.slope, self.intercept, self.low, self.high, tail)
+
+    def ratio(self, score: float, rung: Rung) -> float:
+        """Likelihood ratio: how much oftener such a score comes of manipulated than of real videos.
+
+        It goes no further than the number of videos can carry: a score beyond all n of the other class may
+        still come of one in n + 1.
+        """
+        odds = rung.slope * score + rung.intercept - math.log(self.prior / (1 - self.prior))
+        most, least = math.log(self.real + 1), -math.log(self.manipulated + 1)
+        return math.exp(max(least, min(most, odds)))
+
+    def probability(self, ratio: float) -> float:
+        """The probability of manipulation that a ratio comes to, for videos like those of the fit."""
+        odds = ratio * self.prior / (1 - self.prior)
+        return odds / (1 + odds)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Video scores at or above `high` indicate manipulation; at or below `low` they do not.
+
+    Without a `calibration` both are provisional.
+    """
+
+    low: float
+    high: float
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low threshold {self.low} is not under high threshold {self.high}")
+
+    @property
+    def provisional(self) -> bool:
+        """Whether they were set without measurements."""
+        return self.calibration is None
