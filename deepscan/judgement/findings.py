@@ -57,7 +57,7 @@ def judge_frames(
     ends = rung or base
     weak = list(weaknesses(source, frames))
     if calibration is not None and rung is None:
-        few = f"few instants ({count})" if source.kind == "video" else "a picture by itself"
+        few = f"few frames ({count})" if source.kind == "video" else "a picture by itself"
         weak.insert(0, few)
     by = calibration.widening if calibration is not None and weak else 0.0
     raised = math.log(places) * fall

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deepscan.judgement.advice import chance, next_steps
 from deepscan.judgement.findings import rates
 from deepscan.judgement.summary import summary
 from deepscan.judgement.timeline import LEVEL
@@ -82,6 +83,8 @@ def to_dict(report: Report) -> dict[str, Any]:
             "reason": evidence.verdict.reason,
             "sentence": evidence.verdict.sentence,
             "summary": summary(source, evidence),
+            "probability": chance(report),
+            "next": list(next_steps(report)),
         },
         "scores": None
         if scores is None

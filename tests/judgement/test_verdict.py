@@ -192,7 +192,7 @@ def test_a_calibrated_detectors_thresholds_and_probability_are_used() -> None:
     [
         ({}, 40.0, 32, "a small face (40 px)"),
         ({"bytes": 500}, 200.0, 32, "heavy compression"),
-        ({}, 200.0, 5, "few instants (5)"),
+        ({}, 200.0, 5, "few frames (5)"),
     ],
 )
 def test_weak_evidence_moves_calibrated_thresholds_apart(
@@ -268,7 +268,7 @@ def test_a_weak_face_does_not_decide_over_sound_ones() -> None:
     assert first.finding is not None
     assert second.finding is not None
     assert first.finding.thresholds.low == -3.0  # its own, whatever the other's weakness
-    assert second.finding.weak == ("few instants (5)", "a small face (42 px)")
+    assert second.finding.weak == ("few frames (5)", "a small face (42 px)")
     assert second.finding.probability is None
     assert first.finding.probability is not None
 
