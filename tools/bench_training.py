@@ -27,7 +27,7 @@ from deepscan.config import load_toml
 from deepscan.data.crops import CropRow
 from deepscan.model.tower import tower_size
 from deepscan.model.weights import shipped_folder
-from deepscan.training.data import Order, Twins
+from deepscan.training.data import CropSampler, TrainingCrops
 from deepscan.training.settings import RECIPES, TrainSettings, from_plain
 
 
@@ -103,13 +103,17 @@ def cost_of_data(settings: TrainSettings, units: int = 60) -> float:
             small.resize((256, 256), Image.Resampling.BICUBIC).save(path)
             label, frame = i % 2, i // 2
             rows.append(CropRow(path, label, str(label), "", "", "m", "", frame, None, None))
-        order = Order(rows, settings.pseudo, 0, settings.blend.swap, settings.sampling == "natural")
+        order = CropSampler(
+            rows, settings.pseudo, 0, settings.blend.swap, settings.sampling == "natural"
+        )
         size = tower_size("ViT-B-16-quickgelu")
-        twins = Twins(order, settings.augment, size, settings.forged_share, settings.blend)
-        twins[0]
+        dataset = TrainingCrops(
+            order, settings.augment, size, settings.forged_share, settings.blend
+        )
+        dataset[0]
         begun = time.process_time()
         for n in range(units):
-            twins[n]
+            dataset[n]
         taken = time.process_time() - begun
     torch.set_num_threads(threads)
     return 1000 * taken / units / order.size

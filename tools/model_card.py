@@ -32,7 +32,7 @@ from deepscan.model.header import Header, read_header
 from deepscan.records import VerdictName
 from deepscan.training.data import picture
 from deepscan.training.folder import RunFolder
-from deepscan.training.run import shown
+from deepscan.training.rows import shown
 from deepscan.training.splits import BLENDED, thin
 
 KINDS = (

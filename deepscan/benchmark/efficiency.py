@@ -28,9 +28,9 @@ from deepscan.files import part_file
 from deepscan.model.header import DetectorSettings
 from deepscan.model.size import EXPLAINED, PUBLISHED_TOWER, size
 from deepscan.shapes import UInt8
-from deepscan.training.loop import Learner, Ranks, Truth
 from deepscan.training.run import build
 from deepscan.training.settings import TrainSettings
+from deepscan.training.step import Learner, Ranks, Targets
 
 EPOCH = 720 * 5 * 8  # crops of an epoch at the paper's setting
 REFERENCE = "effort"
@@ -44,7 +44,7 @@ class Stepper:
         detector = build(settings, tower, None).to(settings.device).train()
         self._learner = Learner(detector, settings, Ranks(0, 1, settings.device))
         grid = detector.tower.size.image_size // detector.tower.size.patch_size
-        self._truth = Truth(
+        self._targets = Targets(
             torch.zeros(settings.batch, grid * grid, dtype=torch.bool),
             torch.ones(settings.batch, dtype=torch.bool),
             torch.tensor([0.0, 1.0]).repeat(settings.batch // 2),
@@ -54,7 +54,7 @@ class Stepper:
         """One optimizer step; its seconds."""
         self._wait()
         begun = time.perf_counter()
-        self._learner.step(crops, self._truth, self.settings.lr)
+        self._learner.step(crops, self._targets, self.settings.lr)
         self._wait()
         return time.perf_counter() - begun
 

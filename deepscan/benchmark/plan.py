@@ -10,7 +10,7 @@ from deepscan.benchmark.request import Request
 from deepscan.benchmark.runs import Run, RunStore, seconds_a_step, steps_of
 from deepscan.benchmark.studies import Study, study
 from deepscan.benchmark.tables import Cell, Table
-from deepscan.training.run import shown
+from deepscan.training.rows import shown
 
 Rows = list[tuple[str, tuple[Cell | str | None, ...]]]
 

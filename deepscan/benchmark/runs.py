@@ -20,7 +20,8 @@ from deepscan.benchmark.tables import plain_name
 from deepscan.errors import DataError, SettingsError
 from deepscan.model import weights
 from deepscan.training.loop import Progress
-from deepscan.training.run import digests_of_data, resume, train
+from deepscan.training.rows import digests_of_data
+from deepscan.training.run import resume, train
 from deepscan.training.settings import TrainSettings, from_plain
 
 Say = Callable[[str], None]

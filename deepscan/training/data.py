@@ -42,7 +42,7 @@ class Unit:
     donor: CropRow | None = None  # of another person's face, where that is what is blended in
 
 
-class Order:
+class CropSampler:
     """Which unit comes n-th, for all n from 0.
 
     Manipulated crops come in passes, each of all of them in an order of its own; with every one comes the
@@ -110,12 +110,12 @@ class Order:
         return np.random.default_rng([self._seed, stream, passed]).permutation(count).tolist()
 
 
-class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
-    """Unit n -> its c crops (c, side, side, 3), their manipulated patches (c, p), known (c,), labels (c,).
+class TrainingCrops(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
+    """Unit n -> its c crops (c, side, side, 3), their manipulated patches (c, p), has_mask (c,), labels (c,).
 
     c is 2, a real and a manipulated crop, or 1 with natural sampling.
 
-    Known is False for a manipulated crop without a mask: which of its patches are manipulated is not known.
+    has_mask is False for a manipulated crop of which no mask says which of its patches are manipulated.
 
     Args:
         size: the tower's, which says what its patches are.
@@ -126,14 +126,14 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
 
     def __init__(
         self,
-        order: Order,
+        sampler: CropSampler,
         changes: AugmentSettings,
         size: TowerSize,
         share: float = 0.5,
         blend: PseudoSettings | None = None,
         view: float = 1.0,
     ) -> None:
-        self._order, self._transform = order, augmentation(changes)
+        self._sampler, self._transform = sampler, augmentation(changes)
         self._blend = blend or PseudoSettings()
         self._size, self._share, self._view = size, share, view
 
@@ -142,7 +142,7 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     ) -> tuple[
         UInt8[Tensor, "c side side 3"], Bool[Tensor, "c p"], Bool[Tensor, " c"], Float[Tensor, " c"]
     ]:
-        rows, unit = self._order.crops(n)
+        rows, unit = self._sampler.crops(n)
         face = _face_points(unit.real)
         shown = []
         for row in rows:
@@ -153,9 +153,9 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         masks = np.stack([self._as_input(mask) for _, mask in shown])
         grid = self._size.image_size // self._size.patch_size
         forged = forged_patches(torch.from_numpy(masks), grid, self._share)
-        known = [not r.label or r.mask is not None or r.method == BLENDED for r in rows]
+        has_mask = [not r.label or r.mask is not None or r.method == BLENDED for r in rows]
         labels = torch.tensor([float(row.label) for row in rows])
-        return torch.from_numpy(crops), forged, torch.tensor(known), labels
+        return torch.from_numpy(crops), forged, torch.tensor(has_mask), labels
 
     def _as_input(self, mask: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, "side side"]:
         """What is seen of a mask, at the tower's input size; of None, nothing."""
@@ -169,7 +169,7 @@ class Twins(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
 
 
 def batches(
-    twins: Twins,
+    dataset: TrainingCrops,
     start: int,
     stop: int,
     units: int,
@@ -178,7 +178,7 @@ def batches(
     workers: int,
     pin: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """What steps `start` to `stop` show this process, as `Twins` of u units, (c u, ...).
+    """What steps `start` to `stop` show this process, as `TrainingCrops` of u units, (c u, ...).
 
     With `pin` crops stand in pinned memory, from which a GPU takes them while it computes.
 
@@ -190,7 +190,7 @@ def batches(
         for step in range(start, stop)
     ]
     loader = DataLoader(
-        twins,
+        dataset,
         batch_sampler=[list(step) for step in steps],
         num_workers=workers,
         worker_init_fn=_one_thread,
@@ -199,8 +199,8 @@ def batches(
         generator=torch.Generator(),
     )
     for crops, *rest in _named(loader):
-        forged, known, labels = (x.flatten(0, 1) for x in rest)
-        yield crops.flatten(0, 1), forged, known, labels
+        forged, has_mask, labels = (x.flatten(0, 1) for x in rest)
+        yield crops.flatten(0, 1), forged, has_mask, labels
 
 
 def _one_thread(worker: int) -> None:

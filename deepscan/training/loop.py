@@ -1,37 +1,29 @@
-"""Train a detector: one visible loop, and everything it must answer for.
-
-Alone, or as one of several processes that torchrun started: the batch is then spread over them, and what
-is learnt is the same.
-"""
+"""Train a detector: one visible loop, with its validation, its averaged weights and its log."""
 
 from __future__ import annotations
 
-import copy
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast, runtime_checkable
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, distributed
 
 from deepscan.data.crops import CropRow
 from deepscan.errors import DataError, SettingsError
 from deepscan.judgement import metrics
-from deepscan.model import adapters
-from deepscan.model.detector import Answer, Detector
+from deepscan.model.detector import Detector
 from deepscan.records import Pixels
-from deepscan.shapes import Bool, Float, Int, UInt8
-from deepscan.training import losses
-from deepscan.training.data import Order, Twins, batches, pictures
+from deepscan.shapes import Float
+from deepscan.training.data import CropSampler, TrainingCrops, batches, pictures
 from deepscan.training.folder import Best, Row, RunFolder
+from deepscan.training.rows import Splits
 from deepscan.training.settings import TrainSettings
+from deepscan.training.step import Learner, Ranks, Targets, kept_patches
 
 # On a GPU, steps between two looks at the losses: each look waits for the GPU to finish.
 GPU_LOG_EVERY = 10
@@ -42,49 +34,6 @@ class Progress(Protocol):
     """Called with what is being done, how much of it is done, how much there is, and a note."""
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """This process among those that share a run."""
-
-    rank: int
-    world: int
-    device: str
-
-    @property
-    def leads(self) -> bool:
-        """Whether this one writes the files."""
-        return self.rank == 0
-
-
-@contextmanager
-def process_group(device: str) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, if it did (its environment variables say so)."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield Ranks(0, 1, device)
-        return
-    if device.startswith("cuda"):  # tell the processes' GPUs apart
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield Ranks(distributed.get_rank(), world, device)
-    finally:
-        distributed.destroy_process_group()
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """Rows to learn from, to select by, and to judge on at the end."""
-
-    train: list[CropRow]
-    val: list[CropRow]
-    test: list[CropRow]
-
-
-# --- the loop --------------------------------------------------------------------------------------
 
 
 def fit(
@@ -105,14 +54,14 @@ def fit(
     Raises:
         DataError: a loss is not finite; the last good state and the best checkpoint stay.
     """
-    order = Order(
+    sampler = CropSampler(
         splits.train,
         settings.pseudo,
         settings.seed,
         settings.blend.swap,
         settings.sampling == "natural",
     )
-    units = settings.batch // order.size
+    units = settings.batch // sampler.size
     if units % (ranks.world * settings.accumulate):
         raise SettingsError(
             f"batch: {settings.batch} crops are not to be shared by {ranks.world} processes in"
@@ -128,17 +77,18 @@ def fit(
         folder.open_log(start)
     size = detector.tower.size
     patches = (size.image_size // size.patch_size) ** 2
-    twins = Twins(
-        order, settings.augment, size, settings.forged_share, settings.blend, settings.view
+    dataset = TrainingCrops(
+        sampler, settings.augment, size, settings.forged_share, settings.blend, settings.view
     )
     meter, epoch = Meter(settings.batch, start), list[Row]()
     pin = ranks.device != "cpu"
-    shown = batches(twins, start, steps, units, ranks.rank, ranks.world, settings.workers, pin)
-    for step, (crops, forged, known, labels) in enumerate(shown, start + 1):
+    shown = batches(dataset, start, steps, units, ranks.rank, ranks.world, settings.workers, pin)
+    for step, (crops, *targets) in enumerate(shown, start + 1):
         detector.train()
         lr = settings.rate(step - 1, steps)
-        truth = Truth(forged, known, labels)
-        norm, terms = learner.step(crops, truth, lr, _kept_patches(patches, settings, step))
+        norm, terms = learner.step(
+            crops, Targets(*targets), lr, kept_patches(patches, settings, step)
+        )
         for part in terms:
             meter.add(part)
         if settings.average:
@@ -181,83 +131,6 @@ def fit(
     return best
 
 
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What is known of a batch's crops, on the CPU: see `objective`."""
-
-    forged: Bool[Tensor, "b p"]
-    known: Bool[Tensor, " b"]
-    labels: Float[Tensor, " b"]
-
-    def chunk(self, parts: int) -> list[Truth]:
-        """The same of the batch's parts."""
-        every = (x.chunk(parts) for x in (self.forged, self.known, self.labels))
-        return [Truth(*part) for part in zip(*every, strict=True)]
-
-
-class Learner:
-    """A detector, and what it takes a training step with: `fit` and the benches take the same ones."""
-
-    def __init__(self, detector: Detector, settings: TrainSettings, ranks: Ranks) -> None:
-        self._detector, self._settings, self._ranks = detector, settings, ranks
-        self.trained = [p for p in detector.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
-        pretrained = settings.yardstick == "pretrained"
-        self._yardstick = copy.deepcopy(detector.tower) if pretrained else None
-        self._model = _wrapped(detector, settings, ranks)
-
-    def step(
-        self,
-        crops: UInt8[Tensor, "b 256 256 3"],
-        truth: Truth,
-        lr: float,
-        keep: Int[Tensor, " p"] | None = None,
-    ) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
-        """One step at the rate `lr` on this process's crops, of whose patches those to `keep` are looked at.
-
-        Returns:
-            The gradient's norm before it is clipped, and of each part of the batch the objective's terms.
-        """
-        settings, ranks = self._settings, self._ranks
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        if keep is not None:
-            truth = replace(truth, forged=truth.forged[:, keep])
-            keep = keep.to(ranks.device)
-        parts, terms = settings.accumulate, list[dict[str, Tensor]]()
-        for part, known in zip(crops.chunk(parts), truth.chunk(parts), strict=True):
-            waits = ranks.world > 1 and len(terms) < parts - 1
-            with cast(DistributedDataParallel, self._model).no_sync() if waits else nullcontext():
-                part = part.to(ranks.device, non_blocking=True)
-                with _autocast(settings, ranks):
-                    answer = self._model(part, keep)
-                    if self._yardstick is not None:
-                        answer = self._detector.held_to(answer, self._yardstick, part, keep)
-                loss, found = objective(
-                    self._detector, answer, known.forged, known.known, known.labels, settings, ranks
-                )
-                torch.autograd.backward(loss / parts)
-            terms.append(found)
-        norm = nn.utils.clip_grad_norm_(self.trained, settings.max_norm)
-        self.optimizer.step()
-        return norm, terms
-
-
-def _kept_patches(count: int, settings: TrainSettings, step: int) -> Int[Tensor, " p"] | None:
-    """Which of `count` patches a step looks at, a pure function of seed and step; None: all.
-
-    One choice for the whole batch, so that the losses compare like with like.
-    Source: Y. Li et al., "Scaling Language-Image Pre-training via Masking", CVPR 2023.
-    """
-    if settings.patches == 1:
-        return None
-    kept = max(1, round(settings.patches * count))
-    rng = np.random.default_rng([settings.seed, 4, step])
-    return torch.from_numpy(np.sort(rng.permutation(count)[:kept]))
-
-
 @torch.no_grad()
 def _average(average: list[Tensor], trained: Sequence[Tensor], decay: float, step: int) -> None:
     """Move the running average of the weights towards them; its first value is the weights' after a step.
@@ -281,71 +154,6 @@ def _averaged(average: Sequence[Tensor], trained: Sequence[Tensor]) -> Iterator[
         with torch.no_grad():
             for weight, value in zip(trained, current, strict=True):
                 weight.copy_(value)
-
-
-def objective(
-    detector: Detector,
-    answer: Answer,
-    forged: Bool[Tensor, "b p"],
-    known: Bool[Tensor, " b"],
-    labels: Float[Tensor, " b"],
-    settings: TrainSettings,
-    ranks: Ranks,
-) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """The weighted sum of LossSettings' terms, and each term unweighted.
-
-    What is known of the crops stays on the CPU: there it is counted, and no GPU is waited for. Terms that
-    need the whole batch gather it from all ranks, and each rank answers for its own crops' share; DDP
-    divides gradients by their number, hence the factor. Crops whose forged patches are not `known` take no
-    part in MACL and localisation.
-    """
-    chosen, b = settings.losses(), len(answer.logit)
-    whole = _gathered(labels, ranks)
-    reals, own = int((whole == 0).sum()), slice(ranks.rank * b, (ranks.rank + 1) * b)
-    value = binary_cross_entropy_with_logits(
-        answer.logit, labels.to(ranks.device, non_blocking=True)
-    )
-    weighted = {"classification": (1.0, value)}
-    terms: dict[str, Tensor] = {}
-    if chosen.contrast != "none":
-        patches = losses.gather(answer.patches)
-        if chosen.contrast == "flcl":
-            likely = losses.fake_likelihood(patches, whole, chosen.temperature)
-            terms["snr"] = likely.snr
-            value = losses.flcl(patches, whole, likely.weights, chosen.tau, own)
-        else:
-            masked = _gathered(known, ranks)
-            before, until = int(masked[: own.start].sum()), int(masked[: own.stop].sum())
-            forged = _gathered(forged, ranks)[masked]
-            places = masked.nonzero().squeeze(1).to(ranks.device, non_blocking=True)
-            value = losses.macl(patches[places], forged, chosen.tau, slice(before, until))
-        weighted["contrast"] = chosen.flcl, ranks.world * value
-    if chosen.alignment == "token-l2":
-        assert answer.global_token is not None
-        value = losses.token_l2(answer.cls, answer.global_token, labels, reals, chosen.squared)
-        weighted["alignment"] = chosen.raal, ranks.world * value
-    elif chosen.alignment != "none":
-        assert answer.query_attention is not None
-        value = losses.raal(
-            answer.query_attention, answer.cls_attention, labels, chosen.alignment, reals
-        )
-        weighted["alignment"] = chosen.raal, ranks.world * value
-    if chosen.localisation:
-        assert answer.evidence is not None
-        value = losses.localisation(detector.located(answer.evidence), forged, known)
-        weighted["localisation"] = chosen.localisation, value
-    if settings.orthogonality or settings.keeping:
-        orthogonality, keeping = adapters.penalties(detector.tower)
-        value = settings.orthogonality * orthogonality + settings.keeping * keeping
-        weighted["penalty"] = 1.0, value
-    loss = torch.stack([weight * term for weight, term in weighted.values()]).sum()
-    terms |= {name: term.detach() for name, (_, term) in weighted.items()}
-    return loss, terms | {"loss": loss.detach()}
-
-
-def _gathered(x: Tensor, ranks: Ranks) -> Tensor:
-    """All ranks' tensors of the CPU one after another; alone, the tensor."""
-    return x if ranks.world == 1 else losses.gather(x.to(ranks.device)).cpu()
 
 
 def validate(
@@ -384,25 +192,6 @@ def score(
             found.append(detector(crops, patches=False).logit.float().cpu())
         _tell(progress, stage, sum(map(len, found)), len(rows))
     return torch.cat(found).numpy().astype(float) if found else np.empty(0)
-
-
-def _wrapped(detector: Detector, settings: TrainSettings, ranks: Ranks) -> nn.Module:
-    """The detector as it is called in training: compiled and spread, where asked for."""
-    if ranks.device != "cpu" and settings.precision == "bfloat16":
-        # What is left in float32, the losses foremost, may use TF32: ten bits where the tower has eight.
-        torch.set_float32_matmul_precision("high")
-    model: nn.Module = detector
-    if settings.compile:
-        model = cast(nn.Module, torch.compile(detector))
-    if ranks.world > 1:
-        # Not every parameter has a part in every score: CLIP's projection to text has none.
-        model = DistributedDataParallel(model, find_unused_parameters=True)
-    return model
-
-
-def _autocast(settings: TrainSettings, ranks: Ranks) -> torch.autocast:
-    kind = ranks.device.split(":")[0]
-    return torch.autocast(kind, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 class Meter:

@@ -137,16 +137,16 @@ def forged_patches(
 
 
 def localisation(
-    log_odds: Float[Tensor, "b p"], forged: Bool[Tensor, "b p"], known: Bool[Tensor, " b"]
+    log_odds: Float[Tensor, "b p"], forged: Bool[Tensor, "b p"], has_mask: Bool[Tensor, " b"]
 ) -> Float[Tensor, ""]:
-    """Mean binary cross-entropy of patches, of the crops whose `forged` patches are `known`.
+    """Mean binary cross-entropy of patches, of the crops that have a mask.
 
-    Of a real crop they are: none. A manipulated crop without a mask is left out.
+    A real crop has one: none of its patches is forged.
     """
     log_odds = _full(log_odds)
-    if not known.any():
+    if not has_mask.any():
         return (log_odds * 0).sum()
-    places = known.nonzero().squeeze(1)
+    places = has_mask.nonzero().squeeze(1)
     wanted = forged[places].to(log_odds, non_blocking=True)
     chosen = log_odds[places.to(log_odds.device, non_blocking=True)]
     return binary_cross_entropy_with_logits(chosen, wanted)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepscan.data.crops import CropRow, read_crops
+from deepscan.data.crops import CropRow
 from deepscan.errors import DataError, SettingsError
 from deepscan.files import sha256
 from deepscan.judgement import metrics
@@ -24,10 +24,12 @@ from deepscan.shapes import Float
 from deepscan.training import calibrate, identity
 from deepscan.training.data import pictures
 from deepscan.training.folder import Best, RunFolder, check_digests
-from deepscan.training.identity import Seen, rows_digest
-from deepscan.training.loop import Progress, Ranks, Splits, fit, process_group, score
+from deepscan.training.identity import Seen
+from deepscan.training.loop import Progress, fit, score
+from deepscan.training.rows import Splits, own_crops, own_digest, read_splits
 from deepscan.training.settings import TrainSettings
-from deepscan.training.splits import BLENDED, blended, check_classes, split, spread, thin
+from deepscan.training.splits import BLENDED, blended, spread
+from deepscan.training.step import Ranks, process_group
 
 PROTOTYPE_CROPS = 128  # of each class, some 25,000 patches: enough for a mean
 
@@ -67,7 +69,7 @@ def train(
     """
     with process_group(settings.device) as ranks:
         folder = RunFolder(settings.out)
-        splits, digests = _splits(settings, ranks, say)
+        splits, digests = read_splits(settings, ranks, say)
         base = _base(settings)
         if ranks.leads:
             folder.create(settings, digests, date)
@@ -95,80 +97,11 @@ def resume(
     settings, stated, date = RunFolder(folder).reopen()
     settings = replace(settings, out=folder, device=device or settings.device)
     with process_group(settings.device) as ranks:
-        splits, digests = _splits(settings, ranks)
+        splits, digests = read_splits(settings, ranks)
         if ranks.leads:
             check_digests(stated, digests)
         again = RunFolder(folder)
         return _run(settings, again, splits, stated, date, _base(settings), ranks, progress, say)
-
-
-def digests_of_data(settings: TrainSettings) -> dict[str, str]:
-    """The digests of what `settings` would learn from, as a run's settings.json states them.
-
-    Raises:
-        DataError: as `train`.
-    """
-    return _splits(replace(settings, test=None), Ranks(0, 1, "cpu"))[1]
-
-
-def shown(
-    settings: TrainSettings, say: Callable[[str], None] | None = None
-) -> tuple[list[CropRow], list[CropRow]]:
-    """What `settings` learn from, and what they are selected by.
-
-    Raises:
-        DataError: data missing, unreadable, one-sided or too little to split.
-    """
-    wanted = None if settings.dataset is None else [settings.dataset]
-    sets = [thin(_crops(folder, wanted), settings.frames) for folder in settings.data]
-    return split(sets, settings.validation, settings.seed, settings.pseudo > 0, say)
-
-
-def _splits(
-    settings: TrainSettings, ranks: Ranks, say: Callable[[str], None] | None = None
-) -> tuple[Splits, dict[str, str]]:
-    """The rows of all sides, and the digests of their files (of the leading process alone)."""
-    learn, val = shown(settings, say)
-    test: list[CropRow] = []
-    if settings.test is not None:
-        every = read_crops(settings.test)
-        test = [row for row in every if row.split == "test"] or every
-        check_classes("test", test)
-    if settings.losses().contrast == "macl":
-        manipulated = [row for row in learn if row.label == 1]
-        if not settings.pseudo and all(row.mask is None for row in manipulated):
-            raise DataError(
-                f"macl: none of the {len(manipulated)} manipulated crops has a mask; --contrast flcl needs"
-                " none"
-            )
-    digests: dict[str, str] = {}
-    if ranks.leads:
-        learnt = Seen.of(learn)
-        identity.refuse(learnt, val, "validation: training shows")
-        identity.refuse(learnt | Seen.of(val), test, "test: training or validation shows")
-        for folder in settings.data:
-            digests[f"data/{folder.name}"] = _digest(folder, learn + val)
-        if settings.test is not None:
-            digests["test"] = rows_digest(settings.test, test)
-    return Splits(learn, val, test), digests
-
-
-def _crops(folder: Path, sets: Sequence[str] | None) -> list[CropRow]:
-    """A folder's rows, whose names do not meet those of another folder's."""
-    return [
-        replace(
-            row,
-            video=f"{folder.name}/{row.video}",
-            source=row.source and f"{folder.name}/{row.source}",
-        )
-        for row in read_crops(folder, sets)
-    ]
-
-
-def _digest(folder: Path, rows: Sequence[CropRow]) -> str:
-    """Of those of the rows that are `folder`'s own; blends are made of them."""
-    own = [row for row in rows if row.method != BLENDED and row.path.is_relative_to(folder)]
-    return rows_digest(folder, own)
 
 
 def _run(
@@ -267,7 +200,7 @@ def calibrate_anew(
     base = weights.base_file(weights.base_by_hash(header.base["sha256"]), settings.offline)
     stored, _ = checkpoint.load(weights_file, base, getattr(torch, settings.precision))
     stored.to(settings.device)
-    rows = [row for folder in settings.data for row in _crops(folder, None)]
+    rows = [row for folder in settings.data for row in own_crops(folder, None)]
     seen = identity.stated(header.training, ("train", "validation"))
     if seen is not None:
         identity.refuse(seen, rows, f"{weights_file.name} was trained on", people=True)
@@ -289,7 +222,7 @@ def calibrate_anew(
         "test": names,
         "results": header.training.get("results", {}) | {"test": judged},
         "digests": header.training.get("digests", {})
-        | {"test": ", ".join(_digest(folder, rows) for folder in settings.data)},
+        | {"test": ", ".join(own_digest(folder, rows) for folder in settings.data)},
     }
     if seen is not None:
         training["seen"] = header.training["seen"] | {"calibration": Seen.of(rows).plain()}

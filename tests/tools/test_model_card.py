@@ -17,7 +17,7 @@ from deepscan.errors import SettingsError
 from deepscan.model import tower, weights
 from deepscan.model.header import read_header
 from deepscan.training.folder import RunFolder
-from deepscan.training.run import shown
+from deepscan.training.rows import shown
 from tools import model_card
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,16 @@ from deepscan.training.splits import split, thin
 DATE = "2026-01-31"
 
 
+def _known(base: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let the process know the toy base until the patch is undone."""
+    for module, name in ((tower, "tower_size"), (weights, "catalogue")):
+        patch.setattr(module, name, getattr(module, name))
+    toy.install(base)
+
+
 @pytest.fixture(autouse=True)
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((tower, "tower_size"), (weights, "catalogue")):
-        monkeypatch.setattr(module, name, getattr(module, name))  # put back afterwards
-    toy.install(tmp_path / "base")
+    _known(tmp_path / "base", monkeypatch)
 
 
 def settings(tmp_path: Path, **changes: Any) -> TrainSettings:
@@ -44,11 +49,23 @@ def settings(tmp_path: Path, **changes: Any) -> TrainSettings:
     return TrainSettings(**plain | changes)
 
 
-@pytest.fixture
-def trained(tmp_path: Path) -> Trained:
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     """A detector that learnt from two of each video's four frames."""
-    toy.crops(tmp_path / "data", people=24, frames=4)
-    return train(settings(tmp_path), DATE)
+    folder = tmp_path_factory.mktemp("learnt")
+    with pytest.MonkeyPatch.context() as patch:
+        _known(folder / "base", patch)
+        toy.crops(folder / "data", people=24, frames=4)
+        yield train(settings(folder), DATE)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, learnt: Trained) -> Trained:
+    """The same in a test's own folder, with the data that it learnt from."""
+    shutil.copytree(learnt.folder.parent / "data", tmp_path / "data")
+    shutil.copytree(learnt.folder, tmp_path / "run")
+    moved = tmp_path / "run" / learnt.checkpoint.relative_to(learnt.folder)
+    return replace(learnt, folder=tmp_path / "run", checkpoint=moved)
 
 
 def copied(data: Path, to: Path) -> Path:

@@ -26,12 +26,14 @@ from deepscan.model.detector import Detector
 from deepscan.model.header import DetectorSettings
 from deepscan.training import loop, losses
 from deepscan.training.augment import AugmentSettings, augment, augmentation
-from deepscan.training.data import Order
+from deepscan.training.data import CropSampler
 from deepscan.training.folder import Best, Row, RunFolder
 from deepscan.training.losses import LossSettings
 from deepscan.training.pseudo import PseudoSettings, self_blend
-from deepscan.training.run import _base, build, shown
+from deepscan.training.rows import Splits, shown
+from deepscan.training.run import _base, build
 from deepscan.training.settings import PLACES, RECIPES, TrainSettings, as_toml, from_plain
+from deepscan.training.step import Ranks
 
 PLAIN = AugmentSettings(flip=0, zoom=0, colour=0, blur=0, resize=0, jpeg=0)
 MACL = {"contrast": "macl"}
@@ -148,8 +150,8 @@ def outcome(asked: TrainSettings) -> list[Tensor]:
     def store(best: Best) -> None:
         stored.extend(v.clone() for v in detector.trained_state().values())
 
-    ranks = loop.Ranks(0, 1, "cpu")
-    loop.fit(detector, loop.Splits(learn, val, []), asked, Nowhere(), ranks, store)
+    ranks = Ranks(0, 1, "cpu")
+    loop.fit(detector, Splits(learn, val, []), asked, Nowhere(), ranks, store)
     weights_now = [v.clone() for v in detector.trained_state().values()]
     return [*weights_now, torch.from_numpy(loop.score(detector, val, asked)), *stored]
 
@@ -330,7 +332,7 @@ def test_natural_batches_hold_the_datas_own_proportion() -> None:
     rows = [
         CropRow(Path(f"{i}"), int(i > 1), f"{i}", "", "", "m", "", 0, None, None) for i in range(10)
     ]
-    order = Order(rows, 0.0, seed=0, natural=True)
+    order = CropSampler(rows, 0.0, seed=0, natural=True)
     first, second = ([order.crops(n)[0] for n in range(k, k + 10)] for k in (0, 10))
     assert sorted(row.path.name for (row,) in first) == [str(i) for i in range(10)]
     assert first != second

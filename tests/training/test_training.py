@@ -29,13 +29,15 @@ from deepscan.errors import DataError, OutputError, SettingsError
 from deepscan.files import sha256
 from deepscan.judgement import metrics
 from deepscan.model import checkpoint, processor, tower, weights
-from deepscan.training import loop
+from deepscan.training import loop, step
 from deepscan.training.augment import AugmentSettings
-from deepscan.training.data import Order, Twins, batches, picture
+from deepscan.training.data import CropSampler, TrainingCrops, batches, picture
 from deepscan.training.folder import RunFolder
-from deepscan.training.run import build, resume, shown, train
+from deepscan.training.rows import shown
+from deepscan.training.run import build, resume, train
 from deepscan.training.settings import TrainSettings, from_files, from_plain
 from deepscan.training.splits import blended, split, thin
+from deepscan.training.step import Ranks
 
 DATE = "2026-01-31"
 PLAIN = AugmentSettings(flip=0, zoom=0, colour=0, blur=0, resize=0, jpeg=0)
@@ -128,7 +130,7 @@ def test_without_splits_whole_groups_are_held_out_by_seed() -> None:
 def test_each_manipulation_comes_once_a_pass_beside_its_own_original() -> None:
     reals = [row(n, 0, f) for n in "abc" for f in (0, 1)]
     fakes = [row(n, 1, f) for n in "abc" for f in (0, 1)] + [row("a", 1, 7), row("z", 1)]
-    order = Order(reals + fakes, pseudo=0.0, seed=0)
+    order = CropSampler(reals + fakes, pseudo=0.0, seed=0)
     first, second = ([order.unit(n) for n in range(k, k + 8)] for k in (0, 8))
     for units in (first, second):
         assert Counter(u.fake for u in units) == Counter(fakes)
@@ -140,19 +142,19 @@ def test_each_manipulation_comes_once_a_pass_beside_its_own_original() -> None:
         if unit.fake.frame != 7:  # not cut from the original
             assert unit.real.frame == unit.fake.frame
     assert [order.unit(n) for n in range(8)] == first
-    assert [Order(reals + fakes, 0.0, seed=1).unit(n).fake for n in range(8)] != [
+    assert [CropSampler(reals + fakes, 0.0, seed=1).unit(n).fake for n in range(8)] != [
         u.fake for u in first
     ]
 
 
 def test_pseudo_fakes_are_blended_from_real_crops_alone() -> None:
     reals, fakes = [row(n, 0) for n in "abcd"], [row("a", 1)]
-    units = [Order(reals + fakes, 0.5, seed=0).unit(n) for n in range(200)]
+    units = [CropSampler(reals + fakes, 0.5, seed=0).unit(n) for n in range(200)]
     assert 70 < sum(unit.fake.method == "self-blended" for unit in units) < 130
-    alone = Order(reals, 1.0, seed=0)
+    alone = CropSampler(reals, 1.0, seed=0)
     assert {alone.unit(n).real.source for n in range(4)} == set("abcd")
     with pytest.raises(DataError, match="both classes are needed"):
-        Order(reals, 0.5, seed=0)
+        CropSampler(reals, 0.5, seed=0)
 
 
 def test_real_crops_alone_are_enough(base: Path, tmp_path: Path) -> None:
@@ -172,11 +174,11 @@ def test_real_crops_alone_are_enough(base: Path, tmp_path: Path) -> None:
 def test_batches_are_the_same_for_all_who_share_them(tmp_path: Path) -> None:
     """Two processes, one worker, or a start in the middle: each unit is what it is."""
     rows = read_crops(toy.crops(tmp_path))
-    twins = Twins(Order(rows, 0.25, 0), AugmentSettings(), toy.SIZE)
+    dataset = TrainingCrops(CropSampler(rows, 0.25, 0), AugmentSettings(), toy.SIZE)
     torch.manual_seed(7)
-    whole = list(batches(twins, 0, 3, units=4, rank=0, world=1, workers=0))
-    left, right = (list(batches(twins, 0, 3, 4, rank, 2, workers=0)) for rank in (0, 1))
-    late = list(batches(twins, 2, 3, units=4, rank=0, world=1, workers=1))
+    whole = list(batches(dataset, 0, 3, units=4, rank=0, world=1, workers=0))
+    left, right = (list(batches(dataset, 0, 3, 4, rank, 2, workers=0)) for rank in (0, 1))
+    late = list(batches(dataset, 2, 3, units=4, rank=0, world=1, workers=1))
     for (crops, forged, *_), (a, fa, *_), (b, fb, *_) in zip(whole, left, right, strict=True):
         assert crops.shape == (8, 256, 256, 3)
         assert torch.equal(crops, torch.cat([a, b]))
@@ -193,8 +195,8 @@ def test_a_mask_is_told_patch_by_patch(tmp_path: Path) -> None:
     Image.fromarray(mask).save(tmp_path / "mask.png")
     real = replace(row("a", 0), path=tmp_path / "crop.png")
     fake = replace(row("a", 1), path=tmp_path / "crop.png", mask=tmp_path / "mask.png")
-    _, forged, known, _ = Twins(Order([real, fake], 0.0, 0), PLAIN, toy.SIZE)[0]
-    assert known.tolist() == [True, True]
+    _, forged, has_mask, _ = TrainingCrops(CropSampler([real, fake], 0.0, 0), PLAIN, toy.SIZE)[0]
+    assert has_mask.tolist() == [True, True]
     assert forged.nonzero().tolist() == [[1, 4], [1, 5]]
 
 
@@ -208,7 +210,7 @@ def test_a_view_shows_the_face_wherever_its_landmarks_say_it_is(tmp_path: Path) 
     real = replace(row("a", 0), path=tmp_path / "crop.png", landmarks=tmp_path / "face.npy")
     fake = replace(row("a", 1), path=tmp_path / "crop.png", mask=tmp_path / "mask.png")
     near = replace(PLAIN, zoom=1.0, zoom_keeps=(0.25, 0.25))
-    _, forged, _, _ = Twins(Order([real, fake], 0.0, 0), near, toy.SIZE)[0]
+    _, forged, _, _ = TrainingCrops(CropSampler([real, fake], 0.0, 0), near, toy.SIZE)[0]
     assert forged[1].all()
 
 
@@ -223,10 +225,10 @@ def test_a_crop_that_cannot_be_blended_is_named(tmp_path: Path) -> None:
 def test_an_unreadable_crop_is_named(tmp_path: Path) -> None:
     rows = read_crops(toy.crops(tmp_path, people=2, frames=1))
     rows[0].path.write_bytes(rows[0].path.read_bytes()[:300])
-    twins = Twins(Order(rows[::2], 0.0, 0), PLAIN, toy.SIZE)
+    dataset = TrainingCrops(CropSampler(rows[::2], 0.0, 0), PLAIN, toy.SIZE)
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"^\S*real/000_0\.jpg: not a readable picture[^\n]*$"):
-            list(batches(twins, 0, 1, 1, 0, 1, workers))
+            list(batches(dataset, 0, 1, 1, 0, 1, workers))
 
 
 def test_each_folder_is_divided_by_itself(base: Path, tmp_path: Path) -> None:
@@ -248,22 +250,22 @@ def test_each_folder_is_divided_by_itself(base: Path, tmp_path: Path) -> None:
 
 def test_a_step_looks_at_a_share_of_the_patches_named_by_seed_and_step(tmp_path: Path) -> None:
     asked = settings(tmp_path, patches=0.5)
-    one, two = (loop._kept_patches(16, asked, step) for step in (1, 2))
+    one, two = (step.kept_patches(16, asked, n) for n in (1, 2))
     assert one is not None
     assert two is not None
     assert len(set(one.tolist())) == 8
-    assert torch.equal(one, loop._kept_patches(16, asked, 1))
+    assert torch.equal(one, step.kept_patches(16, asked, 1))
     assert not torch.equal(one, two)
-    assert loop._kept_patches(16, settings(tmp_path), 1) is None
+    assert step.kept_patches(16, settings(tmp_path), 1) is None
 
 
 def test_the_average_follows_the_weights(base: Path, tmp_path: Path) -> None:
     """By hand: its first value is the weights', then it moves by 1 - min(decay, step / (step + 9))."""
     weight, average = torch.nn.Parameter(torch.tensor([1.0])), [torch.tensor([7.0])]
-    for step, value in ((1, 1.0), (2, 3.0), (3, 5.0)):
+    for n, value in ((1, 1.0), (2, 3.0), (3, 5.0)):
         with torch.no_grad():
             weight.fill_(value)
-        loop._average(average, [weight], 0.2, step)
+        loop._average(average, [weight], 0.2, n)
     first = 1.0 + (1 - 2 / 11) * (3.0 - 1.0)  # 2 / 11 < 0.2
     expected = first + (1 - 0.2) * (5.0 - first)
     assert float(average[0]) == pytest.approx(expected)
@@ -368,10 +370,10 @@ def test_the_objective_is_the_sum_it_says(base: Path, tmp_path: Path) -> None:
     detector = build(asked, "toy", base)
     crops = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     forged = torch.zeros(4, 16, dtype=torch.bool)
-    ranks = loop.Ranks(0, 1, "cpu")
-    known = torch.ones(4, dtype=torch.bool)
+    ranks = Ranks(0, 1, "cpu")
+    has_mask = torch.ones(4, dtype=torch.bool)
     labels = torch.tensor([0.0, 1.0, 0.0, 1.0])
-    total, terms = loop.objective(detector, detector(crops), forged, known, labels, asked, ranks)
+    total, terms = step.objective(detector, detector(crops), forged, has_mask, labels, asked, ranks)
     expected = terms["classification"] + 0.5 * terms["contrast"] + 2.0 * terms["alignment"]
     torch.testing.assert_close(total, expected)
 
@@ -464,7 +466,7 @@ def test_a_run_killed_at_any_step_ends_as_if_it_had_not_been(
     train(asked, DATE)
     whole = load_file(asked.out / "state.safetensors")
     steps = len(read_log(asked.out))
-    real = loop.objective
+    real = step.objective
     for stop in (1, steps // 2 + 1):
         left = stop
 
@@ -476,13 +478,13 @@ def test_a_run_killed_at_any_step_ends_as_if_it_had_not_been(
             return real(*args)
 
         broken = replace(asked, out=tmp_path / f"broken{stop}")
-        monkeypatch.setattr(loop, "objective", breaks)
+        monkeypatch.setattr(step, "objective", breaks)
         if stop < steps:
             with pytest.raises(KeyboardInterrupt):
                 train(broken, DATE)
         else:
             train(broken, DATE)
-        monkeypatch.setattr(loop, "objective", real)
+        monkeypatch.setattr(step, "objective", real)
         done = resume(broken.out)
         again = load_file(broken.out / "state.safetensors")
         assert all(torch.equal(whole[name], again[name]) for name in whole)
@@ -530,7 +532,7 @@ def test_a_run_goes_on_from_a_copy_of_its_folder(
     toy.crops(tmp_path / "data")
     asked = settings(tmp_path, save_every=2)
     whole = train(asked, DATE).folder.rename(tmp_path / "whole")
-    real, left = loop.objective, 5
+    real, left = step.objective, 5
 
     def breaks(*args: Any) -> Any:
         nonlocal left
@@ -539,10 +541,10 @@ def test_a_run_goes_on_from_a_copy_of_its_folder(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(loop, "objective", breaks)
+    monkeypatch.setattr(step, "objective", breaks)
     with pytest.raises(KeyboardInterrupt):
         train(asked, DATE)
-    monkeypatch.setattr(loop, "objective", real)
+    monkeypatch.setattr(step, "objective", real)
     copied = asked.out.rename(tmp_path / "elsewhere")
     shutil.rmtree(copied / "tensorboard")
     assert cli(["train", f"--resume={copied}", "-q"]) == 0
@@ -579,7 +581,7 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_state(
 ) -> None:
     toy.crops(tmp_path / "data")
     asked = settings(tmp_path, save_every=1, epochs=3)
-    real, calls = loop.objective, 0
+    real, calls = step.objective, 0
 
     def poisoned(*args: Any) -> Any:
         nonlocal calls
@@ -589,7 +591,7 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_state(
             return total * torch.nan, terms | {"loss": terms["loss"] * torch.nan}
         return total, terms
 
-    monkeypatch.setattr(loop, "objective", poisoned)
+    monkeypatch.setattr(step, "objective", poisoned)
     with pytest.raises(DataError, match=r"diverged at step 5 .*loss nan.*lower --lr"):
         train(asked, DATE)
     assert all(torch.isfinite(v).all() for v in load_file(asked.out / "state.safetensors").values())
