@@ -31,6 +31,7 @@ def commands(program: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(
     sample: Path,
     tmp_path: Path,

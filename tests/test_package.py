@@ -90,6 +90,7 @@ def test_the_sdist_builds_the_same_wheel(built: tuple[Path, Path], tmp_path: Pat
         }
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_from_an_empty_folder(built: tuple[Path, Path], tmp_path: Path) -> None:
     """With this environment's packages, but none of the checkout's files; `make smoke` has neither."""
     site, empty = tmp_path / "site", tmp_path / "empty"

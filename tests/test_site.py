@@ -163,6 +163,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_builds_without_a_word(site: Path) -> None:
     names = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     assert {"index.html", "tutorial.html", "methods.html", "training-log.html"} <= names
@@ -171,6 +172,7 @@ def test_it_builds_without_a_word(site: Path) -> None:
     assert not list(site.glob("*.py"))
 
 
+@pytest.mark.slow
 def test_it_loads_nothing_from_elsewhere(site: Path, chromium: Any) -> None:
     asked: list[str] = []
     view = chromium.new_page(viewport={"width": 390, "height": 844})

@@ -35,6 +35,7 @@ def test_folders_are_searched_and_named_alike(tmp_path: Path) -> None:
     assert [str(one.inner) for one in inputs] == ["b.mp4", "inner/a.PNG", "link.mp4"]
 
 
+@pytest.mark.slow
 def test_a_folder_nested_beyond_all_reason_is_searched(tmp_path: Path) -> None:
     here = os.getcwd()
     os.chdir(tmp_path)

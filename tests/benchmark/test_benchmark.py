@@ -91,6 +91,7 @@ def table(folder: Path, name: str, out: str = "out") -> dict[str, Any]:
     return dict(document["rows"])
 
 
+@pytest.mark.slow
 def test_a_study_is_trained_once_and_told_in_every_form(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +184,7 @@ def test_a_detector_is_judged_beside_another_tool(
     assert listed["auc"]["rows"]["effort+ours"]["one"] == rows["effort+ours"]["one"]
 
 
+@pytest.mark.slow
 def test_frames_are_distorted_before_faces_are_found(
     trained: Path,
     tmp_path: Path,
@@ -218,6 +220,7 @@ def test_frames_are_distorted_before_faces_are_found(
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_run_is_known_by_its_settings_and_data(trained: Path, tmp_path: Path) -> None:
     recipe = TrainSettings(
         (trained / "pairs",), tmp_path, base="toy", heads=4, batch=8, validation=0.34, steps=2, epochs=1,

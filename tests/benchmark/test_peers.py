@@ -24,6 +24,7 @@ def mesonet() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_meso4_on_the_shared_crops(mesonet: ModuleType, shared: Path, tmp_path: Path) -> None:
     """Its probabilities were once held against Keras' own, equal to 2e-7; these are the AUCs they give.

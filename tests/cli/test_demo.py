@@ -43,6 +43,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(folder, code, out.read_text(), messages.read_text())
 
 
+@pytest.mark.slow
 def test_it_leaves_the_sample_and_its_results_with_heatmaps(demo: Demo, sample: Path) -> None:
     assert demo.code == 0
     assert sha256(demo.folder / "sample.mp4") == sha256(sample)
@@ -54,6 +55,7 @@ def test_it_leaves_the_sample_and_its_results_with_heatmaps(demo: Demo, sample: 
     assert 2 <= stretch["start"] < stretch["end"] < 4
 
 
+@pytest.mark.slow
 def test_it_prints_what_the_readme_shows(demo: Demo) -> None:
     """The table and its sentences; digits differ between processors."""
     blocks = re.findall(r"```text\n(.*?)```", README.read_text("utf-8"), re.DOTALL)

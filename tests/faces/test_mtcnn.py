@@ -155,6 +155,7 @@ def test_sums_beyond_32_bits_still_make_exact_means() -> None:
     assert got[1].unique().tolist() == [255]
 
 
+@pytest.mark.slow
 def test_a_large_frame_and_many_boxes_take_little_memory() -> None:
     """In a fresh process: 6 million pixels searched at full size, then the boxes of a crowd compared."""
     code = """

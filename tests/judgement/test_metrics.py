@@ -204,6 +204,7 @@ def test_a_round_is_the_auc_of_what_was_drawn(rng: np.random.Generator) -> None:
         assert (counts[:, labels == label].sum(1) == (labels == label).sum()).all()
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_auc() -> None:
     """Normals one deviation apart have the AUC Phi(1 / sqrt 2); 95 % intervals hold it about that often."""
     rng, true, held = np.random.default_rng(0), 0.7602, 0

@@ -254,6 +254,7 @@ def test_it_prints_on_a4_with_nothing_to_operate(visit: Open, report_page: Path)
     assert sum(map(int, re.findall(r"\d+", ink))) < 150  # dark ink, though the screen is dark
 
 
+@pytest.mark.slow
 def test_ten_minutes_and_five_people_open(visit: Open, tmp_path: Path) -> None:
     """What makes it quick is in test_page.py: the page stops growing with the instants looked at."""
     report, kept = reports.made(5, 1200, seconds=Fraction(600))

@@ -186,6 +186,7 @@ def trained(tmp_path: Path) -> Iterator[Path]:
     tower.tower_size, weights.catalogue = before  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 def test_a_detector_is_calibrated_on_material_of_ones_own(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def test_values_are_of_the_shipped_detector_and_clip() -> None:
     assert max(real) < min(fake)  # the second half is manipulated
 
 
+@pytest.mark.slow
 def test_all_is_well_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -70,6 +71,7 @@ def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "delete it; deepscan weights fetch clip-vit-b16" in check.advice
 
 
+@pytest.mark.slow
 def test_other_numbers_are_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a broken processor, or another version of a package that changes pixels."""
     stored = json.loads(doctor.VALUES.read_text("utf-8"))

@@ -211,6 +211,7 @@ def change_all(case: Path, results: Path, change: Callable[[dict], None]) -> Non
     rewrite(results, open_source(case / "exhibit.mp4").source, lambda d: d.update(concluded))
 
 
+@pytest.mark.slow
 def test_logits_changed_with_all_that_follows_are_found_by_a_rerun(
     case: Path, results: Path
 ) -> None:
@@ -276,6 +277,7 @@ def test_an_older_report_is_not_concluded_again(case: Path, results: Path) -> No
     assert "deepscan 0.0.1 wrote it" in found["conclusions"].detail
 
 
+@pytest.mark.slow
 def test_signatures_at_the_command_line(
     case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
