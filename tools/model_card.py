@@ -1,4 +1,4 @@
-"""Measures a trained detector on the people its run held out: `make model-card RUN=runs/default/run`.
+"""Measures a trained detector on the people its run held out: `make model-card RUN=runs/lora/run`.
 
 The numbers of a model card come from here: accuracy on each set, the verdicts, the effect of distortions,
 and the errors. The page holds numbers only; the pictures of errors belong to others and stay in OUT.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from tools.evidence import model, views
+from tools.evidence import model, plan, views
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +81,17 @@ def test_a_view_moves_picture_and_mask_alike(margin: float) -> None:
     assert ((seen[:, 0] / 255 - mask[:, 0]).abs() * shown).max() < 0.01
     assert shown.float().mean((1, 2)).min() > 0.02
     assert len({round(float(m), 4) for m in mask.mean((1, 2, 3))}) == 8  # each is seen differently
+
+
+def test_a_broken_off_training_goes_on_with_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(plan, "leave_out", lambda *given: asked.extend(*given[6:7]))
+    monkeypatch.setattr(plan, "final", lambda recipe, *_: asked.append(f"{recipe.steps} steps"))
+    before = plan.Log(tmp_path)
+    for fold in (*plan.RUNS["R1"], *plan.RUNS["R2"], plan.RUNS["R3"][0]):
+        before.keep(f"lora-60/0/0/{fold}", np.zeros((2, 3)))
+    before.save()
+    plan.phase_default({}, None, torch.float32, plan.Log(tmp_path), 0)  # type: ignore[arg-type]
+    assert asked == ["R3", "R4", "1300 steps"]

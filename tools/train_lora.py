@@ -1,4 +1,4 @@
-"""Trains the shipped detector again from its original material: `make train-default`.
+"""Trains b16-lora again from its original material: `make train-lora`.
 
 The material is not part of deepscan: 53 side-by-side clips (pairs/), crops of FaceForensics++ (ffpp-crops/)
 and face pictures (faces/); see weights/b16-lora.md. Landmarks of real crops are detected, so that they can
@@ -89,7 +89,7 @@ def with_landmarks(crops: Path, out: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prepare, train, and say where the detector lies."""
-    parser = argparse.ArgumentParser(prog="python -m tools.train_default", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.train_lora", description=__doc__)
     parser.add_argument("--material", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")

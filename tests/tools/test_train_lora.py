@@ -18,8 +18,8 @@ from deepscan.model import tower, weights
 from deepscan.model.header import read_header
 from deepscan.training.settings import TrainSettings, from_plain
 from deepscan.verification import sample as demo
-from tools import train_default
-from tools.train_default import material, trained, with_landmarks
+from tools import train_lora
+from tools.train_lora import material, trained, with_landmarks
 
 
 def test_b16_lora_was_trained_by_the_recipe_that_lies_beside_it() -> None:
@@ -95,7 +95,7 @@ def test_a_run_goes_on_on_the_device_asked_for(
     broken_off(recipe)
     asked: list[str | None] = []
     monkeypatch.setattr(
-        train_default, "resume", lambda run, say, device=None: asked.append(device) or run
+        train_lora, "resume", lambda run, say, device=None: asked.append(device) or run
     )
     for device in ("cpu", "cuda:1"):
         trained(replace(recipe, device=device), print)
