@@ -157,14 +157,13 @@ class Log:
         if (self.out / "scores.npz").exists():
             with np.load(self.out / "scores.npz") as before:
                 self.scores |= dict(before)
-        self.file = (self.out / "results.jsonl").open("a")
 
     def say(self, text: str) -> None:
         sys.stderr.write(f"[{time.time() - START:7.1f}] {text}\n")
 
     def write(self, **row: object) -> None:
-        self.file.write(json.dumps(row, default=str) + "\n")
-        self.file.flush()
+        with (self.out / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, default=str) + "\n")
 
     def keep(self, name: str, array: np.ndarray) -> None:
         self.scores[name] = array
