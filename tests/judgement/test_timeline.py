@@ -123,11 +123,13 @@ def test_an_interval_by_hand() -> None:
 
     Of eight frames two cosines are taken. The first, with weights cos(pi / 16), cos(3 pi / 16), ...,
     finds sqrt(2 / 8) * -8 * (cos(pi / 16) + cos(3 pi / 16) + cos(5 pi / 16) + cos(7 pi / 16)) = -10.25; the
-    second finds 0. Half the width is 4.303 * sqrt((10.25^2 + 0) / 2 / 8) = 11.03.
+    second finds 0. Neighbours are alike: (6 * 16 - 16) / (8 * 16) = 0.625 and (1 + 3 * 0.625) / 8 more, hence
+    the most, r = 0.7: the square becomes (1 - 1.4 cos(pi / 8) + 0.49) / 0.3^2 = 2.18 times as large. Half the
+    width is 4.303 * sqrt(2.18 * 10.25^2 / 2 / 8) * (1 + 1 / 8) = 18.34.
     """
     found = interval([0.0] * 4 + [8.0] * 4)
     assert found is not None
-    assert (found.low, found.high) == (-7.03, 15.03)
+    assert (found.low, found.high) == (-14.34, 22.34)
 
 
 def test_a_quick_flicker_does_not_widen_the_interval_of_a_mean() -> None:
@@ -138,31 +140,33 @@ def test_a_quick_flicker_does_not_widen_the_interval_of_a_mean() -> None:
     assert quick.high - quick.low < 1 < slow.high - slow.low
 
 
-def series(n: int, rho: float, rng: np.random.Generator, count: int = 2000) -> np.ndarray:
-    """Normal logits around 0 whose neighbours correlate at `rho`, one curve a row."""
-    noise = rng.normal(size=(count, n))
-    curves = noise / (1 - rho**2) ** 0.5
-    for i in range(1, n):
-        curves[:, i] = rho * curves[:, i - 1] + noise[:, i]
-    return curves
+def series(
+    n: int, rho: float, rng: np.random.Generator, *, skewed: bool = False, count: int = 2000
+) -> np.ndarray:
+    """Logits around 0 whose neighbours correlate at `rho`, one curve a row; normal, or exponential noise."""
+    lead = 30  # by then the start is forgotten
+    noise = (
+        (rng.exponential(size=(count, lead + n)) - 1)
+        if skewed
+        else rng.normal(size=(count, lead + n))
+    )
+    for i in range(1, lead + n):
+        noise[:, i] += rho * noise[:, i - 1]
+    return noise[:, lead:]
 
 
+@pytest.mark.parametrize(("rho", "skewed"), [(0.0, False), (0.3, False), (0.6, False), (0.0, True)])
 @pytest.mark.parametrize(
-    ("n", "rho", "least", "most"),
-    [
-        (8, 0.0, 0.935, 0.965),
-        (8, 0.6, 0.885, 0.965),
-        (16, 0.0, 0.935, 0.965),
-        (16, 0.6, 0.915, 0.965),
-        (32, 0.0, 0.935, 0.965),
-        (32, 0.6, 0.925, 0.965),
-        (128, 0.6, 0.925, 0.965),
-    ],
+    ("n", "least", "most"), [(8, 0.89, 0.975), (16, 0.915, 0.97), (32, 0.92, 0.97)]
 )
 def test_19_intervals_in_20_hold_the_truth(
-    n: int, rho: float, least: float, most: float, rng: np.random.Generator
+    n: int, rho: float, least: float, most: float, skewed: bool, rng: np.random.Generator
 ) -> None:
-    """Each bound leaves three standard errors of 2,000 draws (0.005) beside what 20,000 draws gave."""
+    """Of 8,000 curves at 16 and 32 frames 93.0 to 95.9 % held it, at 8 frames 90.8 to 96.4 %.
+
+    The lowest are of skewed logits whose neighbours correlate at 0.6, which is not tried here. Three standard
+    errors of 2,000 curves are 0.015 to 0.02.
+    """
     found = [interval(curve.tolist()) for curve in series(n, rho, rng)]
     held = np.mean([one is not None and one.low <= 0 <= one.high for one in found])
     assert least < held < most
