@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from builders.sessions import words
 from deepscan.cli import run
 from deepscan.files import sha256
-
-README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 @dataclass
@@ -56,12 +52,8 @@ def test_it_leaves_the_sample_and_its_results_with_heatmaps(demo: Demo, sample: 
 
 
 @pytest.mark.slow
-def test_it_prints_what_the_readme_shows(demo: Demo) -> None:
-    """The table and its sentences; digits differ between processors."""
-    blocks = re.findall(r"```text\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    (shown,) = (block for block in blocks if "sample.mp4" in block)
-    table, _, pointers = demo.table.partition("The clip is ")
-    assert words(table) == words(shown)
+def test_it_says_where_clip_and_results_are(demo: Demo) -> None:
+    _, _, pointers = demo.table.partition("The clip is ")
     results = demo.folder / "results" / "sample.mp4"
     assert pointers.splitlines() == [
         f"{demo.folder / 'sample.mp4'}; its face is manipulated from 2 s to 4 s.",
@@ -70,6 +62,7 @@ def test_it_prints_what_the_readme_shows(demo: Demo) -> None:
     assert demo.messages == f"inconclusive: results in {results}\n"
 
 
+@pytest.mark.slow
 def test_an_earlier_demo_stays_unless_forced(
     demo: Demo, capsys: pytest.CaptureFixture[str]
 ) -> None:
