@@ -1,7 +1,8 @@
 """A detector and a recipe of `plan` on what neither learnt from: python -m tools.evidence.compare RUN PACK
 
 The detector (--weights) must not have seen methods/ and DFDC; the recipe is judged by its detectors that had
-not seen the fold. Of DFDC the crops that `plan` judges on are taken, up to 400 of each class.
+not seen the fold. The last column is of both: the mean of a video's scores, each divided by its spread. Of
+DFDC the crops that `plan` judges on are taken, up to 400 of each class.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ FOLDS = ("M1", "M2", "M3", "M4", "M5", "dfdc")
 
 
 def main() -> None:
-    """Read the arguments; print both video AUCs fold by fold."""
+    """Read the arguments; print the video AUCs fold by fold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("pack", type=Path)
@@ -49,14 +51,20 @@ def main() -> None:
         )
         videos = [f"{entries[row]['source']}/{entries[row]['video']}" for row in rows]
         labels = np.array([entries[row]["label"] for row in rows])
-        pair = []
+        scores_of, of_video = [], labels
         for logits in (own, values[0] - REFERENCE * values[1]):
             _, of_video, score = metrics.video_scores(videos, labels, logits)
-            pair.append(metrics.auc(of_video, score))
-        found.append(pair)
-        sys.stdout.write(f"{fold}: {asked.weights} {pair[0]:.3f}, {asked.recipe} {pair[1]:.3f}\n")
-    means = np.mean(found, 0)
-    sys.stdout.write(f"mean: {asked.weights} {means[0]:.3f}, {asked.recipe} {means[1]:.3f}\n")
+            scores_of.append(score / score.std())
+        found.append([metrics.auc(of_video, score) for score in (*scores_of, sum(scores_of))])
+        _say(fold, asked, found[-1])
+    _say("mean", asked, np.mean(found, 0))
+
+
+def _say(fold: str, asked: argparse.Namespace, aucs: Sequence[float]) -> None:
+    first, second, both = aucs
+    sys.stdout.write(
+        f"{fold}: {asked.weights} {first:.3f}, {asked.recipe} {second:.3f}, both {both:.3f}\n"
+    )
 
 
 if __name__ == "__main__":
