@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,25 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UnreadableInput(f"{path}: cannot be read to its end: {error.strerror}") from error
+
+
+def weights_sha256(path: Path) -> str:
+    """The SHA-256 of a file that one run needs checked several times, as weights: it is read once.
+
+    It is read again if its inode, size or times changed; times of the inode cannot be set back.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UnreadableInput(f"{path}: cannot be read: {error.strerror}") from error
+    return _known(
+        path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    )
+
+
+@cache
+def _known(path: Path, *_: int) -> str:
+    return sha256(path)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from deepscan import files
 from deepscan.errors import OutputError, UnreadableInput
-from deepscan.files import check_readable, part_file, part_folder, sha256
+from deepscan.files import check_readable, part_file, part_folder, sha256, weights_sha256
 
 
 def names(folder: Path) -> list[str]:
@@ -52,6 +53,29 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256(path) == hashlib.sha256(b"abc" * 100_000).hexdigest()
     path.write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_weights_are_read_once_until_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def reading(path: Path) -> str:
+        read.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr(files, "sha256", reading)
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert [weights_sha256(path) for _ in range(3)] == [sha256(path)] * 3
+    assert len(read) == 1
+    other = tmp_path / "b"
+    other.write_bytes(b"abd")
+    other.replace(path)  # of the same size: another inode
+    assert weights_sha256(path) == sha256(path) == hashlib.sha256(b"abd").hexdigest()
+    os.utime(path, ns=(0, 0))  # which sets the inode's own time
+    weights_sha256(path)
+    assert len(read) == 3
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepscan.errors import WeightsMismatch
-from deepscan.files import part_file, sha256
+from deepscan.files import part_file, weights_sha256
 from deepscan.model import adapters, published
 from deepscan.model.detector import Detector
 from deepscan.model.header import FORMAT, MEAN, PREPROCESSING, STD, Header, opened, read_header
@@ -52,7 +52,7 @@ def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[De
         WeightsMissing, WeightsMismatch: see `read_header`; also when keys, shapes or the base's hash differ.
     """
     header = read_header(path)
-    if (found := sha256(base)) != header.base.get("sha256"):
+    if (found := weights_sha256(base)) != header.base.get("sha256"):
         raise WeightsMismatch(
             f"{path}: needs a base with SHA-256 {header.base.get('sha256')}; {base} has {found}"
         )

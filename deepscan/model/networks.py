@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from deepscan.config import Faces, Scoring
 from deepscan.errors import SettingsError
-from deepscan.files import sha256
+from deepscan.files import weights_sha256
 from deepscan.flow import Clock
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def load_scorer(scoring: Scoring) -> Scorer:
     import torch
 
     detector, header, device, precision = load_detector(scoring, pack=True)
-    digest = sha256(weights_file(scoring.weights))
+    digest = weights_sha256(weights_file(scoring.weights))
     return Scorer(detector, header, digest, device, precision, torch.get_num_threads())
 
 

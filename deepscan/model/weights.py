@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deepscan.errors import WeightsMismatch, WeightsMissing
-from deepscan.files import part_file, sha256, waiting
+from deepscan.files import part_file, sha256, waiting, weights_sha256
 from deepscan.model import fetch as fetching
 from deepscan.model.catalogue import (
     BaseEntry,
@@ -295,7 +295,7 @@ def _advice(entry: BaseEntry | PublishedEntry) -> str:
 def _verify(path: Path, expected: str, what: str, remedy: str) -> None:
     if not path.is_file():
         raise WeightsMissing(f"{what}: {path} is not there; {remedy}")
-    if (found := sha256(path)) != expected:
+    if (found := weights_sha256(path)) != expected:
         raise WeightsMismatch(f"{what}: {path} has SHA-256 {found}, not {expected}; {remedy}")
 
 
