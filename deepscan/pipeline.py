@@ -5,14 +5,14 @@
 Frames pass through in small chunks and are dropped once scored and drawn, so memory depends on the chunk
 and not on the video. Decoding runs ahead in a process of its own (see `media.isolation`), at first while
 the networks load. Faces are found in a thread, at first while the detector loads and then while it scores
-earlier frames.
+earlier frames. In a batch both begin on the next input once all faces of the one before are found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
@@ -23,21 +23,18 @@ import numpy as np
 
 from deepscan.config import Settings
 from deepscan.errors import UnreadableInput
-from deepscan.faces import Follower, align, look_of
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
 from deepscan.judgement import judge, thresholds_of, timeline
 from deepscan.judgement.explain import Score, Specimens, Sums
-from deepscan.media import Decoder, Opened, decoder
-from deepscan.media.video import DamagedFrame
-from deepscan.model import Scorer, load_finder, loading
+from deepscan.media import Opened
+from deepscan.model import Scorer, loading
 from deepscan.records import (
     Coverage,
     Credentials,
     Crop,
     DecodeCount,
     Evidence,
-    Frame,
     FrameEvidence,
     Output,
     Provenance,
@@ -48,13 +45,10 @@ from deepscan.records import (
 )
 from deepscan.report import json as report_json
 from deepscan.report import provenance
+from deepscan.search import CHUNK, Search
 
 if TYPE_CHECKING:
-    from deepscan.faces.finder import FaceFinder
     from deepscan.model.detector import Detector
-
-# Frames searched for faces in one batch; fewer if they are large (8K), to bound memory.
-CHUNK, CHUNK_PIXELS = 8, 2**25
 
 # Called with a stage ("decoding", "faces", "scoring"), the amount done, and the total.
 Progress = Callable[[str, int, int], None]
@@ -88,19 +82,40 @@ def scan(
         WeightsError: the detector or its base is missing or wrong.
         OutputError: `out` exists, or cannot be written.
     """
-    settings = settings or Settings()
+    with Search(Path(path), settings or Settings(), clock) as search:
+        return examine(search, out=out, force=force, request=request, progress=progress)
+
+
+def examine(
+    search: Search,
+    *,
+    out: Path | None = None,
+    force: bool = False,
+    request: Request | None = None,
+    progress: Progress | None = None,
+    found: Callable[[], None] = lambda: None,
+) -> Report:
+    """What `scan` does, of an input whose search may have begun.
+
+    Args:
+        search: it is used up, and not closed.
+        out, force, request, progress: as for `scan`.
+        found: called once, when all faces are found but for those of a last chunk, and most of these are
+            still to be scored: the time to begin another search.
+
+    Raises:
+        InputError, WeightsError, OutputError: as `scan`.
+    """
+    settings, decoding, clock = search.settings, search.decoding, search.clock
     tell = progress or (lambda stage, done, total: None)
-    started, clock = datetime.now(UTC), clock or Clock()
+    decoding.count_from_now()
     with (
         part_folder(out, force) if out is not None else nullcontext() as folder,
-        decoder(Path(path), settings.sampling, settings.limits) as decoding,
         loading(settings.scoring, clock) as scorer,
     ):
-        with clock("opening"):
-            opened = decoding.opened()
+        opened = search.opened()
         source, indices = opened.source, opened.indices
         with clock("loading"):
-            finder = load_finder(settings.faces, settings.scoring.device)
             specimens = Specimens(len(indices)) if settings.heatmaps.explain else None
             sums = Sums()
             pictures = overlays = None
@@ -117,9 +132,7 @@ def scan(
         try:
             watchers = [w for w in (sums, overlays, pictures, specimens) if w is not None]
             batch = settings.scoring.batch
-            coverage, scored, follower = _look(
-                decoding, finder, scorer, batch, watchers, clock, tell
-            )
+            coverage, scored = _look(search, scorer, batch, watchers, tell, found)
             signed = decoding.credentials(clock)
             loaded = scorer()
             judged = partial(
@@ -136,8 +149,7 @@ def scan(
                 seen = next(track for track in evidence.tracks if track.id == stretch.track)
                 if closer := timeline.closer(stretch, seen.frames, indices):
                     with clock("second look"):
-                        again = partial(decoder, Path(path), settings.sampling, settings.limits)
-                        look = _look_again(again, closer, seen, finder, follower, loaded, batch)
+                        look = _look_again(search, closer, seen, loaded.detector, batch)
                     as_stated = tuple(report_json.as_stated(frame) for frame in look.frames)
                     evidence = judged(second_look=replace(look, frames=as_stated))
             own = next((t for t in evidence.tracks if t.id == evidence.deciding), None)
@@ -153,7 +165,7 @@ def scan(
             with clock("explaining"):
                 faithfulness = specimens.measure(_logits(loaded.detector, settings.scoring.batch))
         report = replace(
-            _report(opened, signed, evidence, loaded, settings, request, started, clock),
+            _report(opened, signed, evidence, loaded, settings, request, search.started, clock),
             evidence_sum=None if own is None else sums.of(own.id, own.merged),
             faithfulness=faithfulness,
         )
@@ -178,135 +190,83 @@ def scan(
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """A chunk of frames after the search for faces, with all that is needed to score and count them."""
-
-    seen: int  # instants, damaged ones too
-    frames: tuple[Frame, ...]
-    crops: tuple[tuple[Crop, ...], ...]  # of each frame
-    cuts: tuple[Fraction, ...]  # times of those before which the scene was cut
-    too_small: int
-    too_many: int
-
-
-def _faces(
-    decoded: Iterator[Frame | DamagedFrame],
-    size: int,
-    finder: FaceFinder,
-    follower: Follower,
-    clock: Clock,
-) -> Iterator[_Looked]:
-    """Find, follow and cut the faces of all frames, a chunk at a time; frames have `size` pixels."""
-    scenes = timeline.Scenes()
-    for chunk in chunks(decoded, max(1, min(CHUNK, CHUNK_PIXELS // size))):
-        frames = tuple(item for item in chunk if isinstance(item, Frame))
-        with clock("faces"):
-            found = finder.find(frames)
-            crops: list[tuple[Crop, ...]] = []
-            cuts: list[Fraction] = []
-            for frame, here in zip(frames, found, strict=True):
-                own = [align(frame, face, track=0) for face in here.faces]
-                looks = [look_of(crop.pixels) for crop in own]
-                if cut := scenes.add(frame):
-                    cuts.append(frame.time)
-                ids = follower.follow(here.faces, looks, frame.time, cut)
-                crops.append(tuple(replace(c, track=i) for c, i in zip(own, ids, strict=True)))
-        small, many = sum(one.too_small for one in found), sum(one.too_many for one in found)
-        yield _Looked(len(chunk), frames, tuple(crops), tuple(cuts), small, many)
-
-
 def _look(
-    decoding: Decoder,
-    finder: FaceFinder,
+    search: Search,
     scorer: Callable[[], Scorer],
     batch: int,
     watchers: Sequence[Any],
-    clock: Clock,
     tell: Progress,
-) -> tuple[Coverage, list[FrameEvidence], Follower]:
+    found: Callable[[], None],
+) -> tuple[Coverage, list[FrameEvidence]]:
     """Score every face of the sampled frames, while faces are searched in the next ones.
 
     The detector may still be loading at first. `watchers` have a method add(frame, crops, output), called for
-    every frame with its results.
+    every frame with its results. `found`: see `examine`.
     """
-    source, instants = decoding.opened().source, decoding.opened().indices
+    instants, clock = search.opened().indices, search.clock
     scored: list[FrameEvidence] = []
     cuts: list[Fraction] = []
     sampled = len(instants)
     good = with_face = too_small = too_many = seen = 0
-    interlaced = False
-    follower = Follower()
-    found = _faces(decoding.frames(), source.width * source.height, finder, follower, clock)
-    with ahead([found], 1, lambda _: 0) as parts, ExitStack() as broken_off:
-        # Waits for the search, which may be waiting for the decoder.
-        broken_off.callback(decoding.close)
-        for part in parts:
-            seen += part.seen
-            tell("decoding", seen, sampled)
-            tell("faces", seen, sampled)
-            good += len(part.frames)
-            interlaced = interlaced or any(frame.interlaced for frame in part.frames)
-            with_face += sum(map(bool, part.crops))
-            too_small += part.too_small
-            too_many += part.too_many
-            cuts += part.cuts
-            detector = scorer().detector
-            with clock("scoring"):
-                outputs = _score(detector, part.crops, batch)
-            tell("scoring", seen, sampled)
-            for own, output in zip(part.crops, outputs, strict=True):
-                scored += [
-                    FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
-                    for c, logit in zip(own, output.logit if output else (), strict=True)
-                ]
-            with clock("drawing"):
-                for watcher in watchers:
-                    for frame, own, output in zip(part.frames, part.crops, outputs, strict=True):
-                        watcher.add(frame, own, output)
-        broken_off.pop_all()
-    joined = follower.same()
+    interlaced = called = False
+    for part in search.parts:
+        seen += part.seen
+        if not called and sampled - seen <= CHUNK:
+            called = True
+            found()
+        tell("decoding", seen, sampled)
+        tell("faces", seen, sampled)
+        good += len(part.frames)
+        interlaced = interlaced or any(frame.interlaced for frame in part.frames)
+        with_face += sum(map(bool, part.crops))
+        too_small += part.too_small
+        too_many += part.too_many
+        cuts += part.cuts
+        detector = scorer().detector
+        with clock("scoring"):
+            outputs = _score(detector, part.crops, batch)
+        tell("scoring", seen, sampled)
+        for own, output in zip(part.crops, outputs, strict=True):
+            scored += [
+                FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
+                for c, logit in zip(own, output.logit if output else (), strict=True)
+            ]
+        with clock("drawing"):
+            for watcher in watchers:
+                for frame, own, output in zip(part.frames, part.crops, outputs, strict=True):
+                    watcher.add(frame, own, output)
+    joined = search.follower.same()
     scored = [replace(frame, track=joined.get(frame.track, frame.track)) for frame in scored]
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
     coverage = Coverage(
         counts, with_face, too_small, interlaced, tuple(instants), tuple(cuts), too_many, joined
     )
-    return coverage, scored, follower
+    return coverage, scored
 
 
 def _look_again(
-    decoding: Callable[..., AbstractContextManager[Decoder]],
+    search: Search,
     indices: Sequence[int],
     seen: TrackEvidence,
-    finder: FaceFinder,
-    follower: Follower,
-    scorer: Scorer,
+    detector: Detector,
     batch: int,
 ) -> SecondLook:
     """Score one face in further frames, of these display-order indices. Nothing of it is drawn."""
     found: list[Crop] = []
+    logits: list[float] = []
     decoded = 0
-    with decoding(only=indices) as again:
-        source = again.opened().source
-        size = max(1, min(CHUNK, CHUNK_PIXELS // (source.width * source.height)))
-        for chunk in chunks(again.frames(), size):
-            frames = [item for item in chunk if isinstance(item, Frame)]
-            decoded += len(frames)
-            for frame, here in zip(frames, finder.find(frames), strict=True):
-                crops = [align(frame, face, seen.id) for face in here.faces]
-                near = min(seen.frames, key=lambda known: abs(known.time - frame.time)).face
-                looks = [look_of(crop.pixels) for crop in crops]
-                own = follower.find(seen.id, near, here.faces, looks)
-                found += [] if own is None else [crops[own]]
-    logits = np.empty(0)
-    if found:
-        logits = _logits(scorer.detector, batch)(np.stack([crop.pixels for crop in found]))
+    with ahead([search.further(indices, seen)], batch, lambda _: 0) as coming:
+        for some in chunks(coming, batch):
+            decoded += len(some)
+            if crops := [crop for _, crop in some if crop is not None]:
+                found += crops
+                logits += detector.score(np.stack([crop.pixels for crop in crops])).logit.tolist()
     return SecondLook(
         seen.id,
         len(indices),
         decoded,
         tuple(
-            FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
+            FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, logit)
             for c, logit in zip(found, logits, strict=True)
         ),
     )

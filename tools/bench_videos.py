@@ -104,8 +104,8 @@ def _networks_alone(log: Log, clip: Path, settings: Any) -> tuple[float, float, 
     from deepscan.flow import chunks
     from deepscan.media.isolation import decoder
     from deepscan.model.networks import load_finder, load_scorer
-    from deepscan.pipeline import CHUNK
     from deepscan.records import Frame
+    from deepscan.search import CHUNK
 
     with decoder(clip, settings.sampling, settings.limits) as one:
         frames = [frame for frame in one.frames() if isinstance(frame, Frame)]

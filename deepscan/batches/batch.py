@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,12 +35,13 @@ from deepscan.errors import (
     UnreadableInput,
     WeightsError,
 )
-from deepscan.files import check_free, check_inside, clear_parts, is_part, sha256
+from deepscan.files import check_free, check_inside, clear_parts, is_part, sha256, weights_sha256
 from deepscan.flow import keep_memory_level
 from deepscan.model.header import read_header
 from deepscan.model.networks import limit_threads, sleep_for_gpu, weights_file
-from deepscan.pipeline import Progress, scan
+from deepscan.pipeline import Progress, examine, scan
 from deepscan.records import Report, Request
+from deepscan.search import Search
 
 # Names in the batch's folder that no input's results may have.
 RESERVED = {"index.html", *(outcomes.NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))}
@@ -48,13 +50,19 @@ RESERVED = {"index.html", *(outcomes.NAME + suffix for suffix in ("", "-wal", "-
 HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Task:
-    """An input to scan. `replace`: results in its folder may be replaced."""
+    """An input to scan.
+
+    Attributes:
+        replace: results in its folder may be replaced.
+        then: the input that the same process will most likely scan next.
+    """
 
     path: Path
     attempt: Attempt
     replace: bool
+    then: Path | None = None
 
 
 class Batch:
@@ -97,9 +105,10 @@ class Batch:
             partial(_scan, settings, request),
             jobs,
             start,
-            lost=lambda task: clear_parts(task.attempt.folder),
+            lost=_lost,
             crew=crew,
         )
+        self._alone = jobs == 1  # else another process may take what comes next
         self._running: dict[Path, _Task] = {}
         self._digests: dict[Path, str] = {}  # of inputs under way, if needed
 
@@ -144,6 +153,8 @@ class Batch:
                     if same is not None:
                         ready.append(self._finish(task, same))
                         continue
+                    if self._alone and todo:
+                        task.then = todo[0].path
                     self._outcomes.begin(task.path, task.attempt)
                     self._running[task.path] = task
                     return task
@@ -272,7 +283,7 @@ def _work(settings: Settings) -> str:
     del plain["limits"], plain["scoring"]["offline"], plain["scoring"]["weights"]
     plain |= {
         "version": deepscan.__version__,
-        "detector": sha256(path),
+        "detector": weights_sha256(path),
         "base": read_header(path).base["sha256"],
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
@@ -283,6 +294,12 @@ def _quarantined(path: Path, death: Death) -> ProcessDied:
         f"{path}: {death.tries} processes died of it, the last by {death.how}; memory may be short, or the"
         " file built to do that. It is skipped until the batch is resumed"
     )
+
+
+def _lost(task: _Task) -> None:
+    """Clean up after a process that died, and try its input again by itself: it may not be the culprit."""
+    clear_parts(task.attempt.folder)
+    task.then = None
 
 
 # --- in a process of the pool ----------------------------------------------------------------------
@@ -296,11 +313,40 @@ def _start(threads: int) -> None:
 
 def _scan(settings: Settings, request: Request | None, task: _Task) -> Outcome | DeepscanError:
     """The outcome of one input, or an error with which every other input would fail, too."""
+    result: Report | DeepscanError
     try:
-        result = scan_or_error(task.path, settings, task.attempt.folder, task.replace, request)
+        with _search(task.path, settings) as search:
+            result = examine(
+                search,
+                out=task.attempt.folder,
+                force=task.replace,
+                request=request,
+                found=partial(_begin, task.then, settings),
+            )
+    except (InputError, OutputError) as error:
+        result = error
     except (WeightsError, SettingsError) as error:
         return error
     cause = result.__cause__ if isinstance(result, OutputError) else None
     if isinstance(cause, OSError) and cause.errno in HOPELESS:
         return OutputError(f"{result}; what is finished is kept, continue with --resume")
     return Outcome.of(task.path, result)
+
+
+_begun: dict[Path, Search] = {}  # the next input's, in a process that scans one after the other
+
+
+def _begin(path: Path | None, settings: Settings) -> None:
+    """Begin the search of the next input, while the one before is scored."""
+    if path is not None:
+        with suppress(InputError):  # its turn will say why
+            _begun[path] = Search(path, settings)
+
+
+def _search(path: Path, settings: Settings) -> Search:
+    """The search of an input, which may have begun. One for another input is given up."""
+    own = _begun.pop(path, None)
+    for other in _begun.values():
+        other.close()
+    _begun.clear()
+    return own or Search(path, settings)

@@ -2,6 +2,7 @@
 
     scan() ──path, sampling──> python -c ... main()        a fresh process for each input, with limits
            <──source, frames, credentials──                JSON lines, each frame's pixels after its line
+           ──further frames?──> <──frames──                as often as wanted
 
 A crash, a hang or a decompression bomb costs one input and cannot affect the next one's evidence. The
 process may compute and read the input, nothing else (see `confinement`). What it sends is parsed strictly
@@ -111,9 +112,7 @@ class Decoder:
         LimitExceeded: it took more time or memory than allowed, or hung.
     """
 
-    def __init__(
-        self, path: Path, sampling: Sampling, limits: Limits, only: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, path: Path, sampling: Sampling, limits: Limits) -> None:
         check_readable(path)
         self._path, self._limits = path, limits
         self._began = time.monotonic()
@@ -132,17 +131,20 @@ class Decoder:
             # Without the parent's terminal; Ctrl-C is for the parent, which then ends this process.
             start_new_session=True,
         )
-        request = {
-            "path": os.fsencode(path).hex(),  # whatever encodings the two processes take names in
-            "sampling": asdict(sampling),
-            "only": list(only),
-            "memory": limits.memory,
-            "parent": os.getpid(),
-        }
-        assert self._process.stdin is not None
-        with suppress(OSError):  # dead already: reading says how
-            self._process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
-            self._process.stdin.flush()
+        self._ask(
+            {
+                "path": os.fsencode(
+                    path
+                ).hex(),  # whatever encodings the two processes take names in
+                "sampling": asdict(sampling),
+                "memory": limits.memory,
+                "parent": os.getpid(),
+            }
+        )
+
+    def count_from_now(self) -> None:
+        """Begin the time limit now, for a decoder that was started ahead of its turn."""
+        self._began = time.monotonic()
 
     def opened(self) -> Opened:
         """What the decoder learnt on opening; waits until it has."""
@@ -150,13 +152,21 @@ class Decoder:
             held = Confinement(self._message(Held).confinement)
             said = self._message(Opening)
             self._opened = Opened(said.source, said.declared_duration, said.indices, held)
-            self._of = len(said.indices)
         return self._opened
 
     def frames(self) -> Iterator[Frame | DamagedFrame]:
         """The sampled frames in order, each once."""
+        return self._frames(self.opened().indices)
+
+    def further(self, indices: Sequence[int]) -> Iterator[Frame | DamagedFrame]:
+        """Further frames by ascending display-order indices; only after `credentials`."""
+        self._ask({"frames": list(indices)})
+        return self._frames(indices)
+
+    def _frames(self, indices: Sequence[int]) -> Iterator[Frame | DamagedFrame]:
         before: Fraction | None = None
-        for index in self.opened().indices:
+        self._done, self._of = 0, len(indices)
+        for index in indices:
             said = self._message(Header)
             if said.index != index:
                 raise self._nonsense(f"frame {said.index} in place of {index}")
@@ -187,7 +197,13 @@ class Decoder:
             with suppress(OSError):  # what could not be flushed to a dead process
                 end.close()  # type: ignore[union-attr]
 
-    # -- reading --------------------------------------------------------------------------------
+    # -- asking and reading ---------------------------------------------------------------------
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # dead already: reading says how
+            self._process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
+            self._process.stdin.flush()
 
     def _message(self, kind: type[Message]) -> Message:
         stream = self._stream()
@@ -279,17 +295,13 @@ class Decoder:
 
 
 @contextmanager
-def decoder(
-    path: Path, sampling: Sampling, limits: Limits, only: Sequence[int] = ()
-) -> Iterator[Decoder]:
+def decoder(path: Path, sampling: Sampling, limits: Limits) -> Iterator[Decoder]:
     """Start a decoder for `path`; it is gone when the block ends.
-
-    `only`: display-order indices of the frames to decode, ascending, instead of those that sampling chooses.
 
     Raises:
         UnreadableInput: `path` is not a readable file.
     """
-    one = Decoder(path, sampling, limits, only)
+    one = Decoder(path, sampling, limits)
     try:
         yield one
     finally:
@@ -300,8 +312,9 @@ def decoder(
 
 
 def main() -> None:
-    """Read one request from stdin, decode it to stdout, then wait to be ended."""
-    request = json.loads(sys.stdin.buffer.readline())
+    """Read requests for one file from stdin, answer them on stdout, and end with stdin."""
+    asked = os.fdopen(os.dup(0), "rb")
+    request = json.loads(asked.readline())
     path = Path(os.fsdecode(bytes.fromhex(request["path"])))
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
@@ -311,7 +324,9 @@ def main() -> None:
     _say(out, {"confinement": held})
     try:
         sampling = read(Sampling, request["sampling"], "sampling")
-        _answer(out, path, sampling, request["only"])
+        source = _answer(out, path, sampling)
+        for line in asked:
+            _decode(out, source, json.loads(line)["frames"], Clock())
     except InputError as error:
         _say(out, {"error": type(error).__name__, "message": str(error)[:LONGEST_TEXT]})
     except MemoryError:
@@ -321,11 +336,12 @@ def main() -> None:
     os._exit(0)  # so that no destructor can hang
 
 
-def _answer(out: IO[bytes], path: Path, sampling: Sampling, only: Sequence[int]) -> None:
+def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> VideoSource | StillSource:
+    """Send all that a scan needs in any case; return the open source."""
     clock = Clock()
     source = open_source(path, sampling.stream)
     found = source.source
-    indices = tuple(only) or source.choose(sampling)
+    indices = source.choose(sampling)
     declared = source.declared_duration
     plain = asdict(found)
     del plain["path"]
@@ -337,7 +353,20 @@ def _answer(out: IO[bytes], path: Path, sampling: Sampling, only: Sequence[int])
             "indices": list(indices),
         },
     )
-    size = found.width * found.height
+    _decode(out, source, indices, clock)
+    from deepscan.media import credentials
+
+    signed = credentials.check(path)
+    peak = 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    said = {"status": signed.status, "detail": signed.detail[:LONGEST_TEXT]}
+    _say(out, said | {"seconds": clock.seconds.get("decoding", 0.0), "peak": peak})
+    return source
+
+
+def _decode(
+    out: IO[bytes], source: VideoSource | StillSource, indices: Sequence[int], clock: Clock
+) -> None:
+    size = source.source.width * source.source.height
     ways = max(1, min(DECODERS, HELD // (HELD_PIXEL * size)))
     parts = [timed(source.decode(part), clock, "decoding") for part in source.split(indices, ways)]
     with ahead(parts, WAITING // (3 * size), lambda item: item.index) as items:
@@ -348,12 +377,6 @@ def _answer(out: IO[bytes], path: Path, sampling: Sampling, only: Sequence[int])
                 continue
             _say(out, plain | {"shape": item.pixels.shape, "interlaced": item.interlaced})
             _send(out, memoryview(item.pixels.data).cast("B"))
-    from deepscan.media import credentials
-
-    signed = credentials.check(path)
-    peak = 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    said = {"status": signed.status, "detail": signed.detail[:LONGEST_TEXT]}
-    _say(out, said | {"seconds": clock.seconds.get("decoding", 0.0), "peak": peak})
 
 
 def _say(out: IO[bytes], message: dict[str, Any]) -> None:

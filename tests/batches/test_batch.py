@@ -22,11 +22,12 @@ from deepscan import Sampling, Scoring, Settings
 from deepscan.batches import batch
 from deepscan.batches.batch import Batch
 from deepscan.batches.inputs import found
-from deepscan.batches.outcomes import Outcome, Outcomes
+from deepscan.batches.outcomes import Attempt, Outcome, Outcomes
 from deepscan.batches.pool import Death
 from deepscan.cli import run
 from deepscan.config import Limits
 from deepscan.errors import OutputError, SettingsError
+from deepscan.search import Search
 from deepscan.verification.verify import verify
 from tools import kills
 
@@ -172,6 +173,42 @@ def test_what_killed_its_process_is_an_error_of_its_own(
     assert "3 processes died of it, the last by SIGKILL" in outcomes["a.bmp"].sentence
 
 
+def test_the_next_input_is_begun_before_the_one_before_is_finished(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class Heard(Search):
+        def __init__(self, path: Path, settings: Settings) -> None:
+            self.name = path.name
+            heard.append(f"begin {path.name}")
+            super().__init__(path, settings)
+
+        def __exit__(self, *error: object) -> None:
+            heard.append(f"end {self.name}")
+            super().__exit__(*error)
+
+    monkeypatch.setattr(batch, "Search", Heard)
+    picture(here / "in" / "a.bmp", 1)
+    picture(here / "in" / "b.bmp", 1)  # the same bytes: begun, and given up
+    picture(here / "in" / "c.bmp", 2, 65)
+    (here / "in" / "d.mp4").write_bytes(b"broken" * 100)
+    outcomes = assessed(here / "out", [here / "in"])
+    assert [outcomes[name].verdict for name in ("a.bmp", "b.bmp", "c.bmp")] == ["no_face"] * 3
+    assert outcomes["d.mp4"].reason == "UnreadableInput"
+    assert heard == [
+        "begin a.bmp", "begin b.bmp", "end a.bmp", "end b.bmp",
+        "begin c.bmp", "begin d.mp4", "end c.bmp", "end d.mp4",
+    ]  # fmt: skip
+
+
+def test_an_input_whose_process_died_is_tried_again_without_the_next_one() -> None:
+    """Which may have been the culprit."""
+    task = batch._Task(Path("a"), Attempt(Path("out/a"), 1, 1, "work"), False, Path("b"))
+    batch._lost(task)
+    assert task.then is None
+
+
 # --- bad days --------------------------------------------------------------------------------------
 
 
@@ -209,7 +246,7 @@ def test_trouble_that_strikes_every_input_ends_the_batch(
     def hopeless(*_: object, **__: object) -> None:
         raise OutputError("out/a: cannot be written") from OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(batch, "scan", hopeless)
+    monkeypatch.setattr(batch, "examine", hopeless)
     picture(here / "in" / "a.bmp")
     with pytest.raises(OutputError, match="what is finished is kept"):
         assessed(here / "out", [here / "in"])

@@ -65,6 +65,31 @@ def test_what_comes_out_is_what_decoding_here_gives(tmp_path: Path, rule: str) -
     assert gone(pid(one))
 
 
+def test_further_frames_are_those_that_decoding_here_gives(tmp_path: Path) -> None:
+    path = clips.write(tmp_path / "a.mp4", 12)
+    with decoder(path, Sampling(frames=2), Limits()) as one:
+        assert [item.index for item in one.frames()] == [0, 11]
+        one.credentials(Clock())
+        for wanted in ([3, 4, 9], [2]):  # as often as wanted
+            here = VideoSource(path).decode(wanted)
+            for frame, expected in zip(one.further(wanted), here, strict=True):
+                assert isinstance(frame, Frame)
+                assert isinstance(expected, Frame)
+                assert (frame.index, frame.time) == (expected.index, expected.time)
+                assert np.array_equal(frame.pixels, expected.pixels)
+
+
+def test_a_decoder_ahead_of_its_turn_has_its_whole_time(tmp_path: Path) -> None:
+    path = clips.write(tmp_path / "a.mp4", 12)
+    with decoder(path, ALL, Limits(seconds=60)) as one:
+        one.opened()
+        one._began -= 100  # another input was looked at for so long
+        with pytest.raises(LimitExceeded):
+            next(one.frames())
+        one.count_from_now()
+        assert len(list(one.frames())) == 12
+
+
 def test_damage_is_told_frame_by_frame(tmp_path: Path) -> None:
     path = clips.write(tmp_path / "a.mp4", 20, options=clips.b_frames())
     clips.break_packets(path, range(11, 20))
