@@ -13,7 +13,9 @@ from tools.bench_growth import ACROSS, SIZE, TALL, Point, _crowd, _growth, _tabl
 
 def point(faces: int, *walls: float) -> Point:
     seconds = {"decoding": 1.0, "faces": 2.0, "scoring": 3.0}
-    return Point(0, faces, 32, tuple(Measured(wall, 900, 0.5, seconds, {}) for wall in walls))
+    return Point(
+        0, faces, 32, tuple(Measured(wall, 2 * wall, 900, 0.5, seconds, {}) for wall in walls)
+    )
 
 
 def test_what_the_next_one_costs_among_few_and_among_many() -> None:
