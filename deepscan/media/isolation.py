@@ -39,6 +39,7 @@ from deepscan.errors import (
 )
 from deepscan.files import check_readable
 from deepscan.flow import Clock, ahead, keep_memory_level, timed
+from deepscan.media.animation import WebpAnimation
 from deepscan.media.confinement import confine
 from deepscan.media.messages import (
     LONGEST_LINE,
@@ -52,7 +53,7 @@ from deepscan.media.messages import (
     Opening,
     parse,
 )
-from deepscan.media.stills import StillSource, is_still
+from deepscan.media.stills import StillSource, is_still, is_webp_animation
 from deepscan.media.video import DamagedFrame, VideoSource
 from deepscan.plain import read
 from deepscan.records import Confinement, Credentials, Frame, Source
@@ -85,12 +86,14 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 START = "import sys; sys.path[:] = {path!r}; from deepscan.media.isolation import main; main()"
 
 
-def open_source(path: Path, stream: int | None = None) -> VideoSource | StillSource:
+def open_source(path: Path, stream: int | None = None) -> VideoSource | WebpAnimation | StillSource:
     """Open a file in this process: a source with `source`, `choose`, `split` and `decode`.
 
-    `stream` is the number of the video stream to take, if not the one that players show.
+    `stream` is the number of the video stream or picture to take, if not the one that players show.
     """
-    return StillSource(path) if is_still(path) else VideoSource(path, stream)
+    if is_still(path):
+        return StillSource(path, stream)
+    return (WebpAnimation if is_webp_animation(path) else VideoSource)(path, stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """Reads a still picture with Pillow: StillSource, with the same methods as VideoSource.
 
-Of a file with several pictures, such as a phone's MPO with its second view or its gain map, the first one is
-judged, which is what viewers show. HEIC needs the extra `heic`.
+Of a file with several pictures, such as a TIFF's pages or a phone's MPO with its gain map, the one that
+viewers show is judged, and the others are counted. HEIC needs the extra `heic`.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
 import struct
 import warnings
 import zlib
@@ -16,24 +17,32 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
 from deepscan.config import Sampling
-from deepscan.errors import UnreadableInput
+from deepscan.errors import NoVideoStream, UnreadableInput
 from deepscan.files import check_readable, sha256
 from deepscan.media import colour
 from deepscan.media.display import check_size, tagged_colour
 from deepscan.records import Colour, Frame, Pixels, Source
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
-# Animations in these formats are left to FFmpeg; of the other formats only the first picture is used.
-ANIMATED = ("GIF", "PNG")
+# Several pictures in one file of these formats are an animation, which is a video.
+ANIMATED = ("GIF", "PNG", "WEBP")
 
 # Brands of still pictures in ISO base media files. FFmpeg would take a tile of them for the picture.
 HEIC = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"}
 AVIF = {b"avif", b"avis"}
+# A file of one of these brands first of all is an animation, which FFmpeg plays.
+SEQUENCES = (b"avis", b"msf1", b"hevc", b"hevx")
+
+# TIFF: of a page that is a smaller version of another (NewSubfileType), and of pages beside the listed ones.
+NEW_SUBFILE, SUB_IFDS = 254, 330
 
 HEAD = 2**18  # first bytes of a file, which hold the tags of its colours
+
+# Brands of the videos that phones put behind a photograph.
+FILMS = (b"mp42", b"mp41", b"isom", b"qt  ")
 
 # What Pillow raises for damaged files, depending on where the damage lies.
 BROKEN = (
@@ -49,28 +58,36 @@ BROKEN = (
 )
 
 
+def is_webp_animation(path: Path) -> bool:
+    """Whether this, which is no still, is the kind of animation that FFmpeg does not play."""
+    with path.open("rb") as file:
+        return file.read(12)[8:] == b"WEBP"
+
+
 def is_still(path: Path) -> bool:
-    """Whether the content, whatever the name, is a picture; animations are left to FFmpeg.
+    """Whether the content, whatever the name, is a picture and no video or animation.
 
     Raises:
         UnreadableInput: it is a picture, of which only a part or nothing could be read.
     """
     check_readable(path)
     brands = _brands(path)
-    if brands & HEIC and not brands & AVIF and not _reads_heic():
+    if brands and brands[0] in SEQUENCES and b"moov" in _boxes(path):
+        return False
+    if HEIC.intersection(brands) and not AVIF.intersection(brands) and not _reads_heic():
         raise UnreadableInput(
             f"{path}: a HEIC picture, as iPhones take them; pip install deepscan-forensics[heic] reads it, or"
             " save it as JPEG or PNG in its full size, and keep the original"
         )
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             if image.format == "JPEG" and _is_motion_jpeg(path, image.size):
                 return False
             return image.format not in ANIMATED or getattr(image, "n_frames", 1) == 1
     except Image.DecompressionBombError:
         return True  # it is a picture; StillSource says why it is refused
     except BROKEN as error:
-        if brands & (HEIC | AVIF) and not _is_film(path):
+        if (HEIC | AVIF).intersection(brands) and not _is_film(path):
             raise UnreadableInput(
                 f"{path}: an AVIF or HEIC picture that cannot be read whole ({error}); save it as JPEG or PNG"
                 " in its full size, and keep the original"
@@ -78,26 +95,30 @@ def is_still(path: Path) -> bool:
         return False
 
 
-def _brands(path: Path) -> set[bytes]:
+def _brands(path: Path) -> list[bytes]:
     """The brands in the first box of an ISO base media file: its major one and the compatible ones."""
     with path.open("rb") as file:
         head = file.read(256)
     if head[4:8] != b"ftyp":
-        return set()
+        return []
     size = int.from_bytes(head[:4], "big")
-    return {head[at : at + 4] for at in (8, *range(16, min(size, len(head)), 4))}
+    return [head[at : at + 4] for at in (8, *range(16, min(size, len(head)), 4))]
+
+
+def _boxes(path: Path) -> list[bytes]:
+    """The kinds of the outermost boxes of an ISO base media file, as far as its head holds them."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    at, kinds = 0, []
+    while len(head) - at >= 8 and (size := int.from_bytes(head[at : at + 4], "big")) >= 8:
+        kinds.append(head[at + 4 : at + 8])
+        at += size
+    return kinds
 
 
 def _is_film(path: Path) -> bool:
-    """Whether an ISO base media file begins with a box of tracks or media, not of pictures."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    at = 0
-    while len(head) - at >= 8 and (size := int.from_bytes(head[at : at + 4], "big")) >= 8:
-        if head[at + 4 : at + 8] in (b"moov", b"meta"):
-            return head[at + 4 : at + 8] == b"moov"
-        at += size
-    return False
+    """Whether an ISO base media file begins with a box of tracks, not with one of pictures."""
+    return next((kind for kind in _boxes(path) if kind in (b"moov", b"meta")), b"") == b"moov"
 
 
 def _reads_heic() -> bool:
@@ -134,13 +155,27 @@ def _is_motion_jpeg(path: Path, size: tuple[int, int]) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """Open the picture by its content; Pillow's warnings are silenced, real trouble raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        heic = _brands(path) & HEIC and _reads_heic()
+        heic = HEIC.intersection(_brands(path)) and _reads_heic()
         with Image.open(path, formats=(*FORMATS, "HEIF") if heic else FORMATS) as image:
             yield image
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Image.Image]:
+    """Like `opened`, for a file that is known to be a picture: Pillow's errors become deepscan's."""
+    try:
+        with opened(path) as image:
+            yield image
+    except Image.DecompressionBombError as error:
+        raise UnreadableInput(f"{path}: {error}; it is not decoded") from error
+    except BROKEN as error:
+        raise UnreadableInput(
+            f"{path}: not a readable picture ({error}); it may be cut short"
+        ) from error
 
 
 class StillSource:
@@ -152,39 +187,25 @@ class StillSource:
 
     declared_duration = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stream: int | None = None) -> None:
         check_readable(path)
-        others: tuple[str, ...] = ()
-        try:
-            with _opened(path) as image:
-                check_size(path, *image.size)
-                codec, mode = str(image.format).lower(), image.mode
-                rotation = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}.get(
-                    image.getexif().get(0x0112, 1), 0
+        with reading(path) as image:
+            codec = str(image.format).lower()
+            pages = getattr(image, "n_frames", 1)
+            number = _page(path, image, pages) if stream is None else stream
+            if number >= pages:
+                raise NoVideoStream(
+                    f"{path}: no picture {number} in this file, which holds {_counted(pages, 'picture')},"
+                    " counted from 0; without --stream the one that viewers show is judged"
                 )
-                if (pages := getattr(image, "n_frames", 1)) > 1 and codec in ("mpo", "heif"):
-                    others = (f"{pages - 1} further picture{'s' * (pages > 2)} in the same file",)
-                elif pages > 1:
-                    raise UnreadableInput(
-                        f"{path}: holds {pages} pictures; save the one you mean, or turn an animation into"
-                        " a video"
-                    )
-                if mode in ("I", "F"):
-                    raise UnreadableInput(
-                        f"{path}: 32 bits a pixel, which no scale of grey is fixed for; save it with 8 or 16"
-                    )
-                upright = ImageOps.exif_transpose(image)
-                if mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip at 255
-                    upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-                if "transparency" in upright.info:
-                    upright = upright.convert("RGBA")
-                self._pixels, colours = _converted(path, upright, image.info.get("icc_profile"))
-        except Image.DecompressionBombError as error:
-            raise UnreadableInput(f"{path}: {error}; it is not decoded") from error
-        except BROKEN as error:
-            raise UnreadableInput(
-                f"{path}: not a readable picture ({error}); it may be cut short"
-            ) from error
+            image.seek(number)
+            check_size(path, *image.size)
+            mode = image.mode
+            rotation = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}.get(
+                image.getexif().get(0x0112, 1), 0
+            )
+            others = tuple(_others(path, image, pages))
+            self._pixels, colours = pixels_of(path, image)
         self.source = Source(
             path=path,
             kind="image",
@@ -204,6 +225,7 @@ class StillSource:
             variable_rate=False,
             exact_times=True,
             bit_rate=None,
+            stream=number,
             others=others,
             colour=colours,
         )
@@ -221,8 +243,71 @@ class StillSource:
         yield from (Frame(i, Fraction(0), self._pixels) for i in indices)
 
 
+def _page(path: Path, image: Image.Image, pages: int) -> int:
+    """The number of the picture that viewers show: the first one, but in TIFF the first that is no thumbnail.
+
+    Raises:
+        UnreadableInput: only a thumbnail of the picture can be read, as of cameras' raw files.
+    """
+    if image.format != "TIFF":
+        return image.tell()  # HEIF may name another one than the first
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    for number in range(pages):
+        image.seek(number)
+        if not image.tag_v2.get(NEW_SUBFILE, 0) & 1:
+            return number
+        if SUB_IFDS in image.tag_v2:
+            raise UnreadableInput(
+                f"{path}: a camera's raw file, of which only the thumbnail can be read; develop it to TIFF or"
+                " JPEG in its full size, and keep the original"
+            )
+    return 0
+
+
+def _others(path: Path, image: Image.Image, pages: int) -> Iterator[str]:
+    """What else the file holds, in words."""
+    if pages > 1:
+        yield f"{_counted(pages - 1, 'further picture')} in the same file"
+    thumbnails = len(image.info.get("thumbnails", ()))  # HEIF's
+    if ExifTags.Base.JpegIFOffset in image.getexif().get_ifd(ExifTags.IFD.IFD1):
+        thumbnails += 1
+    if thumbnails:
+        yield _counted(thumbnails, "thumbnail")
+    if depths := len(image.info.get("depth_images", ())):
+        yield _counted(depths, "depth map")
+    if _holds_film(path):
+        yield "a video behind the picture"
+
+
+def _counted(count: int, one: str) -> str:
+    return f"{count} {one}{'s' * (count != 1)}"
+
+
+def _holds_film(path: Path) -> bool:
+    """Whether an MP4 or MOV lies behind the picture, as in phones' moving photos."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(b"ftyp" + brand, 16) >= 0 for brand in FILMS)
+
+
+def pixels_of(path: Path, image: Image.Image) -> tuple[Pixels, Colour]:
+    """The open picture as viewers show it, upright, and what was made of its colours.
+
+    Raises:
+        UnreadableInput: there is no agreed way to show it.
+    """
+    if image.mode in ("I", "F"):
+        raise UnreadableInput(
+            f"{path}: 32 bits a pixel, which no scale of grey is fixed for; save it with 8 or 16"
+        )
+    upright = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip at 255
+        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+    if "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+    return _converted(path, upright, image.info.get("icc_profile"))
+
+
 def _converted(path: Path, image: Image.Image, profile: bytes | None) -> tuple[Pixels, Colour]:
-    """The pixels as a viewer shows them, and what was made of the colours."""
     transfer, primaries = _tagged(path)
     if transfer in colour.HDR or primaries in colour.WIDE:
         code = np.asarray(image.convert("RGB")).astype(np.uint16) * 257

@@ -42,6 +42,8 @@ CONTAINERS = (
 # seek empties the buffers of decoder and container, which must fill again.
 SEEK_WORTH = 12
 
+APNG_HEAD = 2**18  # first bytes of an APNG, up to its first picture's data
+
 
 @dataclass(frozen=True, slots=True)
 class DamagedFrame:
@@ -49,6 +51,48 @@ class DamagedFrame:
 
     index: int
     time: Fraction
+
+
+def instants(
+    sampling: Sampling, pts: np.ndarray, base: Fraction, keys: np.ndarray
+) -> tuple[int, ...]:
+    """Display-order indices of the frames to look at, ascending, each once.
+
+    "uniform" and "every" name instants on the stream's clock and take the frame on display then:
+    the last one whose pts is not later. "uniform" spreads them from the first frame to the last,
+    both included, as DeepfakeBench's linspace(0, N-1) does for constant rates.
+
+    Args:
+        pts: times of the n frames, ascending, in ticks of `base` seconds.
+        keys: indices of keyframes.
+    """
+    if sampling.rule == "all" or (sampling.rule == "uniform" and len(pts) <= sampling.frames):
+        return tuple(range(len(pts)))
+    if sampling.rule == "keyframes":
+        return tuple(keys.tolist()) or (0,)
+    first, last = int(pts[0]), int(pts[-1])
+    if sampling.rule == "every":
+        assert sampling.seconds is not None
+        step = sampling.seconds / base
+        # The number of instants before each frame; where it grows, one falls on the frame shown.
+        before = [-(-(t - first) * step.denominator // step.numerator) for t in pts.tolist()]
+        before.append((last - first) * step.denominator // step.numerator + 1)
+        return tuple(i for i in range(len(pts)) if before[i] < before[i + 1])
+    if sampling.frames == 1:
+        wanted = [(first + last) // 2]
+    else:
+        wanted = [
+            first + (last - first) * i // (sampling.frames - 1) for i in range(sampling.frames)
+        ]
+    on_display = np.searchsorted(pts, np.array(wanted, np.int64), side="right") - 1
+    return tuple(np.unique(on_display).tolist())
+
+
+def _hides_first(path: Path) -> bool:
+    """Whether an APNG's first picture, which only older viewers show, is no frame of the animation."""
+    with path.open("rb") as file:
+        head = file.read(APNG_HEAD)
+    return not 0 <= head.find(b"fcTL") < head.find(b"IDAT")
 
 
 class VideoSource:
@@ -89,6 +133,8 @@ class VideoSource:
         if listed > len(self._index.stamps):  # an edit list may leave out packets, too
             with self._open(edits=False) as (container, chosen):
                 count += sum(1 for _ in packets(container, chosen)) - len(self._index.stamps)
+        if codec == "apng" and _hides_first(path):
+            count += 1
         if count > 0:
             hidden = (f"{count} frame{'s' * (count > 1)} that it does not show",)
         first, pixels = self._first_frame()
@@ -127,34 +173,9 @@ class VideoSource:
         )
 
     def choose(self, sampling: Sampling) -> tuple[int, ...]:
-        """Display-order indices of the frames to look at, ascending, each once.
-
-        "uniform" and "every" name instants on the stream's clock and take the frame on display then:
-        the last one whose pts is not later. "uniform" spreads them from the first frame to the last,
-        both included, as DeepfakeBench's linspace(0, N-1) does for constant rates.
-        """
-        pts = self._index.pts
-        if sampling.rule == "all" or (sampling.rule == "uniform" and len(pts) <= sampling.frames):
-            return tuple(range(len(pts)))
-        if sampling.rule == "keyframes":
-            shown = np.isin(pts, self._index.keys[:, 0])
-            return tuple(np.flatnonzero(shown).tolist()) or (0,)
-        first, last = int(pts[0]), int(pts[-1])
-        if sampling.rule == "every":
-            assert sampling.seconds is not None
-            step = sampling.seconds / self._time_base
-            # The number of instants before each frame; where it grows, one falls on the frame shown.
-            before = [-(-(t - first) * step.denominator // step.numerator) for t in pts.tolist()]
-            before.append((last - first) * step.denominator // step.numerator + 1)
-            return tuple(i for i in range(len(pts)) if before[i] < before[i + 1])
-        if sampling.frames == 1:
-            instants = [(first + last) // 2]
-        else:
-            instants = [
-                first + (last - first) * i // (sampling.frames - 1) for i in range(sampling.frames)
-            ]
-        on_display = np.searchsorted(pts, np.array(instants, np.int64), side="right") - 1
-        return tuple(np.unique(on_display).tolist())
+        """Display-order indices of the frames to look at, ascending, each once; see `instants`."""
+        keys = np.flatnonzero(np.isin(self._index.pts, self._index.keys[:, 0]))
+        return instants(sampling, self._index.pts, self._time_base, keys)
 
     def split(self, indices: Sequence[int], ways: int) -> list[list[int]]:
         """Split ascending indices into at most `ways` lists that can be decoded in parallel.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from builders import clips
 from deepscan.config import Sampling
-from deepscan.errors import InputError, UnreadableInput
+from deepscan.errors import InputError, NoVideoStream, UnreadableInput
+from deepscan.media.isolation import open_source
 from deepscan.media.stills import StillSource, is_still
-from deepscan.media.video import VideoSource
-from deepscan.records import Pixels
+from deepscan.media.video import DamagedFrame, VideoSource
+from deepscan.records import Frame, Pixels
 
 QUARTERS = Image.fromarray(clips.quarters())
 
@@ -32,9 +34,17 @@ def shown(path: Path) -> Pixels:
     return frame.pixels
 
 
-def animation(path: Path) -> Path:
-    pictures = [Image.fromarray(clips.numbered(i)) for i in range(3)]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+def animation(path: Path, count: int = 3, **more: object) -> Path:
+    pictures = [Image.fromarray(clips.numbered(i)) for i in range(count)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], **more)
+    return path
+
+
+def raw(path: Path) -> Path:
+    """A thumbnail first, and the picture itself where only a camera's maker knows how to read it."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[254], tags[330] = 1, 8
+    Image.fromarray(clips.numbered(0)).save(path, "TIFF", tiffinfo=tags)
     return path
 
 
@@ -120,8 +130,7 @@ def test_modes_keep_their_levels(tmp_path: Path, name: str, make: Callable[[Path
     [
         (lambda p: clips.huge_png(p), "a.png", "3600000000 pixels"),
         (lambda p: clips.huge_png(p, 10000, 10000), "a.png", "10000 x 10000 pixels; the limit is"),
-        (animation, "a.webp", "holds 3 pictures; save the one you mean"),
-        (animation, "a.tif", "holds 3 pictures"),
+        (lambda p: raw(p), "a.nef", "a camera's raw file, of which only the thumbnail"),
         (lambda p: Image.new("F", (4, 4)).save(p), "a.tif", "32 bits a pixel"),
         (lambda p: Image.new("I", (4, 4)).save(p), "a.tif", "32 bits a pixel"),
     ],
@@ -151,6 +160,8 @@ def test_cut_short_is_refused_not_filled_with_grey(tmp_path: Path, suffix: str) 
         ("text.jpg", lambda p: p.write_text("This is not a picture.")),
         ("moving.gif", animation),
         ("moving.png", animation),
+        ("moving.webp", animation),
+        ("moving.avif", animation),
         ("video.jpg", lambda p: clips.write(p, 2, container="mp4")),
     ],
 )
@@ -180,6 +191,84 @@ def test_random_damage_is_an_input_error(tmp_path: Path) -> None:
 
 
 # --- several pictures, tiles, profiles and HDR -----------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "avif"])
+def test_an_animation_is_a_video(tmp_path: Path, suffix: str) -> None:
+    path = animation(tmp_path / f"a.{suffix}", 5, duration=[100, 200, 40, 40, 40])
+    source = open_source(path)
+    frames = [frame for frame in source.decode(range(5)) if isinstance(frame, Frame)]
+    assert [clips.number(frame.pixels) for frame in frames] == list(range(5))
+    assert [float(frame.time) for frame in frames] == pytest.approx([0, 0.1, 0.3, 0.34, 0.38])
+    facts = source.source
+    assert (facts.kind, facts.frames, float(facts.duration)) == ("video", 5, pytest.approx(0.42))
+    assert facts.variable_rate
+    # At 0.19 s the second picture is on display.
+    assert source.choose(Sampling("uniform", 3)) == (0, 1, 4)
+
+
+def test_webp_times_are_browsers(tmp_path: Path) -> None:
+    path = animation(tmp_path / "a.webp", duration=0)
+    times = [float(frame.time) for frame in open_source(path).decode(range(3))]
+    assert times == [0, 0.1, 0.2]
+    with pytest.raises(NoVideoStream, match="stream 1 is no video"):
+        open_source(path, stream=1)
+
+
+def test_a_webp_animation_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path = animation(tmp_path / "a.webp")
+    with pytest.raises(InputError):
+        open_source(clips.cut(path, 0.7))
+
+
+def test_damage_inside_of_a_webp_animation_ends_it(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), np.uint8)
+    path = tmp_path / "a.webp"
+    pictures = [Image.fromarray(picture) for picture in noise]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], lossless=True)
+    data = path.read_bytes()
+    third = [m.start() for m in re.finditer(b"VP8L", data)][2]
+    path.write_bytes(data[: third + 100] + b"\xff" * 200 + data[third + 300 :])
+    source = open_source(path)
+    kinds = [type(item) for item in source.decode(range(4))]
+    assert kinds == [Frame, Frame, DamagedFrame, DamagedFrame]
+
+
+def test_of_a_tiffs_pages_the_first_is_judged_or_the_one_asked_for(tmp_path: Path) -> None:
+    path = animation(tmp_path / "a.tif")
+    assert clips.number(shown(path)) == 0
+    facts = StillSource(path).source
+    assert (facts.others, facts.stream) == (("2 further pictures in the same file",), 0)
+    second = StillSource(path, stream=1)
+    assert clips.number(next(second.decode([0])).pixels) == 1
+    assert second.source.stream == 1
+    with pytest.raises(NoVideoStream, match="no picture 3 in this file, which holds 3 pictures"):
+        StillSource(path, stream=3)
+
+
+def test_a_tiffs_thumbnail_is_never_taken_for_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    small = Image.fromarray(clips.numbered(0, 24, 16))
+    with TiffImagePlugin.AppendingTiffWriter(str(path), new=True) as pages:
+        for picture, subfile in ((small, 1), (QUARTERS, 0)):
+            picture.save(pages, "TIFF", tiffinfo={254: subfile})
+            pages.newFrame()
+    assert clips.corners(shown(path)) == "RG/BW"
+    assert StillSource(path).source.others == ("1 further picture in the same file",)
+
+
+def test_thumbnails_and_videos_behind_a_photograph_are_named(tmp_path: Path) -> None:
+    small = jpeg(clips.numbered(1))
+    # EXIF: a directory without entries, and a second one that says where a JPEG lies, and its length.
+    entries = struct.pack("<HHIIHHII", 0x0201, 4, 1, 44, 0x0202, 4, 1, len(small))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHIH", 8, 0, 14, 2) + entries + bytes(4) + small
+    film = clips.write(tmp_path / "film.mp4", 2).read_bytes()
+    (tmp_path / "a.jpg").write_bytes(jpeg(clips.quarters(), exif=exif) + film)
+    assert clips.corners(shown(tmp_path / "a.jpg")) == "RG/BW"
+    assert StillSource(tmp_path / "a.jpg").source.others == (
+        "1 thumbnail",
+        "a video behind the picture",
+    )
 
 
 def test_of_a_phones_multi_picture_the_first_is_judged(tmp_path: Path) -> None:
