@@ -172,31 +172,12 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Lock the file `path`, created if need be, so that only one process works in its folder.
-
-    Without effect on systems and file systems that have no locks.
+    """Let one process at a time write the file `path`. Without effect on file systems that have no locks.
 
     Raises:
-        OutputError: another process holds the lock, or the file cannot be written.
+        OutputError: another process is at work there, or the folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except BlockingIOError as error:
-            raise OutputError(
-                f"{path}: another process is at work there; wait for its end, or choose another --out"
-            ) from error
-        except OSError:  # a file system without locks
-            pass
+    with _locked(path, wait=False):
         yield
 
 
@@ -204,31 +185,40 @@ def alone(path: Path) -> Iterator[None]:
 def waiting(path: Path) -> Iterator[bool]:
     """Let one process or thread at a time make the file `path`; the others wait for their turn.
 
-    Gives whether the file system has locks; without, nobody waits. The lock is a file beside `path`, which is
-    gone at the end.
-    """
-    lock = path.with_name(f".{short_name(path.name)}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        file = lock.open("ab")
-        try:
-            import fcntl
+    Gives whether the file system has locks; without, nobody waits.
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # Windows, or a file system without locks
-            file.close()
-            yield False
-            return
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                break
-        file.close()  # its owner removed it while we waited: another file is the lock now
-    with file:
-        try:
-            yield True
-        finally:
-            with suppress(OSError):
-                lock.unlink()
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    with _locked(path, wait=True) as locked:
+        yield locked
+
+
+@contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Lock a hidden file beside `path`. It stays, since whoever waits must wait for the same file."""
+    from filelock import FileLock, Timeout  # here, since few need it and every decoder imports this
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    lock = FileLock(path.with_name(f".{short_name(path.name)}.lock"))
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout as error:
+        raise OutputError(
+            f"{path}: another process is at work there; wait for its end, or choose another --out"
+        ) from error
+    except PermissionError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    except (NotImplementedError, OSError):  # a file system without locks
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def clear_parts(folder: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from deepscan.errors import DeepscanError, SettingsError
-from deepscan.files import short_name
+from deepscan.files import is_part, short_name
 from deepscan.media.recognise import HEAD, is_media, is_sound
 from deepscan.plain import has_mark, text_of
 from deepscan.report.provenance import NAME, read_manifest
@@ -23,6 +23,8 @@ STILL_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .avif .jp2 .h
 SUFFIXES = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
 
 MOST_NAMED = 3  # files that were passed over, in one message
+
+WRITTEN = "written by an earlier run of deepscan"
 
 Tell = Callable[[str], None]
 
@@ -43,23 +45,36 @@ def found(paths: Iterable[Path], exclude: Path, tell: Tell | None = None) -> Ite
     """The inputs in `paths`: files themselves, and the media files in folders, sorted.
 
     In folders a file is taken by its suffix or its first bytes. Each comes once. Links to folders are not
-    followed, the folder `exclude` is skipped, and so is what an earlier run wrote. An empty folder becomes an
-    input that fails, so that it does not go unnoticed. `tell` hears what was passed over, and why.
+    followed, the folder `exclude` is skipped, and what an earlier run wrote is never an input, even if it
+    is named. An empty folder becomes an input that fails, so that it does not go unnoticed. `tell` hears
+    what was passed over, and why.
     """
     seen: set[str] = set()
     for given in paths:
-        inside: list[Path] = []
+        passed = _Passed()
         if given.is_dir():
-            passed = _Passed()
             inside = sorted(_media(given, exclude, passed))
-            if tell is not None:
-                for message in passed.messages(given):
-                    tell(message)
-        for one in [Input(path, _inner(path, given)) for path in inside] or [itself(given)]:
+            ones = [Input(path, _inner(path, given)) for path in inside]
+            if not ones and WRITTEN not in passed.reasons:
+                ones = [itself(given)]
+        elif is_result(given):
+            passed.add(given, WRITTEN)
+            ones = []
+        else:
+            ones = [itself(given)]
+        if tell is not None:
+            for message in passed.messages(given):
+                tell(message)
+        for one in ones:
             name = os.path.abspath(one.path)
             if name not in seen:
                 seen.add(name)
                 yield one
+
+
+def is_result(path: Path) -> bool:
+    """Whether a manifest in a folder above says that an earlier run of deepscan wrote this file."""
+    return os.path.abspath(path) in _above(path)
 
 
 def itself(path: Path) -> Input:
@@ -97,26 +112,33 @@ class _Passed:
     def __init__(self) -> None:
         self._files: dict[str, list[Path]] = {}
 
+    @property
+    def reasons(self) -> Collection[str]:
+        return self._files.keys()
+
     def add(self, path: Path, why: str) -> None:
         self._files.setdefault(why, []).append(path)
 
-    def messages(self, folder: Path) -> Iterator[str]:
+    def messages(self, given: Path) -> Iterator[str]:
         for why, paths in sorted(self._files.items()):
-            names = [str(path.relative_to(folder)) for path in sorted(paths)[:MOST_NAMED]]
+            if paths == [given]:
+                yield f"{given}: passed over, {why}"
+                continue
+            names = [str(path.relative_to(given)) for path in sorted(paths)[:MOST_NAMED]]
             more = len(paths) - len(names)
-            count = f"{len(paths)} file{'s' * (len(paths) > 1)}"
             yield (
-                f"{folder}: {count} passed over, {why}: {', '.join(names)}"
+                f"{given}: {len(paths)} passed over, {why}: {', '.join(names)}"
                 + (f" and {more} more" if more else "")
             )
 
 
 def _media(folder: Path, exclude: Path, passed: _Passed) -> Iterator[Path]:
     left, skipped = [folder], exclude.resolve()
-    results: set[Path] = set()  # of earlier runs
+    results = _above(folder)
     while left:
         here = left.pop()
-        if here.resolve() == skipped:
+        if here.resolve() == skipped or is_part(here):  # a part is what a run that was killed left
+            passed.add(here, WRITTEN)
             continue
         try:
             entries = list(os.scandir(here))
@@ -129,21 +151,27 @@ def _media(folder: Path, exclude: Path, passed: _Passed) -> Iterator[Path]:
             path = here / entry.name
             if entry.is_dir(follow_symlinks=False):
                 left.append(path)
-            elif path in results:
-                passed.add(path, "written by an earlier run of deepscan")
+            elif os.path.abspath(path) in results or is_part(path):
+                passed.add(path, WRITTEN)
             elif why := _unfit(path):
                 passed.add(path, why)
             else:
                 yield path
 
 
-def _written(folder: Path) -> set[Path]:
+def _above(path: Path) -> set[str]:
+    """The files that manifests in the folders above a path say earlier runs wrote."""
+    folders = Path(os.path.abspath(path)).parents
+    return set().union(*(_written(one) for one in folders if (one / NAME).is_file()))
+
+
+def _written(folder: Path) -> set[str]:
     """The files that a manifest of deepscan's says an earlier run wrote, and itself."""
     try:
         outputs = read_manifest(folder / NAME).outputs
     except DeepscanError:
         return set()
-    return {folder / NAME, *(folder / name for name in outputs)}
+    return {os.path.abspath(folder / name) for name in (NAME, *outputs)}
 
 
 def _unfit(path: Path) -> str:

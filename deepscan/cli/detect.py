@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from deepscan.records import Request
 
 
+OWN_RESULT = (
+    "written by an earlier run of deepscan; name the original, or copy this file out of its folder"
+    " of results if you mean it"
+)
+
+
 def detect(
     context: typer.Context,
     paths: Annotated[
@@ -123,7 +129,7 @@ def detect(
     """
     from deepscan.batches.batch import Batch
     from deepscan.batches.cluster import joined
-    from deepscan.batches.inputs import found
+    from deepscan.batches.inputs import found, is_result
     from deepscan.cli.preferences import gather
     from deepscan.files import store
     from deepscan.flow import keep_memory_level
@@ -153,6 +159,8 @@ def detect(
         raise SettingsError(f"jobs: {jobs} is not a positive count")
     keep_memory_level()
     if len(given) == 1 and not given[0].is_dir() and from_file is None:
+        if is_result(given[0]):
+            raise SettingsError(f"{given[0]}: {OWN_RESULT}")
         if resume or engine != "local" or parquet:
             raise SettingsError(
                 "--resume, --engine and --parquet are for batches, and this is one input"
@@ -162,6 +170,8 @@ def detect(
         if "://" in parquet:
             store(parquet)  # an unusable address is refused before the work, not after it
         inputs = list(found(given, out, None if quiet else say))
+        if not inputs:
+            raise SettingsError(f"nothing to analyse: all that is there was {OWN_RESULT}")
         fetch_weights(settings.scoring, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}
         with Batch(out, settings, **how, **joined(engine, job_cpus, job_gpus)) as batch:

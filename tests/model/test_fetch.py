@@ -93,11 +93,16 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "weights.safetensors"
 
 
+def kept(target: Path) -> list[str]:
+    """The names beside the target, but for the lock, which stays."""
+    return sorted(p.name for p in target.parent.iterdir() if p.suffix != ".lock")
+
+
 def test_a_file_is_fetched_whole(server: Server, target: Path) -> None:
     output: list[tuple[int, int]] = []
     fetch.download(f"{server.url}/f", target, DIGEST, None, lambda *counts: output.append(counts))
     assert target.read_bytes() == CONTENT
-    assert [p.name for p in target.parent.iterdir()] == [target.name]
+    assert kept(target) == [target.name]
     assert output[-1] == (3_000_000, 3_000_000)
     assert output == sorted(output)
 
@@ -128,7 +133,7 @@ def test_one_fetches_and_the_others_wait(server: Server, target: Path) -> None:
             done.result()
     assert target.read_bytes() == CONTENT
     assert server.asked == [("/f", None)]
-    assert [p.name for p in target.parent.iterdir()] == [target.name]
+    assert kept(target) == [target.name]
 
 
 def test_processes_wait_for_each_other(server: Server, target: Path) -> None:
@@ -200,7 +205,7 @@ def test_another_file_is_refused_and_not_kept(server: Server, target: Path) -> N
     server.content = b"<html>Please sign in to the network</html>"
     with pytest.raises(WeightsMismatch, match=f"not {DIGEST}; none of it is kept"):
         fetch.download(f"{server.url}/f", target, DIGEST)
-    assert list(target.parent.iterdir()) == []
+    assert kept(target) == []
 
 
 def test_no_server_at_all(target: Path, server: Server) -> None:
@@ -220,7 +225,7 @@ def test_a_full_disk_is_told_before_anything_comes(
     monkeypatch.setattr("shutil.disk_usage", lambda path: full)
     with pytest.raises(OutputError, match="DEEPSCAN_CACHE names another folder"):
         fetch.download(f"{server.url}/f", target, DIGEST)
-    assert list(target.parent.iterdir()) == []
+    assert kept(target) == []
 
 
 def test_the_environments_proxy_is_used(
