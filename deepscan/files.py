@@ -10,14 +10,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from deepscan.errors import OutputError, SettingsError, UnreadableInput
+from deepscan.plain import nearest
 
 MOST_NAME = 200  # bytes of a name to which something is added; file systems allow 255
+MOST_NAMES = 10_000  # files of a folder among which a mistyped one is looked for
 
 
 def check_readable(path: Path) -> None:
@@ -30,9 +33,14 @@ def check_readable(path: Path) -> None:
                 f"{path}: is a folder, not a video or picture; name files, or a folder that holds some"
             )
         if not path.is_file():
-            what = "is not a regular file" if path.exists() else "no such file; check the path"
-            if path.parts[:1] in (("http:",), ("https:",)):
-                what = "an address; save the file, note where it came from, and name the file"
+            if address := re.match(
+                r"([a-z][a-z0-9+.-]+:)/+(.*)", str(path), re.DOTALL
+            ):  # Path joins slashes
+                raise UnreadableInput(
+                    f"{address[1]}//{address[2]}: an address; save the file, note where it came from, and name"
+                    " the file"
+                )
+            what = "is not a regular file" if path.exists() else f"no such file; {_meant(path)}"
             raise UnreadableInput(f"{path}: {what}")
         with path.open("rb") as file:
             if not file.read(1):
@@ -43,6 +51,14 @@ def check_readable(path: Path) -> None:
         raise UnreadableInput(
             f"{path}: cannot be read: {error.strerror}; check its permissions"
         ) from error
+
+
+def _meant(path: Path) -> str:
+    """What to do about a file that is not there."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either; check the path"
+    near = nearest(path.name, [entry.name for entry in islice(os.scandir(path.parent), MOST_NAMES)])
+    return f"did you mean {path.parent / near}?" if near else "check the path"
 
 
 # First bytes of files that people pass by mistake or in pieces, and what to tell them.

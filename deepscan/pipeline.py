@@ -50,7 +50,8 @@ from deepscan.search import CHUNK, Search
 if TYPE_CHECKING:
     from deepscan.model.detector import Detector
 
-# Called with a stage ("decoding", "faces", "scoring"), the amount done, and the total.
+# Called with a stage, the amount done, and the total, 0 where it is not known. The stages are "loading",
+# "faces", "scoring" (of sampled frames), "second look", "explaining" and "writing", one after the other.
 Progress = Callable[[str, int, int], None]
 
 
@@ -113,6 +114,7 @@ def examine(
         part_folder(out, force) if out is not None else nullcontext() as folder,
         loading(settings.scoring, clock) as scorer,
     ):
+        tell("loading", 0, 0)
         opened = search.opened()
         source, indices = opened.source, opened.indices
         with clock("loading"):
@@ -148,11 +150,13 @@ def examine(
                 stretch = evidence.scores.stretch
                 seen = next(track for track in evidence.tracks if track.id == stretch.track)
                 if closer := timeline.closer(stretch, seen.frames, indices):
+                    tell("second look", 0, 0)
                     with clock("second look"):
                         look = _look_again(search, closer, seen, loaded.detector, batch)
                     as_stated = tuple(report_json.as_stated(frame) for frame in look.frames)
                     evidence = judged(second_look=replace(look, frames=as_stated))
             own = next((t for t in evidence.tracks if t.id == evidence.deciding), None)
+            tell("writing", 0, 0)
             with clock("drawing"):
                 if overlays is not None:
                     overlays.close(evidence.scores.track if evidence.scores else None)
@@ -162,6 +166,7 @@ def examine(
                 overlays.abandon()
         faithfulness = None
         if specimens is not None:
+            tell("explaining", 0, 0)
             with clock("explaining"):
                 faithfulness = specimens.measure(_logits(loaded.detector, settings.scoring.batch))
         report = replace(
@@ -209,13 +214,13 @@ def _look(
     sampled = len(instants)
     good = with_face = too_small = too_many = seen = 0
     interlaced = called = False
+    tell("faces", 0, sampled)
     for part in search.parts:
+        tell("scoring", seen, sampled)
         seen += part.seen
         if not called and sampled - seen <= CHUNK:
             called = True
             found()
-        tell("decoding", seen, sampled)
-        tell("faces", seen, sampled)
         good += len(part.frames)
         interlaced = interlaced or any(frame.interlaced for frame in part.frames)
         with_face += sum(map(bool, part.crops))

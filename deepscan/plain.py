@@ -147,9 +147,16 @@ def hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The known word that somebody who typed this one meant, or None: one nearly equal, or one it begins."""
+    near = difflib.get_close_matches(word, known, 1)
+    begun = sorted(name for name in known if len(word) > 1 and name.startswith(word))
+    return next(iter([*begun, *near]), None)
+
+
 def check_known(key: str, allowed: Collection[str], where: str) -> None:
     """Raise SettingsError unless `key` is among `allowed`; the message names the nearest one."""
     if key not in allowed:
-        near = difflib.get_close_matches(key, allowed, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(allowed)}"
+        near = nearest(key, allowed)
+        hint = f"did you mean {near}?" if near else f"known are {', '.join(allowed)}"
         raise SettingsError(f"{where}: unknown key {key}; {hint}")

@@ -35,6 +35,7 @@ from deepscan.cli.train import train
 from deepscan.cli.verify import verify
 from deepscan.cli.watch import watch
 from deepscan.errors import DeepscanError, SettingsError
+from deepscan.plain import nearest
 
 __all__ = ["app", "run"]
 
@@ -82,7 +83,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:  # a mistake in the arguments
         context = getattr(error, "ctx", None)
         command = "deepscan" if context is None else context.command_path
-        say(f"error: {error.format_message()} See {command} --help.")
+        say(f"error: {_mistake(error)} See {command} --help.")
         return error.exit_code
     except typer.Abort:
         code = Exit.INTERRUPTED
@@ -100,9 +101,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _mistake(error: typer.TyperException) -> str:
+    """A mistake in the arguments as a sentence, with what was probably meant."""
+    words = error.format_message()
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if option is not None and context is not None and words.startswith("No such option"):
+        known = [
+            o for p in context.command.get_params(context) for o in (*p.opts, *p.secondary_opts)
+        ]
+        near = nearest(option, known)
+        words = f"No such option: {option}." + (f" Did you mean {near}?" if near else "")
+    return words if words.endswith((".", "?", "!")) else f"{words}."
+
+
 @app.callback(invoke_without_command=True)
 def _main(
-    version: Annotated[bool, Option("--version", help="Show the version and leave.")] = False,
+    version: Annotated[bool, Option("--version", "-V", help="Show the version and leave.")] = False,
 ) -> None:
     if version:
         from deepscan import __version__

@@ -93,7 +93,10 @@ def benchmark(
     ] = False,
     root: options.Root = None,
     out: Annotated[
-        Path, Option(help="Runs, predictions, tables and figures; continued if it exists.")
+        Path,
+        Option(
+            "--out", "-o", help="Runs, predictions, tables and figures; continued if it exists."
+        ),
     ] = Path("benchmark"),
     tower: Annotated[
         str, Option(help="Whose training steps Table 5 times.")

@@ -19,7 +19,7 @@ def calibrate(
         list[Path],
         Option(help="Prepared crops of videos it was not trained on; more than once."),
     ],
-    out: Annotated[Path, Option(help="The calibrated checkpoint to write.")],
+    out: Annotated[Path, Option("--out", "-o", help="The calibrated checkpoint to write.")],
     name: Annotated[str | None, Option(help="Name of the copy. [--out's]")] = None,
     device: Annotated[str, Option(help="cpu, cuda or cuda:N.")] = "cpu",
     precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from deepscan.config import Scoring
 
 
@@ -27,10 +29,32 @@ class Exit:
     INTERRUPTED = 130
 
 
+# The console on which progress is drawn now, if any: what else is printed goes above it.
+_drawing: list[Console] = []
+
+
 def say(message: str) -> None:
     """Print a message on stderr; bytes of file names that are not text appear as escapes."""
     with unread(sys.stderr):
-        typer.echo(printable(message), err=True)
+        if _drawing:
+            _above(printable(message))
+        else:
+            typer.echo(printable(message), err=True)
+
+
+def put(text: str) -> None:
+    """Print results on stdout."""
+    with unread(sys.stdout):
+        if _drawing and sys.stdout.isatty():
+            _above(text.removesuffix("\n"))
+        else:
+            sys.stdout.write(text)
+
+
+def _above(text: str) -> None:
+    from rich.text import Text
+
+    _drawing[-1].print(Text(text), soft_wrap=True)
 
 
 @contextmanager
@@ -70,20 +94,31 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+# What is under way, in words, for the stages that `scan` names.
+STAGES = {
+    "loading": "loading the detector",
+    "faces": "finding faces",
+    "scoring": "scoring faces",
+    "second look": "looking closer at one part",
+    "explaining": "testing the maps",
+    "writing": "writing results",
+    "inputs": "inputs finished",
+}
+
+
 class Bars:
-    """Progress bars on stderr, one for each stage, made when it first reports."""
+    """What is under way, in one line on stderr: a title, the stage, how far it is and how long it takes."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
         self._tasks: dict[str, Any] = {}
-        self._title = ""
 
     def callback(self, title: str, stage: str) -> Callable[[int, int], None]:
         tell = self.stages(title)
         return lambda done, total: tell(stage, done, total)
 
     def stages(self, title: str) -> Callable[..., None]:
-        """A function of (stage, done, total, note=""): one bar a stage."""
+        """A function of (stage, done, total, note=""); a total of 0 is not known."""
         from rich.markup import escape
 
         for task in self._tasks.values():
@@ -91,24 +126,69 @@ class Bars:
         self._tasks = {}
 
         def tell(stage: str, done: int, total: int, note: str = "") -> None:
-            text = f"{escape(title)} [dim]{stage} {escape(note)}[/]"
+            words = f"{STAGES.get(stage, stage)} {note}".strip()
+            text = f"{escape(printable(title))}: {escape(words)}"
             if stage not in self._tasks:
-                self._tasks[stage] = self._progress.add_task(text, total=total)
-            self._progress.update(self._tasks[stage], completed=done, total=total, description=text)
+                self._tasks[stage] = self._progress.add_task(text, total=total or None)
+            for other, task in self._tasks.items():
+                self._progress.update(task, visible=other == stage)
+            self._progress.update(
+                self._tasks[stage], completed=done, total=total or None, description=text
+            )
 
         return tell
 
 
+def _columns() -> list[Any]:
+    """How a line of progress looks: ⠋ clip.mp4: scoring faces ━━━━╸── 8 of 32, 0:14 left."""
+    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Left(ProgressColumn):
+        """How far it is, and how long it takes: still, or so far where nobody knows."""
+
+        def render(self, task: Task) -> Text:
+            from deepscan.judgement.words import time_code
+
+            if task.total is None:
+                return Text(time_code(int(task.elapsed or 0), 0))
+            left = task.time_remaining
+            ends = "" if left is None or task.finished else f", {time_code(int(left), 0)} left"
+            share = f"{task.completed:.0f} of {task.total:.0f}"
+            large = task.total >= 100_000  # bytes, of which nobody wants to read the number
+            return Text((f"{task.percentage:.0f} %" if large else share) + ends)
+
+    title = TextColumn(
+        "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    )
+    return [SpinnerColumn("line"), title, BarColumn(16), Left()]
+
+
 @contextmanager
 def progress_bars(quiet: bool) -> Iterator[Bars]:
-    """Bars that disappear when the block ends; none if `quiet` or not on a terminal."""
+    """A line of progress that disappears when the block ends; none if `quiet` or not on a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal  # no animation off a terminal
-    with Progress(console=console, transient=True, disable=hidden) as progress:
-        yield Bars(progress)
+    # stdout keeps to itself: it may be a file of results.
+    with Progress(
+        *_columns(),
+        console=console,
+        transient=True,
+        disable=hidden,
+        redirect_stdout=False,
+        expand=True,
+    ) as progress:
+        if not hidden:
+            _drawing.append(console)
+        try:
+            yield Bars(progress)
+        finally:
+            if not hidden:
+                _drawing.pop()
 
 
 def fetch_weights(scoring: Scoring, quiet: bool) -> None:

@@ -29,7 +29,7 @@ def demo(
     """
     from deepscan.batches.outcomes import Outcome
     from deepscan.cli.preferences import gather
-    from deepscan.cli.results import announce, print_table
+    from deepscan.cli.results import link, print_table
     from deepscan.files import check_free
     from deepscan.flow import keep_memory_level
     from deepscan.pipeline import scan
@@ -60,6 +60,5 @@ def demo(
     print_table([outcome])
     if quiet:
         return
-    announce(outcome)
-    typer.echo(f"The clip is {clip}; its face is manipulated from 2 s to 4 s.")
-    typer.echo(f"The results are in {results}: open report.html, or heatmaps/overlay.mp4.")
+    typer.echo(f"The clip is {clip}. Its face is manipulated from 2 s to 4 s.")
+    link("Report", results / "report.html")

@@ -13,7 +13,15 @@ from typer import Argument, Option
 
 from deepscan.cli import options
 from deepscan.cli.console import Exit, fetch_weights, progress_bars, say
-from deepscan.cli.results import announce, print_json, print_table, write_index
+from deepscan.cli.results import (
+    MOST_ROWS,
+    announce,
+    link,
+    print_json,
+    print_table,
+    timings,
+    write_index,
+)
 from deepscan.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -131,7 +139,7 @@ def detect(
     from deepscan.batches.cluster import joined
     from deepscan.batches.inputs import found, is_result
     from deepscan.cli.preferences import gather
-    from deepscan.files import store
+    from deepscan.files import check_readable, store
     from deepscan.flow import keep_memory_level
     from deepscan.records import Case, Request
 
@@ -172,10 +180,12 @@ def detect(
         inputs = list(found(given, out, None if quiet else say))
         if not inputs:
             raise SettingsError(f"nothing to analyse: all that is there was {OWN_RESULT}")
+        if all(one.path.is_dir() for one in inputs):
+            check_readable(inputs[0].path)  # says what is wrong with the folder
         fetch_weights(settings.scoring, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}
         with Batch(out, settings, **how, **joined(engine, job_cpus, job_gpus)) as batch:
-            results = _all(batch, inputs, out, json, quiet)
+            results = _all(batch, inputs, out, json, quiet, verbose)
         if parquet:
             from deepscan.batches import rows
 
@@ -198,7 +208,6 @@ def _one(
     from deepscan.batches.inputs import itself
     from deepscan.batches.outcomes import Outcome
     from deepscan.files import check_free
-    from deepscan.records import Report
 
     folder = out / itself(path).inner
     try:
@@ -211,41 +220,45 @@ def _one(
     result = Outcome.of(path, report)
     if json:
         print_json(result, indent=2)
-    else:
+    elif not result.failed:
         print_table([result])
-    if not quiet:
+    if result.failed:
         announce(result)
-        if isinstance(report, Report) and verbose:
-            spent = ", ".join(f"{k} {v:.2f} s" for k, v in report.provenance.seconds.items())
-            say(f"  {spent}; {report.provenance.device}, {report.provenance.precision}")
+    elif not quiet:
+        if verbose:
+            say(timings(result))
+        link("Report", folder / "report.html")
     return result
 
 
 def _all(
-    batch: Batch, inputs: Sequence[Input], out: Path, json: bool, quiet: bool
+    batch: Batch, inputs: Sequence[Input], out: Path, json: bool, quiet: bool, verbose: bool
 ) -> list[Outcome]:
     """A batch's inputs; what was finished is shown whatever ends the run."""
     finished: dict[Path, Outcome] = {}
+    table = not json and len(inputs) <= MOST_ROWS
     try:
         with progress_bars(quiet) as bars:
             tell = bars.stages(str(out))
+            tell("inputs", 0, len(inputs))
             for result in batch.assess(inputs):
                 finished[result.path] = result
                 tell("inputs", len(finished), len(inputs))
                 if json:
                     print_json(result, indent=None)
                 if not quiet:
-                    announce(result)
+                    announce(result, verbose, reason=not table)
     finally:
         results = [finished[one.path] for one in inputs if one.path in finished]
-        if results:
-            write_index(out, results, quiet)
-        if results and not json:
+        index = write_index(out, results) if results else None
+        if results and table:
             print_table(results)
         if not quiet:
             counts = Counter(result.verdict.value.replace("_", " ") for result in results)
             words = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
             say(f"{len(results)} of {len(inputs)} inputs" + (f": {words}" if words else ""))
+        if index is not None and not quiet:
+            link("All results", index)
     return results
 
 

@@ -20,7 +20,9 @@ def export(
             autocompletion=options.detectors,
         ),
     ] = "default",
-    out: Annotated[Path | None, Option(help="The file to write. [NAME.onnx]")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="The file to write. [NAME.onnx]")
+    ] = None,
     force: options.Force = False,
     offline: options.Offline = False,
 ) -> None:

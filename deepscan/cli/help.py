@@ -5,12 +5,15 @@ It is plain text, because importing rich would double the time --help takes.
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from deepscan.cli.console import Exit
+from deepscan.plain import nearest
 
 # Options that belong together, in any command; those in no group are shown last.
 OPTION_GROUPS = {
@@ -109,6 +112,19 @@ class Group(TyperGroup):
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(Exit.USAGE)
         return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is named; for another word, an error that says what was probably meant."""
+        word = args[0]
+        if self.get_command(ctx, word) is None and not word.startswith("-"):
+            known = self.list_commands(ctx)
+            if "detect" in known and (Path(word).suffix or Path(word).exists()):
+                ctx.fail(
+                    f"No such command: {word}. To analyse it: deepscan detect {shlex.join(args)}."
+                )
+            near = nearest(word, known)
+            ctx.fail(f"No such command: {word}." + (f" Did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

@@ -22,7 +22,9 @@ Adapter: TypeAlias = Literal["effort", "lora", "full", "norm", "none"]
 Map: TypeAlias = Literal["auto", "evidence", "attention", "likelihood"]
 Token: TypeAlias = Literal["global", "cls", "avg", "weighted-avg", "concat"]
 
-Results = Annotated[Path, Option(help="Folder for the results, one folder per input.")]
+Results = Annotated[
+    Path, Option("--out", "-o", help="Folder for the results, one folder per input.")
+]
 Heatmap = Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")]
 Weights = Annotated[
     str, Option(help="A detector's name, or a checkpoint file.", autocompletion=detectors)

@@ -23,7 +23,9 @@ def prepare(
         Path,
         Argument(help="A data set as its makers lay it out, a folder with pairs.csv, or a CSV."),
     ],
-    out: Annotated[Path, Option(help="Folder for the crops; an earlier run in it is continued.")],
+    out: Annotated[
+        Path, Option("--out", "-o", help="Folder for the crops; an earlier run in it is continued.")
+    ],
     frames: Annotated[int, Option(help="Instants spread evenly over a video.")] = 32,
     compression: options.Compression = "c23",
     jobs: Annotated[int, Option(help="Processes; 0 takes all cores.")] = 0,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepscan.cli.console import say, unread
+from deepscan.cli.console import put, say
 from deepscan.errors import OutputError
 
 if TYPE_CHECKING:
@@ -18,17 +17,20 @@ if TYPE_CHECKING:
 MOST_ROWS = 100
 
 
-def write_index(out: Path, results: Sequence[Outcome], quiet: bool) -> None:
+def write_index(out: Path, results: Sequence[Outcome]) -> Path | None:
     """Write a batch's index.html; if that fails, report it and go on, since the results do not need it."""
     from deepscan.batches import index
 
     try:
-        path = index.write(out, results)
+        return index.write(out, results)
     except OutputError as error:
         say(f"error: {error}")
-        return
-    if not quiet:
-        say(f"all results: {path}")
+        return None
+
+
+def link(what: str, path: Path) -> None:
+    """Print where a page is, as an address that terminals open."""
+    say(f"{what}: {path.resolve().as_uri()}")
 
 
 def print_json(result: Outcome, indent: int | None) -> None:
@@ -38,8 +40,7 @@ def print_json(result: Outcome, indent: int | None) -> None:
     else:
         document = jsonlib.loads((result.folder / "report.json").read_bytes())
         document["input"]["path"] = str(result.path)
-    with unread(sys.stdout):
-        sys.stdout.write(jsonlib.dumps(document, indent=indent, allow_nan=False) + "\n")
+    put(jsonlib.dumps(document, indent=indent, allow_nan=False) + "\n")
 
 
 def _failed(result: Outcome) -> dict[str, Any]:
@@ -66,15 +67,29 @@ def print_table(results: Sequence[Outcome]) -> None:
     if len(results) <= MOST_ROWS:
         console = Console()
         with console.capture() as table:  # rich would end the process at a closed pipe
-            console.print(summary(results))
-        with unread(sys.stdout):
-            sys.stdout.write(table.get())
+            console.print(summary(results, console.width))
+        put(table.get())
 
 
-def announce(result: Outcome) -> None:
-    """Print one input's outcome as a line on stderr."""
+def announce(result: Outcome, verbose: bool = False, reason: bool = True) -> None:
+    """Print one input's outcome as a line on stderr.
+
+    Args:
+        verbose: with how long each stage took.
+        reason: of a failure; False where a table follows that gives it.
+    """
     if result.failed:
-        say(f"error: {result.sentence}")
+        say(f"error: {result.sentence}" if reason else f"{result.path}: not analysed")
         return
     same = f", of the same bytes as {result.same_as}" if result.same_as else ""
-    say(f"{result.verdict}: results in {result.folder}{same}")
+    say(f"{result.path}: {result.verdict.value.replace('_', ' ')}{same}")
+    if verbose:
+        say(f"  {timings(result)}")
+
+
+def timings(result: Outcome) -> str:
+    """How long each stage took, and where the detector ran, as report.json states it."""
+    assert result.folder is not None
+    document = jsonlib.loads((result.folder / "report.json").read_bytes())
+    spent = ", ".join(f"{stage} {took:.2f} s" for stage, took in document["run"]["seconds"].items())
+    return f"{spent}; {document['tool']['device']}, {document['tool']['precision']}"

@@ -11,9 +11,8 @@ from rich.text import Text
 
 from deepscan.batches.outcomes import Outcome
 from deepscan.cli.console import printable
-from deepscan.judgement.words import logit, percent
+from deepscan.judgement.words import counted, logit, percent
 from deepscan.records import VerdictName
-from deepscan.report.json import UNCALIBRATED
 
 STYLES = {
     VerdictName.MANIPULATION_INDICATED: "bold red",
@@ -25,45 +24,55 @@ STYLES = {
 }
 
 
-def summary(results: Sequence[Outcome]) -> Group:
-    """A row for each input, notes on each below, and the caption for all numbers.
+# Columns beside the input and its verdict, and the narrowest terminal on which they leave the name room.
+COLUMNS = {"probability": 50, "faces": 80, "score": 80}
+
+
+def summary(results: Sequence[Outcome], width: int) -> Group:
+    """A row for each input, its reason below, and the caption for all numbers; `width`: of the terminal.
 
     Names and messages are shown as text, whatever they hold.
     """
+    shown = [name for name, narrowest in COLUMNS.items() if width >= narrowest]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("input", overflow="fold")
-    columns = (("verdict", "left"), ("logit", "right"), ("prob.", "right"), ("faces", "right"))
-    for column, justify in columns:
-        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("seen in", justify="right", no_wrap=True)
-    notes: list[Text] = []
+    table.add_column("verdict", no_wrap=True)
+    for name in shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    reasons: list[Text] = []
     for result in results:
-        name, seen = result.verdict, result.seen
-        cells = (
-            "-" if result.score is None else logit(result.score),
-            "-" if result.probability is None else percent(result.probability),
-            "-" if result.faces is None else str(result.faces),
-            "-" if seen is None else f"{seen[0]}/{seen[1]}",
-        )
-        verdict = Text(name.value.replace("_", " "), STYLES[name])
-        table.add_row(Text(printable(result.path.name)), verdict, *cells)
-        if result.failed:
-            notes.append(Text(printable(result.sentence)))  # names the input itself
-            continue
-        same = () if result.same_as is None else (f"Of the same bytes as {result.same_as}.",)
-        words = printable(" ".join((result.sentence, *same, *result.warnings)))
-        notes.append(Text.assemble((f"{printable(result.path.name)}  ", "bold"), words))
-    return Group(table, *notes, Text(), caption(results))
+        cells = {
+            "probability": "-" if result.probability is None else percent(result.probability),
+            "faces": "-" if result.faces is None else str(result.faces),
+            "score": "-" if result.score is None else logit(result.score),
+        }
+        verdict = Text(result.verdict.value.replace("_", " "), STYLES[result.verdict])
+        row = [cells[name] for name in shown]
+        table.add_row(Text(printable(result.path.name)), verdict, *row)
+        reasons += [_reason(result), Text()]
+    return Group(table, *reasons, caption(results))
+
+
+def _reason(result: Outcome) -> Text:
+    if result.failed:
+        return Text(printable(result.sentence))  # names the input itself
+    words = [result.sentence]
+    if result.same_as is not None:
+        words.append(f"Of the same bytes as {result.same_as}.")
+    if result.warnings:
+        words.append(f"{counted(len(result.warnings), 'caution')} in the report.")
+    name = printable(result.path.name)
+    return Text.assemble((f"{name}  ", "bold"), printable(" ".join(words)))
 
 
 def caption(results: Sequence[Outcome]) -> Text:
     """What every number above stands under."""
-    words = "A logit above 0 leans to manipulated; no verdict says that a video is authentic."
-    if any(result.provisional for result in results):
-        words = f"{UNCALIBRATED}: verdicts are stand-ins. {words}"
+    words = "No verdict says that a video is authentic."
+    if any(result.provisional and result.score is not None for result in results):
+        words = f"The detector is not calibrated, so its verdicts are provisional. {words}"
     if any(result.probability is not None for result in results):
         words += (
-            " prob.: of manipulation, were half of all videos manipulated and all like those it was"
-            " calibrated on."
+            " Probability: of manipulation, if half of all videos were manipulated and all were like those"
+            " used for calibration."
         )
     return Text(words)

@@ -57,7 +57,9 @@ def train(
         Option(help="Data root to look for FF++ in; else DEEPSCAN_DATA, deepscan.toml."),
     ] = None,
     test: Annotated[Path | None, Option(help="Crops judged once, at the end.")] = None,
-    out: Annotated[Path | None, Option(help="Run folder, made here. [runs/NAME]")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Run folder, made here. [runs/NAME]")
+    ] = None,
     resume: Annotated[
         Path | None, Option(help="Continue the run in this folder.", metavar="RUN")
     ] = None,

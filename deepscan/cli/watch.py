@@ -12,8 +12,8 @@ import typer
 from typer import Argument, Option
 
 from deepscan.cli import options
-from deepscan.cli.console import fetch_weights, say
-from deepscan.cli.results import announce, print_json, write_index
+from deepscan.cli.console import fetch_weights, progress_bars, say
+from deepscan.cli.results import announce, link, print_json, write_index
 from deepscan.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -72,20 +72,32 @@ def watch(
     outcomes: list[Outcome] = []
     with (
         Batch(out, preferences.settings, resume=True, request=request) as batch,
+        progress_bars(quiet) as bars,
         until_stopped(),
     ):
+        tell = bars.stages(str(folder))
         if not quiet:
             say(f"watching {folder}; Ctrl-C ends it")
         while True:
-            for outcome in batch.assess([inputs[path] for path in arrivals.ready()]):
-                outcomes.append(outcome)
-                if json:
-                    print_json(outcome, indent=None)
-                if not quiet:
-                    announce(outcome)
+            ready = [inputs[path] for path in arrivals.ready()]
+            for left in range(len(ready), 0, -1):
+                one = ready[-left]
+                more = f"; {left - 1} more" if left > 1 else ""
+                tell(f"analysing {one.path.name}{more}", 0, 0)
+                for outcome in batch.assess([one]):
+                    outcomes.append(outcome)
+                    if json:
+                        print_json(outcome, indent=None)
+                    if not quiet:
+                        announce(outcome)
+            tell(f"waiting for files; {_analysed(outcomes)} analysed", 0, 0)
             time.sleep(min(settle / 2, 1.0))
-    if outcomes:
-        write_index(out, outcomes, quiet)
+    index = write_index(out, outcomes) if outcomes else None
     if not quiet:
-        analysed = sum(not outcome.failed for outcome in outcomes)
-        say(f"stopped; {analysed} analysed, and nothing is left half-written")
+        say(f"stopped; {_analysed(outcomes)} analysed, and nothing is left half-written")
+    if index is not None and not quiet:
+        link("All results", index)
+
+
+def _analysed(outcomes: list[Outcome]) -> int:
+    return sum(not outcome.failed for outcome in outcomes)

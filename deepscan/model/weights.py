@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from deepscan.model.catalogue import (
 )
 from deepscan.model.fetch import Progress
 from deepscan.model.header import Header, read_header
+from deepscan.plain import nearest
 
 __all__ = [
     "BaseEntry",
@@ -62,7 +63,7 @@ def entry_of(name: str) -> WeightsEntry:
         e.open_clip: e for e in entries.bases.values() if e.open_clip
     }
     if (found := everything.get(name) or tagged.get(name)) is None:
-        raise WeightsMissing(f"weights {name!r} are unknown; there are {', '.join(everything)}")
+        raise WeightsMissing(f"weights {name!r} are unknown; {_meant(name, everything)}")
     return found
 
 
@@ -79,9 +80,14 @@ def detector_file(weights: str) -> Path:
         _verify(published.path, _recorded(published), f"detector {name}", _advice(published))
         return published.path
     if not (path := Path(weights)).is_file():
-        names = ", ".join([*entries.detectors, *entries.published])
-        raise WeightsMissing(f"weights {weights!r}: neither a file nor one of {names}")
+        names = [*entries.detectors, *entries.published]
+        raise WeightsMissing(f"weights {weights!r}: no such file or name; {_meant(weights, names)}")
     return path
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
 
 
 def base_by_hash(digest: str) -> BaseEntry:

@@ -155,9 +155,9 @@ const pending = (job) => ["receiving", "waiting", "analysing"].includes(job.stat
 function words(job, ahead) {
   if (job.state === "receiving") return "being received";
   if (job.state === "waiting") return ahead ? `waiting; ${ahead} before it` : "next";
-  if (job.total === 0) return "opening the clip";
-  if (job.stage === "scoring" && job.done === job.total) return "writing the report";
-  return `looking at the clip, instant ${job.done} of ${job.total}`;
+  const unmeasured = { "second look": "looking closer at one part", explaining: "testing the maps", writing: "writing the report" };
+  if (job.total === 0) return unmeasured[job.stage] || "opening the clip";
+  return `looking at the clip, frame ${job.done} of ${job.total}`;
 }
 
 function showJob(job, ahead = 0) {

@@ -26,6 +26,7 @@ from deepscan.verification import sample as demo
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 ANYTHING = "..."
+HOME = "file:///home/you"  # where pages say that they are played
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def typed(line: str) -> str:
         out = io.StringIO()
         with redirect_stdout(out), redirect_stderr(out):
             run(words[1:])
-        return out.getvalue()
+        return out.getvalue().replace(Path.cwd().as_uri(), HOME)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     output = subprocess.run(
         ["bash", "-c", line],

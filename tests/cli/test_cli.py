@@ -35,8 +35,8 @@ def wall(tmp_path: Path) -> Path:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--version"]) == 0
-    assert capsys.readouterr().out == f"deepscan {__version__}\n"
+    assert run(["--version"]) == run(["-V"]) == 0
+    assert capsys.readouterr().out == 2 * f"deepscan {__version__}\n"
 
 
 def test_help_answers_at_once() -> None:
@@ -93,8 +93,8 @@ def test_the_table_says_what_its_numbers_are_worth(
     assert run(["detect", str(sample), *enough, "--out", str(tmp_path / "out")]) == 0
     table = capsys.readouterr().out
     assert "sample.mp4" in table
-    assert "prob.: of manipulation, were half of all videos manipulated" in " ".join(table.split())
-    assert "no verdict says that a video is authentic" in table
+    assert "Probability: of manipulation, if half of all videos" in " ".join(table.split())
+    assert "No verdict says that a video is authentic" in " ".join(table.split())
 
 
 def test_earlier_results_stay_unless_forced(
@@ -194,6 +194,58 @@ def test_a_mistake_in_the_arguments_is_one_line_and_exit_code_2(
     assert captured.out == ""
     assert words in captured.err
     assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["clip.mp4"], "No such command: clip.mp4. To analyse it: deepscan detect clip.mp4. See deepscan"),
+        (["a b.mov", "-o", "x"], "deepscan detect 'a b.mov' -o x."),
+        (["detct", "clip.mp4"], "No such command: detct. Did you mean detect? See deepscan --help."),
+        (["weights", "fetsch"], "Did you mean fetch? See deepscan weights --help."),
+        (["detect", "--heatmp", "x"], "No such option: --heatmp. Did you mean --heatmap? See deepscan detect"),
+        (["detect", "-x", "clip.mp4"], "No such option: -x. See deepscan detect --help."),
+        (["weights", "fetch", "gend"], "weights 'gend' are unknown; did you mean gend-clip-l14?"),
+        (["detect", "{}/wall.pgn", "--offline"], "no such file; did you mean {}/wall.png?"),
+        (["detect", "https://example.org/a/b.mp4", "--offline"], "https://example.org/a/b.mp4: an address;"),
+        (["detect", "{}/wall.png", "--offline", "--weights", "b16-lorra"], "did you mean b16-lora?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_answered_with_what_was_probably_meant(
+    wall: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([word.format(wall.parent) for word in arguments]) in (1, 2)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    assert words.format(wall.parent) in line
+
+
+def test_an_empty_folder_is_one_error_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "inbox").mkdir()
+    assert run(["detect", str(tmp_path / "inbox"), "--offline", "-o", str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'inbox'}: is a folder")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_last_line_is_a_link_to_the_report(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["detect", str(wall), *QUICK, "-o", str(tmp_path / "a result")]) == 4
+    report = tmp_path / "a result" / "wall.png" / "report.html"
+    assert capsys.readouterr().err.splitlines()[-1] == f"Report: {report.as_uri()}"
+    assert "a%20result" in report.as_uri()
+    assert run(["detect", str(wall.parent), *QUICK, "-v", "-o", str(tmp_path / "all")]) == 4
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-1] == f"All results: {(tmp_path / 'all' / 'index.html').as_uri()}"
+    assert f"{wall}: no face" in shown
+    timings = shown[shown.index(f"{wall}: no face") + 1]
+    assert "loading" in timings
+    assert "float32" in timings or "bfloat16" in timings
 
 
 def test_missing_weights_stop_the_run_before_it_starts(
@@ -403,7 +455,7 @@ def test_patterns_are_put_out_where_the_shell_does_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["detct"], "Did you mean 'detect'? See deepscan --help."),
+        (["detct"], "Did you mean detect? See deepscan --help."),
         (["detect", "x", "--fraems", "3"], "--frames"),
         (["detect"], "See deepscan detect --help."),
         (["calibrate"], "See deepscan calibrate --help."),

@@ -54,12 +54,11 @@ def test_it_leaves_the_sample_and_its_results_with_heatmaps(demo: Demo, sample: 
 @pytest.mark.slow
 def test_it_says_where_clip_and_results_are(demo: Demo) -> None:
     _, _, pointers = demo.table.partition("The clip is ")
-    results = demo.folder / "results" / "sample.mp4"
     assert pointers.splitlines() == [
-        f"{demo.folder / 'sample.mp4'}; its face is manipulated from 2 s to 4 s.",
-        f"The results are in {results}: open report.html, or heatmaps/overlay.mp4.",
+        f"{demo.folder / 'sample.mp4'}. Its face is manipulated from 2 s to 4 s."
     ]
-    assert demo.messages == f"inconclusive: results in {results}\n"
+    report = demo.folder / "results" / "sample.mp4" / "report.html"
+    assert demo.messages == f"Report: {report.as_uri()}\n"
 
 
 @pytest.mark.slow
