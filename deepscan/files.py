@@ -33,12 +33,11 @@ def check_readable(path: Path) -> None:
                 f"{path}: is a folder, not a video or picture; name files, or a folder that holds some"
             )
         if not path.is_file():
-            if address := re.match(
-                r"([a-z][a-z0-9+.-]+:)/+(.*)", str(path), re.DOTALL
-            ):  # Path joins slashes
+            address = re.match(r"([a-z][a-z0-9+.-]+:)/+(.*)", str(path), re.DOTALL)
+            if address:  # Path leaves one slash
                 raise UnreadableInput(
-                    f"{address[1]}//{address[2]}: an address; save the file, note where it came from, and name"
-                    " the file"
+                    f"{address[1]}//{address[2]}: an address; save the file, note where it came from, and"
+                    " name the file"
                 )
             what = "is not a regular file" if path.exists() else f"no such file; {_meant(path)}"
             raise UnreadableInput(f"{path}: {what}")

@@ -51,7 +51,7 @@ def run(*arguments: str, columns: int = 80, **streams: int) -> tuple[str, list[s
 
 
 def screen(text: str) -> list[str]:
-    """The lines that a terminal shows after this: line feeds, carriage returns, erased and rewritten lines."""
+    """The lines that a terminal shows after this, which may return, erase and rewrite."""
     lines, row, column, at = [""], 0, 0, 0
     while at < len(text):
         if match := ESCAPE.match(text, at):

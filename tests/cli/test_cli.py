@@ -203,7 +203,7 @@ def test_a_mistake_in_the_arguments_is_one_line_and_exit_code_2(
         (["a b.mov", "-o", "x"], "deepscan detect 'a b.mov' -o x."),
         (["detct", "clip.mp4"], "No such command: detct. Did you mean detect? See deepscan --help."),
         (["weights", "fetsch"], "Did you mean fetch? See deepscan weights --help."),
-        (["detect", "--heatmp", "x"], "No such option: --heatmp. Did you mean --heatmap? See deepscan detect"),
+        (["detect", "--heatmp", "x"], "No such option: --heatmp. Did you mean --heatmap? See"),
         (["detect", "-x", "clip.mp4"], "No such option: -x. See deepscan detect --help."),
         (["weights", "fetch", "gend"], "weights 'gend' are unknown; did you mean gend-clip-l14?"),
         (["detect", "{}/wall.pgn", "--offline"], "no such file; did you mean {}/wall.png?"),

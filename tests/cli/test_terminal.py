@@ -91,7 +91,7 @@ def test_messages_never_run_into_the_progress(tmp_path: Path) -> None:
 
 def test_results_reach_their_file_while_progress_is_at_the_terminal(tmp_path: Path) -> None:
     with (tmp_path / "rows.ndjson").open("w") as file:
-        came, screen = terminal.run("-c", SCRIPT, stdout=file.fileno())
+        _, screen = terminal.run("-c", SCRIPT, stdout=file.fileno())
     assert (tmp_path / "rows.ndjson").read_text().splitlines() == [
         f'{{"clip": {n}}}' for n in range(3)
     ]
