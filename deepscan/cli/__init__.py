@@ -20,6 +20,7 @@ from typer import Option
 from deepscan.cli import config, weights
 from deepscan.cli.benchmark import benchmark
 from deepscan.cli.calibrate import calibrate
+from deepscan.cli.compare import compare
 from deepscan.cli.console import Exit, causes, expanded, say, unread
 from deepscan.cli.datasets import datasets
 from deepscan.cli.demo import demo
@@ -53,7 +54,7 @@ app = typer.Typer(
 # Commands by what they are for, in the order of their need.
 MEDIA, MACHINE, RESEARCH = "Look at media", "This machine", "Train and measure"
 for heading, commands in (
-    (MEDIA, (detect, watch, serve, verify, keygen)),
+    (MEDIA, (detect, watch, serve, verify, compare, keygen)),
     (MACHINE, (demo, doctor)),
     (RESEARCH, (prepare, train, calibrate, export, model, datasets, benchmark)),
 ):

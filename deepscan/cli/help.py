@@ -46,6 +46,7 @@ EXAMPLES = {
         "deepscan verify deepscan-out/video.mp4 --rerun",
         "deepscan verify deepscan-out/video.mp4 --key lab.pub",
     ),
+    "compare": ("deepscan compare monday/video.mp4 friday/video.mp4",),
     "keygen": ("deepscan keygen lab.key",),
     "watch": ("deepscan watch inbox --out results",),
     "serve": ("deepscan serve --open",),
