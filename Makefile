@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills selftest docs cluster rates evidence-pack evidence
+.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills selftest docs cluster rates faults evidence-pack evidence
 
 demo: base
 	$(BIN)/deepscan demo --force
@@ -40,6 +40,10 @@ fuzz: base
 # What docs/million-clips.md multiplies by a million.
 rates: base
 	PYTHONPATH=tests $(BIN)/python -m tools.rates
+
+# What inputs that were once read wrongly give now, next to what they should; they lie beside the checkout.
+faults: base
+	$(BIN)/python -m tools.faults ../shared/faults
 
 # A batch and its processes killed by kill -9 at random moments, resumed, and compared with an undisturbed run.
 CLIPS_KILLED ?= 60
