@@ -93,7 +93,8 @@ bench: base
 bench-long: base
 	$(BIN)/python -m tools.bench_growth length
 
-# Five minutes of a GPU at most, about a quarter of them a processor's work beside it.
+# Eight minutes of a GPU at most, about a quarter of them a processor's work beside it: what docs/performance.md
+# leaves open, in one go.
 bench-gpu: base
 	$(BIN)/python -m tools.bench_gpu
 

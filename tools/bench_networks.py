@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +255,23 @@ def faces(asked: argparse.Namespace, log: Log) -> None:
     taken = median(walls(lambda: [shrink(frame.pixels, (960, 540)) for frame in frames], 2))
     log.line(f"\nOf both: shrinking {len(shrunk)} frames on the processor, {1000 * taken:.1f} ms.")
     log.keep("shrinking s", taken)
+
+
+def training(asked: argparse.Namespace, log: Log) -> None:
+    """Crops a second of each method, and what its step costs over Effort's beside it."""
+    from deepscan.benchmark.efficiency import measure, ratio
+    from deepscan.training.settings import TrainSettings
+
+    settings = TrainSettings(
+        (Path(),), Path(), batch=min(32, asked.batches[-1]), device=asked.device
+    )
+    timing = measure(settings, asked.tower, asked.steps, log.line)
+    log.keep("seconds", timing.seconds)
+    log.head("method", "crops/s", "of Effort's time")
+    for name, (own, effort) in timing.seconds.items():
+        log.row(name, timing.batch / median(own), ratio(own, effort).value)
+    first = next(iter(timing.seconds.values()))
+    log.row("effort", timing.batch / median(first[1]), 1.0)
 
 
 def _places(face: Any) -> np.ndarray:

@@ -46,10 +46,12 @@ def clips(asked: argparse.Namespace, log: Log) -> None:
     from deepscan.batches.batch import Batch
     from deepscan.batches.inputs import itself
     from deepscan.batches.pool import cores
-    from deepscan.config import Scoring, Settings
+    from deepscan.config import Sampling, Scoring, Settings
 
     ends = time.monotonic() + asked.seconds
-    settings = Settings(scoring=Scoring(device=asked.device, offline=True))
+    # Without second looks, so that each clip has as many instants.
+    sampling = Sampling(frames=FRAMES, second_look=False)
+    settings = Settings(sampling=sampling, scoring=Scoring(device=asked.device, offline=True))
     with tempfile.TemporaryDirectory(prefix="deepscan-clips-") as name:
         folder = Path(name)
         made = copies(asked.clip, folder, asked.clips)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from deepscan.files import sha256
 from deepscan.media.video import VideoSource
 from deepscan.model.header import DetectorSettings
-from tools import bench_gpu
+from tools import bench_gpu, bench_networks
 from tools.bench_log import Log, times, walls
 from tools.bench_networks import random_detector
 from tools.bench_videos import copies, steady
@@ -59,6 +60,14 @@ def test_a_random_detector_computes_numbers(tiny_tower: str) -> None:
     crops = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     with torch.inference_mode():
         assert all(one.isfinite().all() for one in detector.outputs(crops))
+
+
+def test_the_six_methods_learn_on_whatever_device(tiny_tower: str, tmp_path: Path) -> None:
+    asked = argparse.Namespace(device="cpu", tower=tiny_tower, batches=(2,), steps=2)
+    log = Log(tmp_path / "found.json")
+    bench_networks.training(asked, log)
+    assert {len(own) for own, _ in log.found["seconds"].values()} == {2}
+    assert len(log.found["seconds"]) == 5  # the sixth is Effort, beside each
 
 
 def test_a_failing_section_is_told_and_the_next_one_runs(
