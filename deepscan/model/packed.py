@@ -1,8 +1,9 @@
 """Optimises a merged tower for its device; a packed tower can only score.
 
 On a CPU torch passes bfloat16 products to oneDNN, which rearranges the matrix each time, at a tenth of the
-product's cost. The two operators used here, which torch's compiler uses too, rearrange it once. The
-products are the same to the bit, and no parameters remain to train or to store.
+product's cost, and float32 products to other libraries. The two operators used here, which torch's compiler
+uses too, have oneDNN rearrange it once. bfloat16 products stay the same to the bit, and no parameters remain
+to train or to store.
 
 On a GPU the operations between the products take time, because they move much memory. As single torch
 operations QuickGELU moves it seven times; x sigmoid(1.702 x) = silu(1.702 x) / 1.702 moves it twice, and
@@ -52,14 +53,14 @@ class Scaled(nn.Module):
 
 
 def packable(tower: Tower) -> bool:
-    """Whether torch packs here, and the tower is one that gains: on a CPU, in bfloat16."""
+    """Whether the tower is on a CPU, and oneDNN takes its matrices there.
+
+    It refuses bfloat16 where the processor has no AVX-512.
+    """
     weight = tower.visual.conv1.weight
-    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packs()
-
-
-def _packs() -> bool:
-    """Whether oneDNN takes a bfloat16 matrix here: it refuses where the processor has no AVX-512."""
-    one = torch.ones(16, 16, dtype=torch.bfloat16)
+    if weight.device.type != "cpu":
+        return False
+    one = torch.ones(16, 16, dtype=weight.dtype)
     try:
         Packed(one, one[0])(one)
     except (AttributeError, RuntimeError):  # a torch without the operators; a processor too plain
