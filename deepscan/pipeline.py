@@ -158,8 +158,10 @@ def examine(
             own = next((t for t in evidence.tracks if t.id == evidence.deciding), None)
             tell("writing", 0, 0)
             with clock("drawing"):
+                film = None
                 if overlays is not None:
                     overlays.close(evidence.scores.track if evidence.scores else None)
+                    film = overlays.small_film()
                     overlays = None
         finally:
             if overlays is not None:
@@ -177,15 +179,15 @@ def examine(
         if folder is not None and pictures is not None:
             from deepscan.report import page, privacy
 
-            kept = pictures.frames()
+            kept = pictures.frames(_told(evidence))
             if settings.output.private:
                 report = privacy.withheld(report)
-                track = evidence.scores.track if evidence.scores else None
+                track = evidence.deciding
                 boxes = {f.frame_index: f.face.box for f in evidence.crops() if f.track == track}
                 kept = privacy.hidden(kept, track, boxes)
             names = sorted([*provenance.files(folder), page.NAME])
             report = replace(report, folder=out, outputs=tuple(names))
-            page.write(report_json.to_dict(report), folder, kept)
+            page.write(report_json.to_dict(report), folder, kept, film)
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
             provenance.write_manifest(folder, source)
             if settings.output.sign:
@@ -193,6 +195,15 @@ def examine(
 
                 signing.sign(folder, signing.private_key(Path(settings.output.sign)))
     return report
+
+
+def _told(evidence: Evidence) -> set[int]:
+    """The tracks that the result is about, whose pictures matter most."""
+    scores = evidence.scores
+    if scores is None:
+        return set()
+    named = {scores.track, *([scores.stretch.track] if scores.stretch else [])}
+    return named.union(*(track.merged for track in evidence.tracks if track.id in named))
 
 
 def _look(

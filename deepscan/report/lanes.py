@@ -55,6 +55,7 @@ class Lane:
     cuts: tuple[float, ...]
     low: float  # heights of its own thresholds
     high: float
+    stretch: Run | None = None  # the one that stands out, if it is this face's
 
     @property
     def dotted(self) -> bool:
@@ -83,8 +84,8 @@ def draw(document: dict[str, Any]) -> Timeline | None:
     frames = [frame for track in tracks for frame in track["frames"]]
     length = max(length, max(f["time"] for f in frames) - start, 1e-3)
     bounds = {track["id"]: thresholds(track, document) for track in tracks}
-    bottom = min([*(low for low, _ in bounds.values()), *(f["logit"] for f in frames)])
-    top = max([*(high for _, high in bounds.values()), *(f["logit"] for f in frames)])
+    bottom = min([0.0, *(low for low, _ in bounds.values()), *(f["logit"] for f in frames)])
+    top = max([0.0, *(high for _, high in bounds.values()), *(f["logit"] for f in frames)])
     room = 0.08 * (top - bottom)
     bottom, top = bottom - room, top + room
 
@@ -115,7 +116,9 @@ def draw(document: dict[str, Any]) -> Timeline | None:
                 tuple(_curve(piece) for piece in pieces),
                 tuple(_runs(track["runs"] or (), across)),
                 tuple(across(cut) for cut in track["cuts"] or ()),
-                *(down(bound) for bound in bounds[track["id"]]),
+                down(bounds[track["id"]][0]),
+                down(bounds[track["id"]][1]),
+                _stretch(document["scores"], track["id"], across),
             )
         )
     step = _step(length / 6)
@@ -186,6 +189,17 @@ def _runs(runs: Sequence[dict[str, Any]], across: Callable[[float], float]) -> l
     return [
         Run(across(r["start"]), across(r["end"]), span(r) if r in labelled else "") for r in runs
     ]
+
+
+def _stretch(
+    scores: dict[str, Any] | None, track: int, across: Callable[[float], float]
+) -> Run | None:
+    found = scores.get("stretch") if scores else None
+    if not found or found["track"] != track:
+        return None
+    return Run(
+        across(found["start"]), across(found["end"]), words.about(found["start"], found["end"])
+    )
 
 
 def span(run: dict[str, Any]) -> str:

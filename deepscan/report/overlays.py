@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,9 @@ FOLDER = "heatmaps"
 IN_ATTENTION = "query_attention", "cls_attention"
 IN_EVIDENCE = "evidence", "constant", "likelihood"
 FILM_SIDE = 1280  # longer side of the overlay film
+
+# The page's own film: fewer and smaller frames, so that it fits into the page.
+SMALL_SIDE, SMALL_FRAMES, SMALL_BYTES = 512, 48, 400_000
 SHEET_CELLS, CELL_SIDE = 64, 144
 CLOCK = Fraction(1, 90_000)  # the film's time base, MPEG's own
 
@@ -50,11 +54,15 @@ class Overlays:
         self._folder, self._source, self._cls, self._kind = folder / FOLDER, source, cls, kind
         self._folder.mkdir()
         self._film = (
-            _Film(self._folder / "overlay.mp4") if source.kind == "video" and not private else None
+            _Film(str(self._folder / "overlay.mp4"))
+            if source.kind == "video" and not private
+            else None
         )
+        self._small = _Film(io.BytesIO(), "32") if self._film is not None else None
         self._private = private
         self._cells: list[tuple[int, tuple[Pixels, str]]] = []  # by track
         self._stride = max(1, -(-instants // SHEET_CELLS))
+        self._sparse = max(1, -(-instants // SMALL_FRAMES))
         self._frames = 0
         self._rows: list[dict[str, Any]] = []
         self._scale: heatmap.Scale | None = (
@@ -87,8 +95,12 @@ class Overlays:
         if self._film is not None:
             scale = self._scale or heatmap.EVIDENCE
             painted = heatmap.paint(frame.pixels, list(zip(seen, maps, strict=True)), scale)
-            drawn = heatmap.resize(heatmap.outline(painted, seen, labels), FILM_SIDE)
-            self._film.add(heatmap.with_legend(drawn, [scale]), frame.time - self._source.start)
+            outlined = heatmap.outline(painted, seen, labels)
+            time = frame.time - self._source.start
+            drawn = heatmap.with_legend(heatmap.resize(outlined, FILM_SIDE), [scale])
+            self._film.add(drawn, time)
+            if self._small is not None and self._frames % self._sparse == 0:
+                self._small.add(heatmap.resize(outlined, SMALL_SIDE), time)
         if output is not None:
             self._panels(frame, crops, seen, output, maps, labels)
         self._frames += 1
@@ -136,8 +148,8 @@ class Overlays:
             for path in self._folder.glob("track*.png"):
                 if deciding is None or not path.name.startswith(f"track{deciding:02d}_"):
                     path.unlink()
-        if self._film is not None:
-            self._film.close(self._source.duration)
+        for film in filter(None, (self._film, self._small)):
+            film.close(self._source.duration)
         if self._cells:
             assert self._scale is not None
             sheet = heatmap.contact_sheet([cell for _, cell in self._cells], self._scale)
@@ -152,10 +164,15 @@ class Overlays:
         kept = {key: values for key, values in columns.items() if key not in but and values.size}
         np.savez_compressed(self._folder / name, allow_pickle=False, **kept)
 
+    def small_film(self) -> bytes | None:
+        """The page's film, once closed; None if there is none, or it is too large for a page."""
+        data = self._small.data() if self._small is not None else b""
+        return data if 0 < len(data) <= SMALL_BYTES else None
+
     def abandon(self) -> None:
         """Close open files after a failure; the caller deletes what was drawn."""
-        if self._film is not None:
-            self._film.close(None)
+        for film in filter(None, (self._film, self._small)):
+            film.close(None)
 
     def _save(self, name: str, pixels: Pixels) -> None:
         # Level 1: a little larger than the default, written in a third of the time.
@@ -165,8 +182,8 @@ class Overlays:
 class _Film:
     """H.264 in MP4, each sampled frame shown until the next one's time."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, target: str | io.BytesIO, quality: str = "20") -> None:
+        self._target, self._quality = target, quality  # libx264's constant rate factor
         self._container: Any = None
         self._stream: Any = None
         self._last: Pixels | None = None
@@ -195,15 +212,22 @@ class _Film:
             self._container.mux(self._stream.encode(None))
         self._container.close()
 
+    def data(self) -> bytes:
+        """What was written to memory."""
+        assert isinstance(self._target, io.BytesIO)
+        return self._target.getvalue()
+
     def _open(self, pixels: Pixels) -> None:
         height, width = pixels.shape[:2]
-        self._container = av.open(str(self._path), "w", options={"movflags": "faststart"})
+        # Moving the index to the front reads the file again by its name, which memory has not.
+        options = {"movflags": "faststart"} if isinstance(self._target, str) else {}
+        self._container = av.open(self._target, "w", format="mp4", options=options)
         self._stream = self._container.add_stream("libx264", rate=30)
         # 4:2:0 needs even sides.
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
         self._stream.time_base = self._stream.codec_context.time_base = CLOCK
-        self._stream.codec_context.options = {"crf": "20", "preset": "veryfast"}
+        self._stream.codec_context.options = {"crf": self._quality, "preset": "veryfast"}
 
     def _encode(self, pixels: Pixels, pts: int) -> None:
         if pts <= self._shown:

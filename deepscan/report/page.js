@@ -2,15 +2,17 @@
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const tip = document.getElementById("tip");
-const viewer = document.getElementById("viewer");
+const byId = (id) => document.getElementById(id);
+const tip = byId("tip");
+const viewer = byId("viewer");
 const SVG = "http://www.w3.org/2000/svg";
 
 document.documentElement.classList.add("scripted");
 
 const signed = (logit) => (logit < 0 ? "\u2212" : "+") + Math.abs(logit).toFixed(2);
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-// As time_code in judgement/timeline.py writes it.
+// As time_code in judgement/words.py writes it.
 const clock = (seconds) => {
   const ticks = Math.round(Math.abs(seconds) * 1000);
   const wide = (n, digits = 2) => String(n).padStart(digits, "0");
@@ -23,7 +25,7 @@ const clock = (seconds) => {
 
 const standing = (logit, track) => {
   const [low, high] = data.bounds[track]; // each face has its own
-  return logit >= high ? "above the thresholds" : logit <= low ? "below the thresholds" : "between the thresholds";
+  return logit >= high ? "above the limits" : logit <= low ? "below the limits" : "between the limits";
 };
 
 /** The value of a sorted list that is nearest to `wanted`. */
@@ -38,63 +40,99 @@ function nearest(sorted, wanted, key = (item) => item) {
   return Math.abs(key(sorted[high]) - wanted) < Math.abs(key(sorted[low]) - wanted) ? high : low;
 }
 
-// --- a frame and its map: the slider between them ----------------------------------------
-
-function compare(stack) {
-  const slide = document.createElement("input");
-  slide.type = "range";
-  slide.className = "slide";
-  slide.min = 0;
-  slide.max = 100;
-  slide.value = stack.dataset.compare;
-  slide.setAttribute("aria-label", "Part of the frame shown without the map, from the left, in percent");
-  const divider = document.createElement("span");
-  divider.className = "divider";
-  const ends = document.createElement("p");
-  ends.className = "slide-ends";
-  for (const words of ["\u2190 map everywhere", "frame alone \u2192"]) {
-    ends.append(Object.assign(document.createElement("span"), { textContent: words }));
-  }
-  const move = () => {
-    stack.style.setProperty("--at", `${slide.value}%`);
-    slide.setAttribute("aria-valuetext", `${slide.value} % frame alone, the rest with the map`);
-  };
-  slide.addEventListener("input", move);
-  stack.append(divider);
-  stack.after(slide, ends);
-  move();
-  // The picture itself can be wiped too.
-  const wipe = (event) => {
-    const place = stack.getBoundingClientRect();
-    slide.value = (100 * (event.clientX - place.left)) / place.width;
-    move();
-  };
-  stack.addEventListener("pointerdown", (event) => {
-    event.preventDefault();
-    stack.setPointerCapture(event.pointerId);
-    wipe(event);
-  });
-  stack.addEventListener("pointermove", (event) => {
-    if (stack.hasPointerCapture(event.pointerId)) wipe(event);
-  });
+function mark(kind, attributes) {
+  const element = document.createElementNS(SVG, kind);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
 }
 
-document.querySelectorAll("main [data-compare]").forEach(compare);
-
-// --- the frame viewer --------------------------------------------------------------------------
+// --- the frame viewer: step, zoom, maps, save ----------------------------------------------------
 
 let open = 0; // place in data.frames
+let stage = null; // the frame on display
+let view = null; // what of it is seen: x, y, width, height in its pixels
 
-function show(place) {
-  open = Math.min(Math.max(place, 0), data.frames.length - 1);
-  const kept = document.getElementById(`frame-${data.frames[open]}`);
-  const body = document.getElementById("viewer-body");
-  body.replaceChildren(kept.content.cloneNode(true));
-  body.querySelectorAll("[data-compare]").forEach(compare);
-  document.getElementById("viewer-title").textContent = kept.dataset.title;
-  document.getElementById("earlier").setAttribute("aria-disabled", open === 0);
-  document.getElementById("later").setAttribute("aria-disabled", open === data.frames.length - 1);
+const MOST_ZOOM = 32;
+const full = () => [0, 0, Number(stage.dataset.width), Number(stage.dataset.height)];
+
+function look(x, y, width, height) {
+  const [, , wide, tall] = full();
+  width = clamp(width, wide / MOST_ZOOM, wide);
+  height = clamp(height, tall / MOST_ZOOM, tall);
+  view = [clamp(x, 0, wide - width), clamp(y, 0, tall - height), width, height];
+  stage.setAttribute("viewBox", view.map((v) => v.toFixed(2)).join(" "));
+  stage.querySelector(".boxes").setAttribute("font-size", (((wide + tall) / 70) * width) / wide);
+}
+
+/** Show less (by > 1) or more around a point, given in the frame's pixels. */
+function zoom(by, at = [view[0] + view[2] / 2, view[1] + view[3] / 2]) {
+  const [x, y, width, height] = view;
+  const [, , wide, tall] = full();
+  const scale = clamp(1 / by, 1 / MOST_ZOOM / (width / wide), wide / width);
+  look(at[0] - (at[0] - x) * scale, at[1] - (at[1] - y) * scale, width * scale, height * scale);
+}
+
+/** The frame's pixels to a pixel of the screen, as the stage shows them now. */
+const density = () => {
+  const place = stage.getBoundingClientRect();
+  return Math.max(view[2] / place.width, view[3] / place.height);
+};
+
+/** A place on the screen in the frame's pixels. */
+function inFrame(event) {
+  const place = stage.getBoundingClientRect();
+  const per = density();
+  return [
+    view[0] + view[2] / 2 + (event.clientX - place.left - place.width / 2) * per,
+    view[1] + view[3] / 2 + (event.clientY - place.top - place.height / 2) * per,
+  ];
+}
+
+/** The box of a face, or of the one that matters most. */
+function box(track) {
+  const groups = [...stage.querySelectorAll(".boxes g")];
+  const group =
+    groups.find((g) => g.querySelector("text").textContent === track) ?? stage.querySelector(".boxes .first") ?? groups[0];
+  return group ? group.dataset.box.split(" ").map(Number) : null;
+}
+
+function toFace(track) {
+  const found = box(track);
+  if (!found) return;
+  const [x, y, width, height] = found;
+  const [, , wide, tall] = full();
+  const share = Math.min(1, Math.max((2 * width) / wide, (2 * height) / tall));
+  look(x + width / 2 - (share * wide) / 2, y + height / 2 - (share * tall) / 2, share * wide, share * tall);
+}
+
+function show(place, keep = false) {
+  const before = keep ? view : null;
+  open = clamp(place, 0, data.frames.length - 1);
+  const kept = byId(`frame-${data.frames[open]}`);
+  byId("viewer-body").replaceChildren(kept.content.cloneNode(true));
+  stage = byId("viewer-body").querySelector(".stage");
+  look(...(before ?? full()));
+  byId("viewer-title").textContent = kept.dataset.title;
+  byId("earlier").setAttribute("aria-disabled", open === 0);
+  byId("later").setAttribute("aria-disabled", open === data.frames.length - 1);
   if (!viewer.open) viewer.showModal();
+  stage.addEventListener("pointerdown", drag);
+  stage.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    zoom(event.deltaY < 0 ? 1.25 : 0.8, inFrame(event));
+  }, { passive: false });
+  stage.addEventListener("dblclick", (event) => zoom(2, inFrame(event)));
+}
+
+function drag(start) {
+  const pulled = stage;
+  const from = [start.clientX, start.clientY];
+  const [x, y, width, height] = view;
+  const per = density();
+  pulled.setPointerCapture(start.pointerId);
+  pulled.onpointermove = (event) =>
+    look(x - (event.clientX - from[0]) * per, y - (event.clientY - from[1]) * per, width, height);
+  pulled.onpointerup = pulled.onpointercancel = () => (pulled.onpointermove = null);
 }
 
 function openNear(index) {
@@ -102,19 +140,77 @@ function openNear(index) {
 }
 
 for (const button of document.querySelectorAll("[data-open]")) {
-  button.addEventListener("click", () => openNear(Number(button.dataset.open)));
+  button.addEventListener("click", () => {
+    openNear(Number(button.dataset.open));
+    setMap(button.dataset.map === "main");
+    if (button.dataset.face) toFace(button.dataset.face);
+  });
 }
-document.getElementById("earlier").addEventListener("click", () => show(open - 1));
-document.getElementById("later").addEventListener("click", () => show(open + 1));
-document.getElementById("close").addEventListener("click", () => viewer.close());
+
+/** Maps on or off, here and on the page; which kind is chosen on the page. */
+function setMap(on) {
+  const none = byId("map-none");
+  if (!none) return;
+  if (on && none.checked) byId("map-main").checked = true;
+  else if (!on) none.checked = true;
+  byId("map").setAttribute("aria-pressed", on);
+}
+
+function setBoxes(on) {
+  byId("boxes").setAttribute("aria-pressed", on);
+  byId("viewer-body").classList.toggle("plain-boxes", !on);
+}
+
+const pressed = (id) => byId(id).getAttribute("aria-pressed") === "true";
+const actions = {
+  earlier: () => show(open - 1, true),
+  later: () => show(open + 1, true),
+  closer: () => zoom(1.6),
+  wider: () => zoom(1 / 1.6),
+  native: () => zoom(density() * devicePixelRatio),
+  whole: () => look(...full()),
+  "to-face": () => toFace(),
+  map: () => setMap(!pressed("map")),
+  boxes: () => setBoxes(!pressed("boxes")),
+  save: () => save(),
+  close: () => viewer.close(),
+};
+for (const [id, act] of Object.entries(actions)) byId(id)?.addEventListener("click", act);
 viewer.addEventListener("click", (event) => {
   if (event.target === viewer) viewer.close(); // the backdrop
 });
+viewer.addEventListener("close", () => setMap(false));
 viewer.addEventListener("keydown", (event) => {
-  if (event.target.type === "range") return; // arrows move the slider
-  if (event.key === "ArrowLeft") show(open - 1);
-  else if (event.key === "ArrowRight") show(open + 1);
+  const keys = {
+    ArrowLeft: "earlier", ArrowRight: "later", "+": "closer", "=": "closer", "-": "wider", 0: "whole", 1: "native",
+    f: "to-face", m: "map", b: "boxes", s: "save",
+  };
+  const act = event.ctrlKey || event.metaKey || event.altKey ? null : actions[keys[event.key]];
+  if (!act || !byId(keys[event.key])) return;
+  event.preventDefault();
+  act();
 });
+
+/** Save what is seen as a PNG: the frame in its own size, with the maps that are on. */
+async function save() {
+  const [, , wide, tall] = full();
+  const canvas = Object.assign(document.createElement("canvas"), { width: wide, height: tall });
+  const paint = canvas.getContext("2d");
+  for (const use of stage.querySelectorAll("use")) {
+    if (getComputedStyle(use).display === "none" || getComputedStyle(use.parentNode).display === "none") continue;
+    const kept = byId(use.getAttribute("href").slice(1));
+    const picture = Object.assign(new Image(), { src: kept.getAttribute("href") });
+    await picture.decode();
+    const at = (name) => Number(kept.getAttribute(name) ?? 0);
+    const matrix = (kept.getAttribute("transform") ?? "matrix(1 0 0 1 0 0)").slice(7, -1).split(" ").map(Number);
+    paint.setTransform(...matrix);
+    paint.drawImage(picture, at("x"), at("y"), at("width"), at("height"));
+  }
+  const link = document.createElement("a");
+  link.download = `${document.querySelector("h1").textContent.trim()}-${byId("viewer-title").textContent}.png`.replace(/[\\/:*?"<>|\s]+/g, "_");
+  link.href = canvas.toDataURL("image/png");
+  link.click();
+}
 
 // --- strips: one stop for the Tab key each, arrows within ---------------------------------------
 
@@ -126,7 +222,7 @@ for (const strip of document.querySelectorAll(".strip")) {
     if (!(event.key in steps)) return;
     event.preventDefault();
     const from = cells.indexOf(document.activeElement);
-    const to = Math.min(Math.max(from + steps[event.key], 0), cells.length - 1);
+    const to = clamp(from + steps[event.key], 0, cells.length - 1);
     cells[from].tabIndex = -1;
     cells[to].tabIndex = 0;
     cells[to].focus();
@@ -141,18 +237,12 @@ for (const cell of document.querySelectorAll(".cell")) {
   (pictured[cell.dataset.track] ??= []).push(cell);
 }
 
-function mark(kind, attributes) {
-  const element = document.createElementNS(SVG, kind);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}
-
 function clear() {
   tip.hidden = true;
   document.querySelectorAll(".cursor, .here").forEach((element) => element.remove());
 }
 
-/** Point out one instant: a line through all lanes, a dot on this one, and a card beside it. */
+/** Point out one instant: a line through all curves, a dot on this one, and a card beside it. */
 function point(plot, [x, y, time, logit, index]) {
   clear();
   for (const other of plots) {
@@ -160,7 +250,7 @@ function point(plot, [x, y, time, logit, index]) {
   }
   plot.append(mark("circle", { class: "here", cx: `${x}%`, cy: `${y}%`, r: 5 }));
   const words = document.createElement("span");
-  words.append(clock(time), Object.assign(document.createElement("b"), { textContent: signed(logit) }));
+  words.append(clock(time), " ", Object.assign(document.createElement("b"), { textContent: signed(logit) }));
   tip.replaceChildren(words);
   const cells = pictured[plot.dataset.track];
   if (cells) {
@@ -192,10 +282,10 @@ for (const plot of plots) {
   plot.setAttribute("aria-valuemin", points[0][2]);
   plot.setAttribute("aria-valuemax", points[points.length - 1][2]);
   const go = (to) => {
-    at = Math.min(Math.max(to, 0), points.length - 1);
+    at = clamp(to, 0, points.length - 1);
     const [, , time, logit] = points[at];
     plot.setAttribute("aria-valuenow", time);
-    plot.setAttribute("aria-valuetext", `${clock(time)}, logit ${signed(logit)}, ${standing(logit, plot.dataset.track)}`);
+    plot.setAttribute("aria-valuetext", `${clock(time)}, score ${signed(logit)}, ${standing(logit, plot.dataset.track)}`);
   };
   go(at);
   const follow = (event) => {
@@ -232,3 +322,14 @@ for (const plot of plots) {
     }
   });
 }
+
+// --- paper, and links into what is folded ----------------------------------------------------------
+
+byId("print").addEventListener("click", () => print());
+
+function unfold() {
+  const target = location.hash && byId(location.hash.slice(1));
+  for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+}
+addEventListener("hashchange", unfold);
+unfold();

@@ -1,16 +1,17 @@
-"""Keeps the pictures for the report page while a video is scored: few, small and bounded in bytes.
+"""Keeps the pictures for the report page while a video is scored: few, and bounded in bytes.
 
-Frames are kept plain. The page draws boxes over them from the numbers in report.json and places each map,
-a small layer of its own, by the crop's alignment. So the same bytes serve as the plain picture, as the
-overlay, and for everything between the two on the page's slider.
+A frame is kept small, for its surroundings. Each face in it is kept beside it in the frame's own pixels, and
+each map as a layer of its own. The page lays them over each other in the frame's coordinates, by the numbers
+that they were cut by. So the same bytes serve as thumbnail, as the frame that one can zoom into, and as what
+a map lies on.
 """
 
 from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -22,28 +23,35 @@ from deepscan.shapes import Float
 
 # Frames spread evenly over the sampled ones (all 32 by default), and those with the highest logits from
 # anywhere else, since they are what a reader wants to see first.
-EVEN, PEAKS = 48, 16
-FACES = 10  # largest faces of one frame that get a thumbnail
+EVEN, PEAKS = 32, 8
+FACES = 10  # largest faces of one frame that are kept
 
-# Longest side in pixels and most bytes of a JPEG. A thumbnail is shown at up to 88 CSS pixels.
-FRAME_SIDE, FRAME_BYTES = 640, 64 * 1024
-CROP_SIDE, CROP_BYTES = 120, 5 * 1024
-HEAT_BYTES = 2560
+# Longest side in pixels and most bytes of a JPEG. Frames have no more than a third of the page's 3 MB, nor
+# have the faces: the deciding one is served first, and what is left over has thumbnails.
+FRAME_SIDE, FRAME_BYTES = 640, 20_000
+FACE_SIDE, FACE_BYTES = 1024, 120_000
+THUMBNAIL_SIDE, THUMBNAIL_BYTES = 96, 2_000
+FACES_BYTES = 700_000  # of all
+HEAT_BYTES, HEATS_BYTES = 2_560, 250_000  # of one map, of all
 
 
 @dataclass(frozen=True, slots=True)
 class FacePicture:
-    """One face as the detector saw it and, if maps were drawn, the layers that go over it.
+    """One face with its surroundings and, if maps were drawn, the layers that go over it.
 
-    `heat` has a layer for each kind of map, by its name: WebP with transparency, smooth between patches.
-    `to_frame` (2, 3) maps pixels of what was seen, `side` wide, to the frame's.
+    `jpeg` shows the `region` of the frame: left, top, width and height in its pixels; one of its own for
+    each, unless there was no room for so many. `heat` has a layer for each kind of map, by its name: WebP
+    with transparency, smooth between patches. `to_frame` (2, 3) maps a layer's square of `side` to the
+    frame's pixels.
     """
 
     track: int
     jpeg: bytes
+    region: tuple[int, int, int, int]
     heat: dict[str, bytes]
     side: int
     to_frame: Float[np.ndarray, "2 3"]
+    logit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +92,10 @@ class Pictures:
             elif highest > self._peaks[0][0]:
                 heapq.heapreplace(self._peaks, (highest, number, self._take(frame, crops, output)))
 
-    def frames(self) -> list[FramePicture]:
-        """The kept frames, in order of time."""
+    def frames(self, first: Collection[int] = ()) -> list[FramePicture]:
+        """The kept frames, in order of time, within the bounds; faces of the tracks `first` come first."""
         peaks = [picture for _, _, picture in self._peaks]
-        return sorted([*self._even, *peaks], key=lambda picture: picture.index)
+        return _bounded(sorted([*self._even, *peaks], key=lambda p: p.index), first)
 
     def _take(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> FramePicture:
         height, width = frame.pixels.shape[:2]
@@ -97,24 +105,64 @@ class Pictures:
         drawn = {kind: heatmap.maps(output, kind) for kind in kinds} if output is not None else {}
         faces = []
         for i in sorted(order):
-            crop = crops[i] if output is None else viewed(crops[i], output.view)
+            seen = crops[i] if output is None else viewed(crops[i], output.view)
+            left, top, right, bottom = around(crops[i], width, height)
+            if right <= left or bottom <= top:
+                continue
             faces.append(
                 FacePicture(
-                    crop.track,
-                    jpeg(crop.pixels, CROP_SIDE, CROP_BYTES),
+                    seen.track,
+                    jpeg(frame.pixels[top:bottom, left:right], FACE_SIDE, FACE_BYTES),
+                    (left, top, right - left, bottom - top),
                     {kind.name: heat(values[i], kind) for kind, values in drawn.items()},
-                    crop.pixels.shape[0],
-                    crop.to_frame,
+                    seen.pixels.shape[0],
+                    seen.to_frame,
+                    0.0 if output is None else float(output.logit[i]),
                 )
             )
         picture = jpeg(frame.pixels, FRAME_SIDE, FRAME_BYTES)
         return FramePicture(frame.index, float(frame.time), width, height, picture, tuple(faces))
 
 
+def around(crop: Crop, width: int, height: int) -> tuple[int, int, int, int]:
+    """The frame's pixels that a crop was cut from: left, top, right, bottom, whole and inside it."""
+    corners = crop.corners()
+    left, top = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(0)), 0, (width, height)).astype(int).tolist()
+    return left, top, right, bottom
+
+
+def _bounded(pictures: Sequence[FramePicture], first: Collection[int]) -> list[FramePicture]:
+    """The same frames, their faces and maps within FACES_BYTES and HEATS_BYTES.
+
+    The most telling keep their own pixels and maps; the others get a thumbnail and none.
+    """
+    told = [
+        (face.track not in first, -face.logit, at, n)
+        for at, picture in enumerate(pictures)
+        for n, face in enumerate(picture.faces)
+    ]
+    room, maps = FACES_BYTES - THUMBNAIL_BYTES * len(told), HEATS_BYTES
+    faces = [list(picture.faces) for picture in pictures]
+    for _, _, at, n in sorted(told):
+        face = faces[at][n]
+        small = len(face.jpeg) <= THUMBNAIL_BYTES
+        if not small and len(face.jpeg) - THUMBNAIL_BYTES <= room:
+            room -= len(face.jpeg) - THUMBNAIL_BYTES
+        elif not small:
+            with Image.open(io.BytesIO(face.jpeg)) as image:
+                pixels = np.asarray(image)
+            face = replace(face, jpeg=jpeg(pixels, THUMBNAIL_SIDE, THUMBNAIL_BYTES))
+        size = sum(map(len, face.heat.values()))
+        maps -= size
+        faces[at][n] = face if maps >= 0 else replace(face, heat={})
+    return [replace(p, faces=tuple(own)) for p, own in zip(pictures, faces, strict=True)]
+
+
 def jpeg(pixels: Pixels, side: int, limit: int) -> bytes:
     """A JPEG of at most `limit` bytes and `side` pixels; if need be coarser, then smaller."""
     image = Image.fromarray(heatmap.resize(pixels, side))
-    for quality in (80, 65, 45, 25):
+    for quality in (85, 75, 60, 45, 25):
         data = io.BytesIO()
         image.save(data, "JPEG", quality=quality)
         if data.tell() <= limit:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from deepscan.records import Box, Credentials, Report
-from deepscan.report.pictures import FacePicture, FramePicture
+from deepscan.report.pictures import FramePicture
 
 WITHHELD = "(withheld)"
 
@@ -93,18 +93,25 @@ def hidden(
     return [
         replace(
             picture,
-            jpeg=_mosaic(picture.jpeg, boxes.get(picture.index), picture.width),
-            faces=tuple(f if f.track == track else _unknown(f) for f in picture.faces),
+            jpeg=_mosaic(picture.jpeg, boxes.get(picture.index), (0, 0, picture.width)),
+            faces=tuple(
+                replace(
+                    face,
+                    jpeg=_mosaic(
+                        face.jpeg,
+                        boxes.get(picture.index) if face.track == track else None,
+                        face.region[:3],
+                    ),
+                )
+                for face in picture.faces
+            ),
         )
         for picture in pictures
     ]
 
 
-def _unknown(face: FacePicture) -> FacePicture:
-    return replace(face, jpeg=_mosaic(face.jpeg, None, face.side))
-
-
-def _mosaic(jpeg: bytes, keep: Box | None, width: int) -> bytes:
+def _mosaic(jpeg: bytes, keep: Box | None, region: tuple[int, int, int]) -> bytes:
+    """A picture of a frame's region (its left, top and width) as a mosaic, but for the box `keep`."""
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
     cell = max(1, -(-max(image.size) // CELLS))
     small = image.resize(
@@ -112,7 +119,9 @@ def _mosaic(jpeg: bytes, keep: Box | None, width: int) -> bytes:
     )
     coarse = small.resize(image.size, Image.Resampling.NEAREST)
     if keep is not None:
-        sides = np.array([keep.left, keep.top, keep.right, keep.bottom]) * image.width / width
+        x, y, width = region
+        sides = np.array([keep.left - x, keep.top - y, keep.right - x, keep.bottom - y])
+        sides = sides * image.width / width
         left, top, right, bottom = (int(v) for v in sides)
         left, top = max(left, 0), max(top, 0)
         if right > left and bottom > top:

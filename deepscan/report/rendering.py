@@ -46,7 +46,7 @@ def render(template: str, script: str, connect: bool = False, **values: Any) -> 
 def policy(script: str, connect: bool = False) -> str:
     """A page's policy: it may run this script and load nothing; with `connect` it may call its server."""
     return (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "default-src 'none'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'; "
         + ("connect-src 'self'; " if connect else "")
         + f"style-src '{_digest(_part('page.css'))}'; script-src '{_digest(_part(script))}'"
     )
@@ -80,9 +80,14 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def picture_uri(kind: str, data: bytes | None) -> str | None:
+def picture_uri(kind: str, data: bytes) -> str:
     """A picture as a data URI."""
-    return None if data is None else f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return data_uri(f"image/{kind}", data)
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """Bytes of a media type as an address that holds them."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 # --- words and numbers -----------------------------------------------------------------------------

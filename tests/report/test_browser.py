@@ -13,9 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from builders import reports
+from builders import clips, reports
 from deepscan.batches import index
 from deepscan.batches.outcomes import Outcome
 from deepscan.errors import UnreadableInput
@@ -73,7 +75,7 @@ def sideways(view: Any) -> int:
 # --- the timeline ----------------------------------------------------------------------------------
 
 
-def test_pointing_at_a_curve_tells_time_logit_and_shows_the_crop(
+def test_pointing_at_a_curve_tells_time_score_and_shows_the_face(
     visit: Open, report_page: Path
 ) -> None:
     view = visit(report_page)
@@ -83,8 +85,8 @@ def test_pointing_at_a_curve_tells_time_logit_and_shows_the_crop(
     view.mouse.move(place["x"] + place["width"] * 11 / 32, place["y"] + 20)
     tip = view.locator("#tip")
     assert tip.inner_text().split() == ["0:02.750", "+2.60"]
-    assert tip.locator("img:visible").count() == 2  # the crop, and its evidence
-    assert view.locator(".cursor").count() == 2  # through both lanes
+    assert tip.locator(".crop use:visible").count() == 1  # plain: no map was asked for
+    assert view.locator(".cursor").count() == 2  # through both curves
     view.mouse.move(5, 5)
     assert tip.is_hidden()
 
@@ -98,22 +100,20 @@ def test_a_click_opens_the_frame_and_escape_goes_back(visit: Open, report_page: 
     viewer = view.locator("#viewer")
     assert viewer.locator("h2").inner_text() == "0:02.000, frame 8"
     assert viewer.locator(".boxes rect").count() == 2
-    assert viewer.locator(".heat image.first").count() == 2
+    assert viewer.locator(".heat").is_hidden()
     view.keyboard.press("Escape")
     assert viewer.is_hidden()
 
 
 def test_the_timeline_is_read_and_opened_from_the_keyboard(visit: Open, report_page: Path) -> None:
     view = visit(report_page)
-    plot = view.get_by_role("slider", name=re.compile("Face 1: 32 logits"))
+    plot = view.get_by_role("slider", name=re.compile("Face 1: 32 scores"))
     plot.focus()
     view.keyboard.press("Home")
-    assert (
-        plot.get_attribute("aria-valuetext") == "0:00.000, logit \u22125.00, below the thresholds"
-    )
+    assert plot.get_attribute("aria-valuetext") == "0:00.000, score \u22125.00, below the limits"
     for _ in range(11):
         view.keyboard.press("ArrowRight")
-    assert plot.get_attribute("aria-valuetext") == "0:02.750, logit +2.60, above the thresholds"
+    assert plot.get_attribute("aria-valuetext") == "0:02.750, score +2.60, above the limits"
     assert view.locator("#tip").is_visible()
     view.keyboard.press("Enter")
     assert view.locator("#viewer-title").inner_text() == "0:02.750, frame 11"
@@ -130,39 +130,122 @@ def test_where_no_picture_was_kept_the_nearest_is_shown_and_named(
     view = visit(page.write(report_json.to_dict(report), tmp_path, kept))
     plot = view.locator(".plot")
     plot.focus()
-    for key in ("Home", "ArrowRight"):  # instant 1; frame 0 is kept, and so is frame 7
+    for key in ("Home", "ArrowRight"):  # instant 1; frame 0 is kept, and so is frame 10
         view.keyboard.press(key)
-    assert "picture of 0:00.000, the nearest kept" in view.locator("#tip").inner_text()
+    assert "picture of 0:00.0, the nearest kept" in view.locator("#tip").inner_text()
 
 
-# --- frames, strips, slider ------------------------------------------------------------------------
+# --- the frame viewer ------------------------------------------------------------------------------
 
 
-def test_the_slider_uncovers_the_frame(visit: Open, report_page: Path) -> None:
+def seen(view: Any) -> list[float]:
+    """What of the frame the viewer shows: x, y, width, height."""
+    return [float(v) for v in view.locator("#viewer .stage").get_attribute("viewBox").split()]
+
+
+def test_a_frame_is_zoomed_dragged_and_shown_in_its_own_pixels(
+    visit: Open, report_page: Path
+) -> None:
+    """Frames of 320 x 180; face 2 stands at 80, 50 and is 44 x 65."""
     view = visit(report_page)
-    slide = view.locator("#heatmaps .slide")
-    slide.focus()
-    view.keyboard.press("End")
-    clip = "element => getComputedStyle(element).clipPath"
-    heat = view.locator("#heatmaps .heat")
-    assert heat.evaluate(clip) == "inset(0px 0px 0px 100%)"  # frame alone
-    view.keyboard.press("Home")
-    assert heat.evaluate(clip) == "inset(0px 0px 0px 0%)"
-    stack = view.locator("#heatmaps .stack")
-    stack.click(position={"x": stack.bounding_box()["width"] / 4, "y": 50})
-    assert slide.input_value() == "25"
+    view.get_by_role("button", name="Step through 32 frames").click()
+    assert seen(view) == [0, 0, 320, 180]
+    view.keyboard.press("+")
+    assert seen(view) == pytest.approx([60, 33.75, 200, 112.5])
+    stage = view.locator("#viewer .stage").bounding_box()
+    middle = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    view.mouse.move(*middle)
+    view.mouse.down()
+    view.mouse.move(middle[0] + 50, middle[1])
+    view.mouse.up()
+    assert seen(view)[0] < 60  # pulled to the right, more of the left is seen
+    view.get_by_role("button", name="1:1").click()
+    assert seen(view) == [0, 0, 320, 180]  # smaller than the viewer as it is
+    view.mouse.move(*middle)
+    view.mouse.wheel(0, -100)
+    assert seen(view)[2] == pytest.approx(256)
+    view.keyboard.press("0")
+    assert seen(view) == [0, 0, 320, 180]
+
+
+def test_a_face_opens_at_its_place_and_stays_in_view_while_one_steps(
+    visit: Open, report_page: Path
+) -> None:
+    view = visit(report_page)
+    view.locator("#face-2 summary").first.click()
+    view.locator("#face-2 .cell").nth(3).click()
+    x, y, width, height = seen(view)
+    assert 0 == x < 80 < 124 < x + width < 320  # moved no further than to the frame's edge
+    assert y + height / 2 == pytest.approx(82.5)
+    before = seen(view)
+    view.keyboard.press("ArrowRight")
+    assert view.locator("#viewer-title").inner_text() == "0:01.000, frame 4"
+    assert seen(view) == before
+    for _ in range(40):
+        view.keyboard.press("ArrowRight")
+    assert view.locator("#viewer-title").inner_text() == "0:07.750, frame 31"
+    assert view.locator("#later").get_attribute("aria-disabled") == "true"
+
+
+def test_maps_and_boxes_are_switched_on_and_off(visit: Open, report_page: Path) -> None:
+    view = visit(report_page)
+    view.get_by_role("button", name=re.compile("^Examine the frame at .* with its map")).click()
+    heat, switch = view.locator("#viewer .heat"), view.locator("#map")
+    assert heat.is_visible()
+    assert switch.get_attribute("aria-pressed") == "true"
+    view.keyboard.press("m")
+    assert heat.is_hidden()
+    view.keyboard.press("b")
+    assert view.locator("#viewer .boxes").is_hidden()
+    view.get_by_role("button", name="Close").click()
+    assert view.locator(".strip .heat:visible").count() == 0
 
 
 def test_attention_is_a_switch_away_from_evidence(visit: Open, report_page: Path) -> None:
     view = visit(report_page)
-    layers = view.locator("#heatmaps .heat image")
-    caveat = view.locator("#heatmaps .caveat:visible")
+    layers = view.locator("#face-1 .cell").first.locator(".heat use")
+    assert [layers.nth(i).is_visible() for i in range(2)] == [False, False]
+    view.get_by_label("evidence", exact=True).check()
     assert [layers.nth(i).is_visible() for i in range(2)] == [True, False]
-    assert "adds up to the score" in caveat.inner_text()
-    view.get_by_label("Attention", exact=True).check()
+    view.get_by_label("attention", exact=True).check()
     assert [layers.nth(i).is_visible() for i in range(2)] == [False, True]
-    assert "where the model looked" in caveat.inner_text()
-    assert view.locator("#face-1 .cell").first.locator(".over:visible").count() == 1
+
+
+def test_a_frame_is_saved_with_the_map_that_is_on(
+    visit: Open, report_page: Path, tmp_path: Path
+) -> None:
+    view = visit(report_page)
+    view.get_by_role("button", name="Step through 32 frames").click()
+    saved = []
+    for name in ("plain.png", "map.png"):
+        with view.expect_download() as download:
+            view.get_by_role("button", name="Save", exact=True).click()
+        download.value.save_as(tmp_path / name)
+        saved.append(np.asarray(Image.open(tmp_path / name).convert("RGB"), int))
+        view.keyboard.press("m")
+    assert download.value.suggested_filename.startswith("interview.mp4-0:0".replace(":", "_"))
+    assert saved[0].shape == (180, 320, 3)
+    reddened = saved[1][..., 0] - saved[0][..., 0] > 60
+    rows, columns = np.nonzero(reddened)
+    assert 50 <= rows.min() <= rows.max() <= 115  # on the faces: 50 to 115, from 20 and from 80 on
+    assert 20 <= columns.min() <= columns.max() <= 124
+
+
+def test_the_film_plays_in_the_page(visit: Open, tmp_path: Path) -> None:
+    """Two seconds, one grey and one white: what stands in the page is what is played."""
+    clips.write(
+        tmp_path / "film.mp4", [np.full((96, 128, 3), v, np.uint8) for v in (90, 255)], rate=1
+    )
+    report, kept = reports.made()
+    film = (tmp_path / "film.mp4").read_bytes()
+    view = visit(page.write(report_json.to_dict(report), tmp_path, kept, film))
+    video = view.locator("video")
+    video.evaluate("v => v.readyState >= 1 || new Promise(done => v.onloadedmetadata = done)")
+    assert video.evaluate("v => [v.videoWidth, v.videoHeight, v.error]") == [128, 96, None]
+    moved = (
+        "v => new Promise(done => { v.onseeked = () => done(v.currentTime); v.currentTime = 1.5; })"
+    )
+    assert video.evaluate(moved) == pytest.approx(1.5)
 
 
 def test_a_strip_is_one_stop_for_tab_and_arrows_go_along_it(visit: Open, report_page: Path) -> None:
@@ -186,23 +269,32 @@ def test_everything_can_be_reached_by_tab_and_shows_its_focus(
         reached.append(
             view.evaluate(
                 """() => { const e = document.activeElement, style = getComputedStyle(e);
-                return [e.getAttribute('class') || e.tagName, style.outlineStyle, style.outlineWidth] }"""
+                const name = e.id || e.getAttribute('class') || e.tagName;
+                return [name, style.outlineStyle, style.outlineWidth] }"""
             )
         )
     kinds = [kind.split()[0] for kind, _, _ in reached]
-    assert (
-        kinds
-        == [
-            "skip",
-            *["plain"] * 3,
-            *["A", "plot"] * 2,
-            *["cell"] * 2,
-            "INPUT",  # the switch between the maps
-            "slide",
-            *kinds[12:],
-        ]
-    )
-    assert {(style, width) for _, style, width in reached[:12]} == {("solid", "2px")}
+    assert kinds == [
+        "skip",
+        *["A"] * 5,  # the contents
+        "print",
+        *["plain"] * 2,  # the face, without and with its map
+        "plot",
+        "map-none",
+        "plain",  # the first card's picture
+        "SUMMARY",
+        "cell",
+    ]
+    assert {(style, width) for _, style, width in reached} == {("solid", "2px")}
+
+
+def test_links_open_what_is_folded(visit: Open, report_page: Path) -> None:
+    view = visit(report_page)
+    assert view.locator("#calibration dl").is_hidden()
+    view.goto(f"{report_page.as_uri()}#calibration")
+    assert view.locator("#calibration dl").is_visible()
+    view.get_by_role("link", name="report.json").scroll_into_view_if_needed()
+    assert view.get_by_role("link", name="report.json").is_visible()
 
 
 def test_all_headings_and_pictures_have_words(visit: Open, report_page: Path) -> None:
@@ -215,6 +307,21 @@ def test_all_headings_and_pictures_have_words(visit: Open, report_page: Path) ->
     assert view.locator("button").evaluate_all(
         "all => all.every(b => b.getAttribute('aria-label') || b.textContent.trim())"
     )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Open, report_page: Path, scheme: str) -> None:
+    """axe-core, in the page as it opens, with everything unfolded, and in the viewer."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    view = visit(report_page, color_scheme=scheme, bypass_csp=True)
+    view.locator("details").evaluate_all("all => all.forEach(d => d.open = true)")
+    assert serious(axe.run(view)) == []
+    view.get_by_role("button", name="Step through 32 frames").click()
+    assert serious(axe.run(view)) == []
+
+
+def serious(found: Any) -> list[str]:
+    return [v["id"] for v in found.response["violations"] if v["impact"] in ("serious", "critical")]
 
 
 # --- any reader ------------------------------------------------------------------------------------
@@ -233,9 +340,9 @@ def test_it_fits_its_window(visit: Open, report_page: Path, viewport: Any, schem
 def test_without_script_the_page_is_whole(visit: Open, report_page: Path) -> None:
     view = visit(report_page, java_script_enabled=False)
     assert view.locator(".curve").count() >= 2
-    assert view.locator(".run-label").first.text_content() == "0:02.500\u20130:03.250"
-    assert view.locator("#face-1 .cell img:visible").count() == 64
-    assert view.locator(".only-live").is_hidden()
+    assert view.locator(".run-label").first.text_content() == "0:02 to 0:03"
+    assert view.locator("#face-1 .cell .crop:visible").count() == 32
+    assert view.locator(".only-live:visible").count() == 0
 
 
 def test_it_prints_on_a4_with_nothing_to_operate(visit: Open, report_page: Path) -> None:
@@ -246,10 +353,9 @@ def test_it_prints_on_a4_with_nothing_to_operate(visit: Open, report_page: Path)
     (box,) = set(re.findall(rb"/MediaBox \[([^\]]*)\]", data))
     assert [round(float(v)) for v in box.split()] == [0, 0, 595, 842]
     view.emulate_media(media="print")
-    for leftover in (".slide", ".divider", ".only-live", "#tip", "#viewer"):
-        assert view.locator(leftover).first.is_hidden(), leftover
+    for leftover in (".only-live", "#tip", "#viewer", "nav", ".film"):
+        assert view.locator(f"{leftover}:visible").count() == 0, leftover
     assert view.locator(".plot").first.is_visible()
-    assert view.evaluate("getComputedStyle(document.querySelector('.heat')).clipPath") == "none"
     ink = view.evaluate("getComputedStyle(document.body).color")
     assert sum(map(int, re.findall(r"\d+", ink))) < 150  # dark ink, though the screen is dark
 

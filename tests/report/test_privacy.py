@@ -65,7 +65,8 @@ def test_the_command_keeps_what_tells_of_nobody() -> None:
 def test_pictures_show_the_deciding_face_alone() -> None:
     """Noise is as fine as a picture gets: where it is left, neighbours differ as they did."""
     noise = np.random.default_rng(0).integers(0, 256, (320, 640, 3), np.uint8)
-    face = FacePicture(1, jpeg(noise[:120, :120], 120, 10**6), {}, 120, np.zeros((2, 3)))
+    own = jpeg(noise[:300, :300], 300, 10**6)
+    face = FacePicture(1, own, (150, 50, 300, 300), {}, 120, np.zeros((2, 3)))
     other = replace(face, track=2)
     picture = FramePicture(5, 0.2, 1280, 640, jpeg(noise, 640, 10**6), (face, other))
     (shown,) = hidden([picture], 1, {5: Box(200, 100, 400, 300)})  # of a frame twice as large
@@ -76,7 +77,8 @@ def test_pictures_show_the_deciding_face_alone() -> None:
 
     assert rough(shown.jpeg)[55:145, 105:195].mean() > 20
     assert rough(shown.jpeg)[170:].mean() < 3
-    assert rough(shown.faces[0].jpeg).mean() > 20
+    assert rough(shown.faces[0].jpeg)[60:240, 60:240].mean() > 20  # its box, and nothing around it
+    assert rough(shown.faces[0].jpeg)[255:].mean() < 3
     assert rough(shown.faces[1].jpeg).mean() < 3
     (none,) = hidden([picture], None, {})
     assert rough(none.jpeg).mean() < 3

@@ -1,0 +1,137 @@
+"""Prepares what the report page shows: kept frames with their faces, and which of them tell most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepscan.report import heatmap
+from deepscan.report.pictures import FacePicture, FramePicture
+from deepscan.report.rendering import picture_uri
+
+
+@dataclass(frozen=True, slots=True)
+class FaceView:
+    """One face of one frame; all places are in the frame's pixels. Without a picture `name` is empty."""
+
+    track: int
+    index: int
+    time: float
+    logit: float
+    box: tuple[float, ...]  # x, y, width, height
+    name: str = ""  # of its picture on the page
+    jpeg: str = ""  # a data URI, as the maps are
+    region: tuple[int, int, int, int] = (0, 0, 0, 0)  # what the picture shows: x, y, width, height
+    heat: tuple[tuple[str, str], ...] = ()  # each kind of map: its name, its picture
+    place: str = ""  # SVG matrix that lays a map over the frame
+    side: int = 0
+
+    @property
+    def square(self) -> tuple[float, float, float]:
+        """A square around the region: x, y, side."""
+        x, y, width, height = self.region
+        side = max(width, height)
+        return x - (side - width) / 2, y - (side - height) / 2, side
+
+
+@dataclass(frozen=True, slots=True)
+class FrameView:
+    """One kept frame; `faces` are all faces scored in it, with or without a picture."""
+
+    index: int
+    time: float
+    width: int
+    height: int
+    jpeg: str
+    faces: tuple[FaceView, ...]
+
+    @property
+    def name(self) -> str:
+        return f"p{self.index}"
+
+
+def frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Iterator[FrameView]:
+    """The kept frames, with the faces that report.json has in them."""
+    found: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+    for track in document["tracks"]:
+        for frame in track["frames"]:
+            found.setdefault(frame["index"], []).append((track["id"], frame))
+    person = {other: track["id"] for track in document["tracks"] for other in track["merged"] or ()}
+    for picture in pictures:
+        kept = {person.get(face.track, face.track): face for face in picture.faces}
+        faces = tuple(
+            _face(track, frame, kept.get(track)) for track, frame in found.get(picture.index, ())
+        )
+        uri = picture_uri("jpeg", picture.jpeg)
+        yield FrameView(picture.index, picture.time, picture.width, picture.height, uri, faces)
+
+
+def _face(track: int, frame: dict[str, Any], picture: FacePicture | None) -> FaceView:
+    left, top, right, bottom = frame["box"]
+    box = (left, top, round(right - left, 1), round(bottom - top, 1))
+    plain = (track, frame["index"], frame["time"], frame["logit"], box)
+    if picture is None:
+        return FaceView(*plain)
+    return FaceView(
+        *plain,
+        f"p{frame['index']}-{track}",
+        picture_uri("jpeg", picture.jpeg),
+        picture.region,
+        # The kind that says most first.
+        tuple(
+            (n, picture_uri("webp", picture.heat[n])) for n in heatmap.SCALES if n in picture.heat
+        ),
+        " ".join(f"{v:.5g}" for v in np.asarray(picture.to_frame).T.ravel()),
+        picture.side,
+    )
+
+
+def shown_first(document: dict[str, Any]) -> int | None:
+    """The face that the first screen shows: of the stretch that stands out, else the one that decides."""
+    scores = document["scores"]
+    if scores is None:
+        return None
+    stretch = scores["stretch"]
+    return stretch["track"] if stretch else scores["track"]
+
+
+def telling(document: dict[str, Any], kept: Sequence[FrameView], track: int) -> FaceView | None:
+    """A face's most telling picture: its highest logit, within the stretch that stands out if it is its."""
+    stretch = (document["scores"] or {}).get("stretch")
+    own = [face for frame in kept for face in frame.faces if face.track == track and face.name]
+    if stretch and stretch["track"] == track:
+        within = [f for f in own if stretch["start"] <= f.time <= stretch["end"]]
+        own = within or own
+    return max(own, key=lambda face: (bool(face.heat), face.logit), default=None)
+
+
+def posters(kept: Sequence[FrameView], track: int | None) -> list[tuple[str, FrameView]]:
+    """Up to three frames and why they are shown: a face's extremes and its middle."""
+    own = sorted(
+        (face.logit, frame.index, frame)
+        for frame in kept
+        for face in frame.faces
+        if face.track == track
+    )
+    if len(own) >= 3:
+        words = f"of face {track} among the frames kept"
+        return [
+            (f"Highest score {words}", own[-1][2]),
+            (f"Middle score {words}", own[len(own) // 2][2]),
+            (f"Lowest score {words}", own[0][2]),
+        ]
+    places = sorted({0, len(kept) // 2, len(kept) - 1}) if kept else []
+    return [("Frame", kept[i]) for i in places]
+
+
+def strips(kept: Sequence[FrameView]) -> dict[int, list[FaceView]]:
+    """The faces with a picture, by track, in order of time."""
+    found: dict[int, list[FaceView]] = {}
+    for frame in kept:
+        for face in frame.faces:
+            if face.name:
+                found.setdefault(face.track, []).append(face)
+    return found
