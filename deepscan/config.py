@@ -138,6 +138,7 @@ class Output:
     """What a folder of results holds, beside what was found."""
 
     private: bool = False  # no folders, tags, names of the machine; of faces the deciding one alone
+    pdf: bool = False  # also report.pdf
     sign: str = ""  # a private key's file (see report.signing) that signs manifest.json
 
 
@@ -184,6 +185,8 @@ class Settings:
             if isinstance(plain.get("sampling"), dict):
                 none = {"stream": None, "second_look": False}  # there was neither
                 plain["sampling"] = none | plain["sampling"]
+            if isinstance(plain.get("output"), dict):
+                plain["output"] = {"pdf": False} | plain["output"]
             return read(cls, plain, "settings", whole=True)
         except SettingsError as error:
             raise SettingsError(

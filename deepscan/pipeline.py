@@ -177,7 +177,7 @@ def examine(
             faithfulness=faithfulness,
         )
         if folder is not None and pictures is not None:
-            from deepscan.report import page, privacy
+            from deepscan.report import page, paper, privacy
 
             kept = pictures.frames(_told(evidence))
             if settings.output.private:
@@ -185,9 +185,14 @@ def examine(
                 track = evidence.deciding
                 boxes = {f.frame_index: f.face.box for f in evidence.crops() if f.track == track}
                 kept = privacy.hidden(kept, track, boxes)
-            names = sorted([*provenance.files(folder), page.NAME])
+            pdf = [paper.NAME] if settings.output.pdf else []
+            names = sorted([*provenance.files(folder), page.NAME, *pdf])
             report = replace(report, folder=out, outputs=tuple(names))
-            page.write(report_json.to_dict(report), folder, kept, film)
+            document = report_json.to_dict(report)
+            page.write(document, folder, kept, film)
+            if pdf:
+                with clock("printing"):
+                    paper.write(document, folder, kept)
             (folder / "report.json").write_text(report_json.text(report), "utf-8")
             provenance.write_manifest(folder, source)
             if settings.output.sign:

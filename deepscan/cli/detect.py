@@ -110,6 +110,7 @@ def detect(
     exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
     examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
     notes: Annotated[str, Option(help="Anything else, for the report.", metavar="TEXT")] = "",
+    pdf: Annotated[bool, Option("--pdf", help="Also write report.pdf, to print and file.")] = False,
     private: Annotated[
         bool,
         Option("--private", help="Keep folders, tags and other people's faces out of results."),
@@ -147,6 +148,10 @@ def detect(
     settings = preferences.settings
     if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map adds to the heatmaps; add --heatmap")
+    if settings.output.pdf:
+        from deepscan.report import paper
+
+        paper.check()
     if settings.output.sign:
         from deepscan.report import signing
 

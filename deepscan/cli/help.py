@@ -22,7 +22,7 @@ OPTION_GROUPS = {
     "Heatmaps": ("heatmap", "shown_map", "cls_map", "explain"),
     "Many inputs": ("from_file", "resume", "jobs", "time_limit"),
     "On a cluster": ("engine", "job_cpus", "job_gpus", "parquet"),
-    "Results": ("out", "json", "force", "private", "sign", "fail_on", "quiet", "verbose"),
+    "Results": ("out", "pdf", "json", "force", "private", "sign", "fail_on", "quiet", "verbose"),
     "For the report": ("case", "exhibit", "examiner", "notes"),
 }
 GROUPED_FROM = 12  # fewer options are one list

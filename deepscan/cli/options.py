@@ -56,6 +56,7 @@ SETTING_OF = {
     "offline": "scoring.offline",
     "time_limit": "limits.seconds",
     "private": "output.private",
+    "pdf": "output.pdf",
     "sign": "output.sign",
 }
 

@@ -44,6 +44,7 @@ MEANING = {
     "limits.seconds": "give an input up after so many seconds; without it, once it hangs",
     "limits.memory": "MiB of address space of the process that decodes an input",
     "output.private": "keep folders, tags and all faces but the deciding one out of results",
+    "output.pdf": "also write report.pdf",
     "output.sign": "a private key's file that signs manifest.json (deepscan keygen)",
 }
 

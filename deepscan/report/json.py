@@ -42,7 +42,8 @@ INTERVAL_NOTE = "by which instants were looked at only, not by the detector's er
 LIMITATIONS = (
     "Generators the detector was not trained on may go unnoticed.",
     "A low score does not show that the video is authentic.",
-    "Detectors lose 45 to 50 % of their performance from academic to operational data (NIST, 2026).",
+    "Detectors lose 45 to 50 % of their performance from academic to operational data (NIST, GenAI:"
+    " Deepfakes 2026, ai-challenges.nist.gov/forensics).",
 )
 
 

@@ -325,6 +325,8 @@ for (const plot of plots) {
 
 // --- paper, and links into what is folded ----------------------------------------------------------
 
+// The sheets' head; the policy lets no page carry a style of its own, but its script may add rules.
+document.styleSheets[0].insertRule(data.head, document.styleSheets[0].cssRules.length);
 byId("print").addEventListener("click", () => print());
 
 function unfold() {

@@ -15,12 +15,13 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 
 from deepscan.errors import DataError
 from deepscan.files import parse_json
 from deepscan.report import heatmap, lanes, scale, views
 from deepscan.report.pictures import FacePicture, FramePicture
-from deepscan.report.rendering import CONFINED, HEADLINES, data_uri, render
+from deepscan.report.rendering import CONFINED, HEADLINES, data_uri, drawing_sheet, plain, render
 
 NAME = "report.html"
 
@@ -29,6 +30,19 @@ NAME = "report.html"
 MOST_BYTES = 5 * 2**20
 
 PIXELS = re.compile(r"(?<=data:)(image/jpeg|image/webp|video/mp4);base64,[A-Za-z0-9+/=]*")
+
+# FFmpeg's names of demuxers that read several containers; others name themselves.
+CONTAINERS = {
+    "mov,mp4,m4a,3gp,3g2,mj2": "MP4 or QuickTime",
+    "matroska,webm": "Matroska or WebM",
+    "mpegts": "MPEG transport stream",
+    "mpeg": "MPEG program stream",
+    "avi": "AVI",
+    "flv": "Flash Video",
+    "asf": "ASF (Windows Media)",
+}
+
+PAPER_POINTS = 8.6  # the text's size on paper, as page.css has it
 
 MOST_TAGS = 100  # shown; report.json keeps them all
 
@@ -49,6 +63,7 @@ def html(
     document: dict[str, Any],
     pictures: Sequence[FramePicture] = (),
     film: bytes | None = None,
+    paper: bool = False,
 ) -> str:
     """The page.
 
@@ -56,6 +71,8 @@ def html(
         document: the content of report.json; fields added by later versions may be missing.
         pictures: frames with their faces, in order of time.
         film: an MP4 of the frames with their maps, small enough to stand in the page.
+        paper: for a renderer without scripts: what is operated is left out, the sheets' head stands in the
+            style, and every picture and drawing is complete by itself.
     """
     document = _whole(document)
     frames = list(views.frames(document, pictures))
@@ -65,14 +82,19 @@ def html(
     kinds = [(kind, _bar(kind)) for name, kind in heatmap.SCALES.items() if name in drawn]
     strips = views.strips(frames)
     timeline = lanes.draw(document)
+    top = _sheet_head(document)
+    own = f"<style>{drawing_sheet(PAPER_POINTS)}</style>" if paper else ""
     return render(
         "page.html.jinja",
         "page.js",
         doc=document,
+        paper=Markup(top) if paper else "",  # noqa: S704, escaped by _sheet_head
+        drawing=Markup(own),  # noqa: S704, a file of this package
         training=_training(document["tool"]["detector"]["training"]),
         kinds=kinds,
         name=PurePath(document["input"]["path"]).name,
         confined=CONFINED,
+        containers=CONTAINERS,
         headlines=HEADLINES,
         first=first,
         deciding=None if scores is None else scores["track"],
@@ -83,13 +105,15 @@ def html(
         posters=views.posters(frames, first),
         timeline=timeline,
         by_track={lane.track: lane for lane in timeline.lanes} if timeline else {},
-        tracks=sorted(document["tracks"], key=lambda t: (not t["enough"], -t["score"])),
+        tracks=sorted(
+            document["tracks"], key=lambda t: (not t["enough"], t["id"] != first, -t["score"])
+        ),
         strips=strips,
         film=None if film is None else data_uri("video/mp4", film),
         settings=list(_settings(document["run"])),
         outputs=_outputs(document["outputs"]),
         command=shlex.join(document["run"]["argv"] or ()),
-        data=_data(document, timeline, frames, pictures, film),
+        data=_data(document, timeline, frames, pictures, film) | {"head": top},
         most_tags=MOST_TAGS,
         span=lanes.span,
     )
@@ -191,6 +215,28 @@ def _training(training: object) -> str:
         str(training.get("data", training) if isinstance(training, dict) else training)
         if training
         else "not stated"
+    )
+
+
+def _sheet_head(document: dict[str, Any]) -> str:
+    """The head of printed sheets, as CSS: case, exhibit and file, the input's SHA-256, the page's number."""
+    case, source = document["run"]["case"], document["input"]
+    parts = [
+        f"{label} {case[label.lower()]}" for label in ("Case", "Exhibit") if case[label.lower()]
+    ]
+    name = plain(PurePath(source["path"]).name, 60)
+    first = _css(" \u00b7 ".join([*(plain(part, 40) for part in parts), name]))
+    second = _css(f"SHA-256 {source['sha256']}")
+    return (
+        f'@page {{ @top-left {{ content: "{first}" "\\a " "{second}"; white-space: pre }}'
+        ' @top-right { content: counter(page) " of " counter(pages) } }'
+    )
+
+
+def _css(text: str) -> str:
+    """Text as the inside of a CSS string: all but letters, digits and spaces by their codes."""
+    return "".join(
+        c if c.isascii() and (c.isalnum() or c == " ") else f"\\{ord(c):x} " for c in text
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import unicodedata
 from functools import cache
 from importlib import resources
@@ -13,6 +14,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from deepscan.judgement.words import logit, percent, time_code
+
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of characters that nobody sees
 
 MOST_TEXT = 2_000  # characters shown of one tag or note; report.json keeps them all
 
@@ -35,7 +38,7 @@ CONFINED = {
 
 def render(template: str, script: str, connect: bool = False, **values: Any) -> str:
     """Render a template of this package with the common style, its script, and a policy naming both."""
-    style, code = Markup(_part("page.css")), Markup(_part(script))  # noqa: S704, files of this package
+    style, code = Markup(style_sheet()), Markup(_part(script))  # noqa: S704, files of this package
     return (
         _environment()
         .get_template(template)
@@ -48,8 +51,23 @@ def policy(script: str, connect: bool = False) -> str:
     return (
         "default-src 'none'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'; "
         + ("connect-src 'self'; " if connect else "")
-        + f"style-src '{_digest(_part('page.css'))}'; script-src '{_digest(_part(script))}'"
+        + f"style-src '{_digest(style_sheet())}'; script-src '{_digest(_part(script))}'"
     )
+
+
+def style_sheet() -> str:
+    """The style of all pages."""
+    return _part("page.css") + _part("drawing.css")
+
+
+def drawing_sheet(points: float) -> str:
+    """The style of what is drawn alone, in plain light colours and pixels: for who knows no variables.
+
+    `points`: the size of the page's text.
+    """
+    values = dict(re.findall(r"(--\w+): ([^;]+);", _part("page.css").partition("@media")[0]))
+    plain = re.sub(r"var\((--\w+)\)", lambda m: values[m[1]], _part("drawing.css"))
+    return re.sub(r"([\d.]+)rem", lambda m: f"{float(m[1]) * points * 4 / 3:.1f}px", plain)
 
 
 @cache
@@ -102,21 +120,20 @@ def shown(value: object) -> Markup:
     rest = len(text) - MOST_TEXT
     pieces = []
     for character in text[:MOST_TEXT]:
-        if character != "\n" and unicodedata.category(character) in (
-            "Cc",
-            "Cf",
-            "Cs",
-            "Co",
-            "Cn",
-            "Zl",
-            "Zp",
-        ):
+        if character != "\n" and unicodedata.category(character) in UNSEEN:
             pieces.append(Markup('<span class="code">U+{:04X}</span>').format(ord(character)))
         else:
             pieces.append(escape(character))
     if rest > 0:
         pieces.append(Markup(' <span class="code">and {} more characters</span>').format(rest))
     return Markup("<bdi>{}</bdi>").format(Markup("").join(pieces))
+
+
+def plain(value: object, most: int) -> str:
+    """Text from outside as one line of at most `most` characters, for places that take no markup."""
+    text = str(value)
+    said = "".join(f"U+{ord(c):04X}" if unicodedata.category(c) in UNSEEN else c for c in text)
+    return said if len(said) <= most else f"{said[: most - 1]}\u2026"
 
 
 def number(value: float | int | None, digits: int = 0) -> str:

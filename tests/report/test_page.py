@@ -28,7 +28,7 @@ from deepscan.report import lanes, overlays, page, pictures, rendering, scale, v
 from deepscan.report.heatmap import ATTENTION, EVIDENCE, OPACITY
 from deepscan.report.pictures import FacePicture, FramePicture, Pictures
 
-STYLE = rendering._part("page.css")
+STYLE = rendering.style_sheet()
 
 
 def words(html: str) -> str:
