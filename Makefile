@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills selftest docs cluster rates faults evidence-pack evidence
+.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training screens small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills selftest docs cluster rates faults evidence-pack evidence
 
 demo: base
 	$(BIN)/deepscan demo --force
@@ -166,6 +166,10 @@ docs: $(READY)
 
 docs/serve.png: base chromium
 	$(BIN)/python docs/screenshot.py $$(command -v chromium)
+
+# The report's first screen for five results at three widths, light and dark, and their PDFs: in build/screens.
+screens: base chromium
+	PYTHONPATH=tests $(BIN)/python -m tools.screens build/screens
 
 # Wheel and sdist.
 wheel: $(READY)

@@ -50,6 +50,7 @@ function card(key, name) {
 function forget(key) {
   const gone = cards.get(key);
   if (!gone) return;
+  if (gone.classList.contains("open")) back();
   if (gone.contains(document.activeElement)) picker.focus();
   gone.remove();
   cards.delete(key);
@@ -58,7 +59,7 @@ function forget(key) {
 }
 
 /** Show a card: `share` of the work done (null: not known, undefined: no work), words, and what can be done. */
-function show(key, name, { facts, share, stage = "", finding = "", raised = false, sentence = "", base = "", removal, remove }) {
+function show(key, name, { facts, share, stage = "", finding = "", raised = false, quiet = false, sentence = "", base = "", removal, remove }) {
   const shown = card(key, name);
   const part = (selector) => shown.querySelector(selector);
   part(".facts-line").textContent = facts;
@@ -72,16 +73,56 @@ function show(key, name, { facts, share, stage = "", finding = "", raised = fals
   part(".finding").classList.toggle("raised", raised);
   part(".sentence").textContent = sentence;
   part(".sentence").hidden = !sentence;
+  part(".finding").classList.toggle("quiet", quiet);
+  shown.classList.toggle("open", base !== "" && base === opened);
   for (const link of shown.querySelectorAll("a")) {
     link.hidden = !base;
     if (base) link.href = `${base}/${link.dataset.file}`;
     link.setAttribute("aria-label", `${link.textContent}: ${name}`);
   }
+  part(".act.main").onclick = (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab of its own was asked for
+    event.preventDefault();
+    read(name, base, shown);
+  };
   const button = part(".remove");
   button.textContent = removal;
   button.setAttribute("aria-label", `${removal}: ${name}`);
   button.onclick = remove;
 }
+
+// --- reading ---------------------------------------------------------------------------------------
+
+let opened = ""; // the address of the report that is open, without its name
+
+/** Open a report beside the list. */
+function read(name, base, from) {
+  document.querySelectorAll(".job.open").forEach((other) => other.classList.remove("open"));
+  from.classList.add("open");
+  opened = base;
+  byId("reading-title").replaceChildren(Object.assign(document.createElement("bdi"), { textContent: name }));
+  byId("report").title = `Report on ${name}`;
+  byId("report").src = byId("alone").href = `${base}/report.html`;
+  byId("reading").hidden = false;
+  document.documentElement.classList.add("reads");
+  byId("back").focus({ preventScroll: true });
+  scrollTo({ top: 0 });
+}
+
+function back() {
+  const from = document.querySelector(".job.open .act.main");
+  opened = "";
+  byId("reading").hidden = true;
+  byId("report").removeAttribute("src");
+  document.documentElement.classList.remove("reads");
+  document.querySelectorAll(".job.open").forEach((other) => other.classList.remove("open"));
+  (from ?? picker).focus();
+}
+
+byId("back").addEventListener("click", back);
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && opened) back();
+});
 
 // --- sending ---------------------------------------------------------------------------------------
 
@@ -109,7 +150,7 @@ function waiting(key, file) {
 }
 
 function refuse(key, file, words) {
-  show(key, file.name, { facts: size(file.size), finding: "Not taken", sentence: words, removal: "Dismiss", remove: () => forget(key) });
+  show(key, file.name, { facts: size(file.size), finding: "Not taken", quiet: true, sentence: words, removal: "Dismiss", remove: () => forget(key) });
   tell(`${file.name}: not taken. ${words}`);
 }
 
@@ -166,8 +207,9 @@ function showJob(job, ahead = 0) {
   const remove = () => (pending(job) || asked.has(key) ? removeJob(job) : ask(key, job));
   if (job.state === "removed") {
     const undo = () => change(job, "POST", "/restore", "is back");
+    if (opened === `jobs/${job.id}`) back();
     const sentence = `Deleted in ${job.seconds_left} seconds, with its report.`;
-    show(key, job.name, { facts: size(job.bytes), finding: "Removed", sentence, removal: "Undo", remove: undo });
+    show(key, job.name, { facts: size(job.bytes), finding: "Removed", quiet: true, sentence, removal: "Undo", remove: undo });
     states.set(key, job.state);
     return;
   }
@@ -181,7 +223,7 @@ function showJob(job, ahead = 0) {
       base: `jobs/${job.id}`, removal, remove,
     });
   } else {
-    show(key, job.name, { facts, finding: "Not analysed", sentence: job.sentence, removal, remove });
+    show(key, job.name, { facts, finding: "Not analysed", quiet: true, sentence: job.sentence, removal, remove });
   }
   const before = states.get(key);
   states.set(key, job.state);

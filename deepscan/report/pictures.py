@@ -24,15 +24,14 @@ from deepscan.shapes import Float
 # Frames spread evenly over the sampled ones (all 32 by default), and those with the highest logits from
 # anywhere else, since they are what a reader wants to see first.
 EVEN, PEAKS = 32, 8
-FACES = 10  # largest faces of one frame that are kept
+FACES = 24  # largest faces of one frame that are considered
 
-# Longest side in pixels and most bytes of a JPEG. Frames have no more than a third of the page's 3 MB, nor
-# have the faces: the deciding one is served first, and what is left over has thumbnails.
+# Longest side in pixels and most bytes of a JPEG, and of all of a kind: together some 2.2 MB in the page's
+# text. The face that the result is about is served first, then each other once.
 FRAME_SIDE, FRAME_BYTES = 640, 20_000
-FACE_SIDE, FACE_BYTES = 1024, 120_000
-THUMBNAIL_SIDE, THUMBNAIL_BYTES = 96, 2_000
-FACES_BYTES = 700_000  # of all
-HEAT_BYTES, HEATS_BYTES = 2_560, 250_000  # of one map, of all
+FACE_SIDE, FACE_BYTES, FACES_BYTES = 1024, 120_000, 500_000
+THUMBNAIL_SIDE, THUMBNAIL_BYTES, THUMBNAILS_BYTES = 96, 2_000, 150_000
+HEAT_BYTES, HEATS_BYTES = 2_560, 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,9 @@ class FacePicture:
     """One face with its surroundings and, if maps were drawn, the layers that go over it.
 
     `jpeg` shows the `region` of the frame: left, top, width and height in its pixels; one of its own for
-    each, unless there was no room for so many. `heat` has a layer for each kind of map, by its name: WebP
-    with transparency, smooth between patches. `to_frame` (2, 3) maps a layer's square of `side` to the
-    frame's pixels.
+    each, unless there was no room for so many (see `_bounded`). `heat` has a layer for each kind of map, by
+    its name: WebP with transparency, smooth between patches. `to_frame` (2, 3) maps a layer's square of
+    `side` to the frame's pixels.
     """
 
     track: int
@@ -133,30 +132,46 @@ def around(crop: Crop, width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def _bounded(pictures: Sequence[FramePicture], first: Collection[int]) -> list[FramePicture]:
-    """The same frames, their faces and maps within FACES_BYTES and HEATS_BYTES.
+    """The same frames, with as many faces and maps as there is room for, the most telling first.
 
-    The most telling keep their own pixels and maps; the others get a thumbnail and none.
+    Where there is no more room for a face in the frame's own pixels it gets a thumbnail, then no picture.
     """
-    told = [
-        (face.track not in first, -face.logit, at, n)
-        for at, picture in enumerate(pictures)
-        for n, face in enumerate(picture.faces)
+    every = [(face, at) for at, picture in enumerate(pictures) for face in picture.faces]
+    best: dict[int, float] = {}
+    for face, _ in every:
+        best[face.track] = max(face.logit, best.get(face.track, face.logit))
+    every.sort(
+        key=lambda one: (
+            one[0].track not in first,
+            one[0].logit < best[one[0].track],
+            -one[0].logit,
+            one[1],
+        )
+    )
+    room, small_room, map_room = FACES_BYTES, THUMBNAILS_BYTES, HEATS_BYTES
+    kept: list[list[FacePicture]] = [[] for _ in pictures]
+    for face, at in every:
+        if len(face.jpeg) <= room:
+            room -= len(face.jpeg)
+        else:
+            face = replace(face, jpeg=_thumbnail(face.jpeg))
+            if len(face.jpeg) > small_room:
+                continue
+            small_room -= len(face.jpeg)
+        if (maps := sum(map(len, face.heat.values()))) <= map_room:
+            map_room -= maps
+        else:
+            face = replace(face, heat={})
+        kept[at].append(face)
+    return [
+        replace(picture, faces=tuple(sorted(own, key=lambda face: face.track)))
+        for picture, own in zip(pictures, kept, strict=True)
     ]
-    room, maps = FACES_BYTES - THUMBNAIL_BYTES * len(told), HEATS_BYTES
-    faces = [list(picture.faces) for picture in pictures]
-    for _, _, at, n in sorted(told):
-        face = faces[at][n]
-        small = len(face.jpeg) <= THUMBNAIL_BYTES
-        if not small and len(face.jpeg) - THUMBNAIL_BYTES <= room:
-            room -= len(face.jpeg) - THUMBNAIL_BYTES
-        elif not small:
-            with Image.open(io.BytesIO(face.jpeg)) as image:
-                pixels = np.asarray(image)
-            face = replace(face, jpeg=jpeg(pixels, THUMBNAIL_SIDE, THUMBNAIL_BYTES))
-        size = sum(map(len, face.heat.values()))
-        maps -= size
-        faces[at][n] = face if maps >= 0 else replace(face, heat={})
-    return [replace(p, faces=tuple(own)) for p, own in zip(pictures, faces, strict=True)]
+
+
+def _thumbnail(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data)) as image:
+        return jpeg(np.asarray(image), THUMBNAIL_SIDE, THUMBNAIL_BYTES)
 
 
 def jpeg(pixels: Pixels, side: int, limit: int) -> bytes:

@@ -47,10 +47,13 @@ def render(template: str, script: str, connect: bool = False, **values: Any) -> 
 
 
 def policy(script: str, connect: bool = False) -> str:
-    """A page's policy: it may run this script and load nothing; with `connect` it may call its server."""
+    """A page's policy: it may run this script and load nothing.
+
+    With `connect` it may call its server, and hold its pages in frames.
+    """
     return (
         "default-src 'none'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'; "
-        + ("connect-src 'self'; " if connect else "")
+        + ("connect-src 'self'; frame-src 'self'; " if connect else "")
         + f"style-src '{_digest(style_sheet())}'; script-src '{_digest(_part(script))}'"
     )
 

@@ -5,14 +5,15 @@
     POST   /jobs?name=&case=...   a clip, its bytes as the body
     DELETE /jobs/ID               forget a clip and its results; a finished one after a minute
     POST   /jobs/ID/restore       undo that, within the minute
-    GET    /jobs/ID/NAME          report.html, report.json, manifest.json or results.zip of a finished one
+    GET    /jobs/ID/NAME          report.html, or another of a finished one's files, or results.zip
 
-No address ever becomes a path: ids are looked up among the clips, names among these four.
+No address ever becomes a path: ids are looked up among the clips, names among the files that were written.
 """
 
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from starlette.requests import ClientDisconnect
 
 from deepscan.media.recognise import HEAD, is_media
 from deepscan.records import Case
-from deepscan.report import page, rendering
+from deepscan.report import page, provenance, rendering
 from deepscan.serve import front
 from deepscan.serve.guard import Guard
 from deepscan.serve.jobs import UNDO, Busy, Job, JobQueue, JobState
@@ -40,8 +41,15 @@ FILES = {
     "results.zip": "application/zip",
 }
 
-# A report may only run its own script, in an origin of its own.
-REPORT_POLICY = f"{rendering.policy('page.js')}; frame-ancestors 'none'; sandbox allow-scripts"
+# A report may only run its own script, in an origin of its own; save a picture, and print. It stands in this
+# server's page, and in no other.
+REPORT_HEADERS = {
+    "content-security-policy": (
+        f"{rendering.policy('page.js')}; frame-ancestors 'self';"
+        " sandbox allow-scripts allow-downloads allow-modals"
+    ),
+    "x-frame-options": "SAMEORIGIN",
+}
 
 STEP = 2**20  # bytes written at a time
 
@@ -120,19 +128,27 @@ def build(queue: JobQueue, limits: Limits, key: str, local: bool) -> Guard:
             raise HTTPException(404, "No such clip: it was removed, or its time is over.")
         return Response(status_code=204)
 
-    @app.get("/jobs/{job_id}/{name}")
+    @app.get("/jobs/{job_id}/{name:path}")
     def result(job_id: str, name: str) -> Response:
         job = queue.job(job_id)
         if job is None:
             raise HTTPException(404, "No such clip: it was removed, or its time is over.")
-        if name not in FILES or job.state is not JobState.FINISHED:
-            raise HTTPException(404, f"There is no {name!r} of this clip.")
+        done = job.state is JobState.FINISHED
+        if not done or (name not in FILES and name not in provenance.files(queue.results(job))):
+            raise HTTPException(
+                404, f"There is no {name!r} of this clip by itself; download everything."
+            )
         if name == "results.zip":
             return FileResponse(
                 queue.archive(job), media_type=FILES[name], filename=f"{job.name}.deepscan.zip"
             )
-        policy = {"content-security-policy": REPORT_POLICY} if name == page.NAME else {}
-        return FileResponse(queue.results(job) / name, media_type=FILES[name], headers=policy)
+        return FileResponse(
+            queue.results(job) / name,
+            media_type=FILES.get(name)
+            or mimetypes.guess_type(name)[0]
+            or "application/octet-stream",
+            headers=REPORT_HEADERS if name == page.NAME else {},
+        )
 
     @app.exception_handler(HTTPException)
     async def in_words(request: Request, error: HTTPException) -> Response:

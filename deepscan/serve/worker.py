@@ -106,6 +106,7 @@ def _scan(
     send: Callable[[Any], None],
 ) -> None:
     """Analyse one clip; send its stages as they advance, then its analysis or the reason for none."""
+    from deepscan.judgement.summary import summary
     from deepscan.pipeline import scan
 
     clip, out, case = task
@@ -123,7 +124,7 @@ def _scan(
     except DeepscanError as error:
         send(str(error))
     else:
-        verdict, warnings = report.verdict, report.evidence.warnings
-        send(Analysis(verdict.name, verdict.sentence, len(warnings)))
+        said = summary(report.source, report.evidence)
+        send(Analysis(report.verdict.name, said, len(report.evidence.warnings)))
     finally:
         os.chdir(here)

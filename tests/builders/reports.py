@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -76,18 +76,24 @@ def made(
     seconds: Fraction = Fraction(8),
     logit: Callable[[int, int], float] = logit_of,
     calibration: Calibration | None = None,
+    scene: tuple[np.ndarray, Sequence[Face]] | None = None,
 ) -> tuple[Report, list[FramePicture]]:
     """A report, and the pictures that would have been kept for it.
 
-    `text` stands wherever an input or a user can put some: a tag, its name, the case, the notes."""
+    `text` stands wherever an input or a user can put some: a tag, its name, the case, the notes. `scene`: the
+    pixels of every frame, with its people, instead of a grey ramp."""
     frames = []
     pictures, sums = Pictures(instants, heat), Sums()
     ramp = np.linspace(60, 190, WIDTH).astype(np.uint8)[None, :, None]
     plain = np.broadcast_to(ramp, (HEIGHT, WIDTH, 3)).copy()
+    found: Sequence[Face] = [face(t) for t in range(1, people + 1)]
+    if scene is not None:
+        plain, found = scene
+        people = len(found)
     attention = np.full((4, 196), 0.5 / 192)
     attention[:, 90:94] = 0.125
     still = Frame(0, Fraction(0), plain)
-    cut = [align(still, face(t), track=t) for t in range(1, people + 1)]
+    cut = [align(still, one, track=t) for t, one in enumerate(found, 1)]
     for i in range(instants):
         time = seconds * i / instants
         frame = Frame(i, time, plain)
@@ -114,8 +120,8 @@ def made(
         container="mov,mp4",
         codec="h264",
         pixel_format="yuv420p",
-        width=WIDTH,
-        height=HEIGHT,
+        width=plain.shape[1],
+        height=plain.shape[0],
         rotation=0,
         frames=instants,
         start=Fraction(0),

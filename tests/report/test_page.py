@@ -302,27 +302,19 @@ def test_a_picture_keeps_to_its_bytes_whatever_it_shows() -> None:
 def test_the_heaviest_page_keeps_within_its_bound() -> None:
     report, _ = reports.made(people=12, instants=pictures.EVEN + pictures.PEAKS)
     document = report_json.to_dict(report)
-    heat = bytes(pictures.HEAT_BYTES)
+    count = pictures.EVEN + pictures.PEAKS
+    faces = [bytes(pictures.FACES_BYTES // 4)] * 4
+    faces += [bytes(pictures.THUMBNAIL_BYTES)] * (
+        pictures.THUMBNAILS_BYTES // pictures.THUMBNAIL_BYTES
+    )
+    maps = [bytes(pictures.HEATS_BYTES // 2)] * 2 + [b""] * len(faces)
+    shown = [
+        FacePicture(1 + i % 12, data, (0, 0, 64, 64), {"evidence": maps[i]}, 256, np.eye(2, 3))
+        for i, data in enumerate(faces)
+    ]
     heaviest = [
-        FramePicture(
-            i,
-            float(i),
-            1920,
-            1080,
-            bytes(pictures.FRAME_BYTES),
-            tuple(
-                FacePicture(
-                    t,
-                    bytes(pictures.THUMBNAIL_BYTES),
-                    (0, 0, 64, 64),
-                    dict.fromkeys(("evidence", "attention"), heat) if i == t == 1 else {},
-                    256,
-                    np.eye(2, 3),
-                )
-                for t in range(1, pictures.FACES + 1)
-            ),
-        )
-        for i in range(pictures.EVEN + pictures.PEAKS)
+        FramePicture(i, float(i), 1920, 1080, bytes(pictures.FRAME_BYTES), tuple(shown[i::count]))
+        for i in range(count)
     ]
     film = bytes(overlays.SMALL_BYTES)
     assert len(page.html(document, heaviest, film).encode()) < page.MOST_BYTES
@@ -331,17 +323,27 @@ def test_the_heaviest_page_keeps_within_its_bound() -> None:
 def test_faces_keep_their_own_pixels_until_their_room_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Noise of 200 pixels takes some 40 kB: of three faces there is room for one, the deciding one's."""
+    """Noise of 200 pixels takes some 40 kB: of four faces there is room for one, and for two thumbnails.
+
+    The result is about face 3; of face 2 there are two, and the lower one has no room.
+    """
     monkeypatch.setattr(pictures, "FACES_BYTES", 60_000)
+    monkeypatch.setattr(pictures, "THUMBNAILS_BYTES", 4_000)
     data = pictures.jpeg(noise(200, 200), 1024, 10**6)
     face = FacePicture(1, data, (0, 0, 200, 200), {"evidence": b"map"}, 256, np.eye(2, 3), 1.0)
     loud, mine = replace(face, track=2, logit=9.0), replace(face, track=3, logit=-2.0)
     frame = FramePicture(0, 0.0, 640, 360, b"", (face, loud, mine))
-    (kept,) = pictures._bounded([frame], [3])
-    assert [len(f.jpeg) == len(data) for f in kept.faces] == [False, False, True]
+    again = replace(frame, index=1, faces=(replace(loud, logit=8.0),))
+    kept, other = pictures._bounded([frame, again], [3])
+    assert [(f.track, len(f.jpeg) == len(data)) for f in kept.faces] == [
+        (1, False),
+        (2, False),
+        (3, True),
+    ]
     assert all(len(f.jpeg) <= pictures.THUMBNAIL_BYTES for f in kept.faces[:2])
+    assert other.faces == ()
     monkeypatch.setattr(pictures, "HEATS_BYTES", 4)
-    (kept,) = pictures._bounded([frame], [3])
+    kept, _ = pictures._bounded([frame, again], [3])
     assert [bool(f.heat) for f in kept.faces] == [False, False, True]
 
 

@@ -95,7 +95,6 @@ def card(view: Any, name: str) -> Any:
 @pytest.mark.slow
 def test_a_clip_is_dropped_watched_and_its_report_read(visit: Visit, clip: Path) -> None:
     view = visit()
-    view.get_by_text("Case details for the report").click()
     view.get_by_label("Case", exact=True).fill("12/26")
     # A drop from another program, as the page sees it.
     data = view.evaluate_handle("new DataTransfer()")
@@ -117,15 +116,23 @@ def test_a_clip_is_dropped_watched_and_its_report_read(visit: Visit, clip: Path)
         mine.get_by_role("link", name="Download everything").click()
     assert taken.value.suggested_filename.endswith(".zip")
     mine.get_by_role("link", name="Read the report").click()
-    assert view.locator("h1").inner_text() == KEPT
-    assert view.locator(".case dd").first.inner_text() == "12/26"
-    slide = view.locator("#heatmaps .slide")
-    slide.focus()
-    view.keyboard.press("End")  # its script runs under the policy it is served with
-    assert "100%" in view.locator("#heatmaps .heat").evaluate("e => getComputedStyle(e).clipPath")
-    assert view.evaluate("self.origin") == "null"  # and can ask this server for nothing
-    view.go_back()
-    mine = card(view, KEPT)
+    report = view.frame_locator("#report")  # beside the list
+    assert report.locator("h1").inner_text() == KEPT
+    assert report.locator(".case dd").first.inner_text() == "12/26"
+    assert mine.is_visible()
+    report.get_by_role("button", name=re.compile("^Step through")).click()
+    view.keyboard.press("m")  # its script runs under the policy it is served with
+    assert report.locator("#map").get_attribute("aria-pressed") == "true"
+    view.keyboard.press("Escape")
+    (inner,) = (frame for frame in view.frames if frame.name or "report.html" in frame.url)
+    assert inner.evaluate("self.origin") == "null"  # and can ask this server for nothing
+    report.get_by_role("link", name="report.json").click()
+    inner.wait_for_url(re.compile("report.json$"))
+    view.get_by_role("button", name="Back to the clips").click()
+    assert view.locator("#reading").is_hidden()
+    assert mine.get_by_role("link", name="Read the report").evaluate(
+        "link => link === document.activeElement"
+    )
     mine.get_by_role("button", name="Remove").click()
     mine.get_by_role("button", name="Yes, remove it").click()
     mine.get_by_role("button", name="Undo").click()
@@ -170,16 +177,12 @@ def test_all_of_it_works_by_keyboard(visit: Visit, tmp_path: Path) -> None:
     view.on("filechooser", lambda chooser: None)
     (tmp_path / "letter.pdf").write_bytes(b"%PDF-1.7\n" + bytes(9_000))
     reached = []
-    for _ in range(3):
+    for _ in range(6):
         view.keyboard.press("Tab")
         reached.append(
             view.evaluate("document.activeElement.id || document.activeElement.className")
         )
-    assert reached == ["skip", "files", ""]  # the last is the summary of the case details
-    view.keyboard.press("Enter")
-    view.keyboard.press("Tab")
-    assert view.evaluate("document.activeElement.id") == "case"
-    view.locator("#files").focus()
+    assert reached == ["skip", "case", "exhibit", "examiner", "notes", "files"]
     view.keyboard.press("Shift+Tab")
     view.keyboard.press("Tab")
     outline = "getComputedStyle(document.getElementById('drop')).outlineStyle"
