@@ -26,6 +26,7 @@ from deepscan.model.networks import load_scorer
 from deepscan.pipeline import scan
 from deepscan.records import Case, Request, VerdictName
 from deepscan.report import json as report_json
+from deepscan.report.performance import performance
 from deepscan.verification import sample as demo
 from deepscan.verification.verify import TOLERANCE
 
@@ -208,10 +209,10 @@ def test_a_test_on_other_data_goes_before_people_held_out() -> None:
     results = {"videos": {"real": 3, "manipulated": 4}, "video_auc": measured, "eer": measured}
     results |= {"tpr_at_fpr_5": measured}
     both = {"results": {"test": results, "validation": results}, "test": "others", "data": "own"}
-    found = report_json.performance(both)
+    found = performance(both)
     assert found is not None
     assert found["sentence"].startswith("On others (3 real and 4 manipulated videos) a manipulated")
-    found = report_json.performance(both | {"test": None})
+    found = performance(both | {"test": None})
     assert found is not None
     assert found["data"] == "held-out people of own"
 
@@ -220,7 +221,7 @@ def test_a_test_on_other_data_goes_before_people_held_out() -> None:
     "training", [{}, {"results": None}, {"results": {"test": {"videos": 3}}, "test": "x"}]
 )
 def test_a_detector_that_states_no_test_has_no_performance(training: dict[str, object]) -> None:
-    assert report_json.performance(training) is None
+    assert performance(training) is None
 
 
 @pytest.mark.slow
