@@ -209,6 +209,17 @@ def test_it_fits_its_window(visit: Visit, tmp_path: Path, viewport: Any, scheme:
     assert (sum(map(int, re.findall(r"\d+", paper))) > 380) == (scheme == "light")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Visit, tmp_path: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    view = visit(color_scheme=scheme, bypass_csp=True)
+    (tmp_path / "letter.pdf").write_bytes(b"%PDF-1.7\n")
+    view.locator("#files").set_input_files(tmp_path / "letter.pdf")
+    view.locator(".finding").get_by_text("Not taken").wait_for()
+    found = axe.run(view).response["violations"]
+    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
+
+
 def test_without_script_it_says_what_to_do(visit: Visit) -> None:
     view = visit(java_script_enabled=False)
     assert view.get_by_text("switched off").is_visible()
