@@ -178,6 +178,7 @@ def examine(
         )
         if folder is not None and pictures is not None:
             from deepscan.report import page, paper, privacy
+            from deepscan.report.pictures import THUMBNAIL, thumbnail
 
             kept = pictures.frames(_told(evidence))
             if settings.output.private:
@@ -185,6 +186,10 @@ def examine(
                 track = evidence.deciding
                 boxes = {f.frame_index: f.face.box for f in evidence.crops() if f.track == track}
                 kept = privacy.hidden(kept, track, boxes)
+            own = next((t for t in evidence.tracks if t.id == evidence.deciding), None)
+            highest = None if own is None else max(own.frames, key=lambda f: f.logit).frame_index
+            if small := thumbnail(kept, evidence.deciding, highest):
+                (folder / THUMBNAIL).write_bytes(small)
             pdf = [paper.NAME] if settings.output.pdf else []
             names = sorted([*provenance.files(folder), page.NAME, *pdf])
             report = replace(report, folder=out, outputs=tuple(names))

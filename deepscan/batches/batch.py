@@ -44,7 +44,11 @@ from deepscan.records import Report, Request
 from deepscan.search import Search
 
 # Names in the batch's folder that no input's results may have.
-RESERVED = {"index.html", *(outcomes.NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))}
+RESERVED = {
+    "index.html",
+    *outcomes.TABLES,
+    *(outcomes.NAME + suffix for suffix in ("", "-wal", "-shm", "-journal")),
+}
 
 # Errors with which the next input would fail, too.
 HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -9,12 +10,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from deepscan.batches.outcomes import NAME as OUTCOMES
-from deepscan.batches.outcomes import Outcome
+from deepscan.batches.outcomes import TABLES, Outcome
 from deepscan.errors import OutputError
 from deepscan.files import part_file
 from deepscan.records import VerdictName
 from deepscan.report import page, rendering
-from deepscan.report.json import UNCALIBRATED
+from deepscan.report.pictures import THUMBNAIL, THUMBNAIL_BYTES
 
 NAME = "index.html"
 
@@ -24,15 +25,29 @@ MOST_ROWS = 10_000  # more do not make a usable page; batch.sqlite holds them al
 MARK = '<meta name="generator" content="deepscan">'
 
 
+# The order of rows: what asks for attention first.
+ORDER = (
+    VerdictName.MANIPULATION_INDICATED,
+    VerdictName.INCONCLUSIVE,
+    VerdictName.NO_MANIPULATION_INDICATED,
+    VerdictName.INSUFFICIENT,
+    VerdictName.NO_FACE,
+    VerdictName.ERROR,
+)
+
+
 def write(out: Path, results: Sequence[Outcome]) -> Path:
-    """Write `out`/index.html.
+    """Write `out`/index.html, and the same rows as inputs.csv and inputs.parquet.
 
     Raises:
-        OutputError: something that is not deepscan's has that name, or it cannot be written.
+        OutputError: something that is not deepscan's has one of these names, or it cannot be written.
     """
+    from deepscan.batches import rows  # loads pyarrow
+
     path = out / NAME
     if path.is_dir() or (path.exists() and MARK not in path.read_text("utf-8", "replace")[:2000]):
         raise OutputError(f"{path}: is not deepscan's to replace; --out DIR writes elsewhere")
+    rows.write_beside(out, results)
     with part_file(path) as part:
         part.write_text(html(out, results), "utf-8", newline="\n")
     return path
@@ -41,32 +56,45 @@ def write(out: Path, results: Sequence[Outcome]) -> Path:
 def html(out: Path, results: Sequence[Outcome]) -> str:
     """The page. The row of a failed input says only why it failed."""
     counts = Counter(result.verdict for result in results)
-    listed = results
-    if len(results) > MOST_ROWS:
-        indicated = VerdictName.MANIPULATION_INDICATED
-        listed = sorted(results, key=lambda result: result.verdict is not indicated)[:MOST_ROWS]
+    listed = sorted(results, key=_urgency)[:MOST_ROWS]
     return rendering.render(
         "index.html.jinja",
         "index.js",
-        rows=[(result, _words(result), _link(out, result)) for result in listed],
+        rows=[
+            (result, _words(result), _link(out, result), _thumbnail(result)) for result in listed
+        ],
         total=len(results),
         record=OUTCOMES,
+        tables=TABLES,
         counts=[
-            (rendering.HEADLINES[name], name.value, counts[name])
-            for name in VerdictName
-            if counts[name]
+            (rendering.HEADLINES[name], name.value, counts[name]) for name in ORDER if counts[name]
         ],
         headlines=rendering.HEADLINES,
         finished=max((result.finished for result in results if not result.failed), default=None),
-        uncalibrated=UNCALIBRATED if any(result.provisional for result in results) else None,
+        provisional=any(result.provisional and result.score is not None for result in results),
     )
 
 
+def _urgency(result: Outcome) -> tuple[int, float, float]:
+    probability, score = (-math.inf if v is None else v for v in (result.probability, result.score))
+    return ORDER.index(result.verdict), -probability, -score
+
+
 def _words(result: Outcome) -> str:
-    """Why there is no score; empty if there is one."""
-    if result.score is not None:
-        return f"same bytes as {result.same_as}" if result.same_as else ""
-    return result.sentence.removeprefix(f"{result.path}: ")
+    """The reason in plain words."""
+    words = result.sentence.removeprefix(f"{result.path}: ")
+    return f"{words} Of the same bytes as {result.same_as}." if result.same_as else words
+
+
+def _thumbnail(result: Outcome) -> str | None:
+    """The picture that its results keep for lists, as a data URI."""
+    if result.folder is None:
+        return None
+    try:
+        data = (result.folder / THUMBNAIL).read_bytes()
+    except OSError:
+        return None  # of an earlier version, or deleted
+    return rendering.picture_uri("jpeg", data) if len(data) <= THUMBNAIL_BYTES else None
 
 
 def _link(out: Path, result: Outcome) -> str | None:

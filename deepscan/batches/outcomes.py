@@ -22,6 +22,7 @@ from deepscan.judgement.summary import summary
 from deepscan.records import Report, VerdictName
 
 NAME = "batch.sqlite"
+TABLES = ("inputs.csv", "inputs.parquet")  # its rows, beside index.html
 
 APPLICATION, FORMAT = 0x64736361, 1  # "dsca": whose file it is, and in which version of the table
 

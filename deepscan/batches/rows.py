@@ -1,4 +1,6 @@
-"""Writes a batch's outcomes as Parquet, one row for each input, to a folder or any address fsspec knows.
+"""Writes a batch's outcomes as tables, one row for each input.
+
+CSV and Parquet lie beside its index. With --parquet they go to a folder or any address fsspec knows, too.
 
 Parts appear complete: object stores work that way, and in a folder each part is renamed into place. They
 are named by number, so writing the same batch again replaces the earlier parts.
@@ -6,8 +8,9 @@ are named by number, so writing the same batch again replaces the earlier parts.
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from deepscan.batches.outcomes import Outcome, as_text
+from deepscan.batches.outcomes import TABLES, Outcome, as_text
 from deepscan.errors import OutputError
 from deepscan.files import part_file, store
 
@@ -39,6 +42,47 @@ SCHEMA = pa.schema(
         ("same_as", pa.string()),
     ]
 )
+
+
+_MARK = {b"generator": b"deepscan"}
+
+
+def write_beside(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write inputs.csv and inputs.parquet into the batch's folder.
+
+    Raises:
+        OutputError: something that is not deepscan's has one of these names, or it cannot be written.
+    """
+    for path in (out / name for name in TABLES):
+        if path.exists() and not _ours(path):
+            raise OutputError(f"{path}: is not deepscan's to replace; --out DIR writes elsewhere")
+    with part_file(out / TABLES[0]) as part, part.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, SCHEMA.names, lineterminator="\n")
+        table.writeheader()
+        for outcome in outcomes:
+            row = _row(outcome)
+            row["warnings"] = " ".join(row["warnings"])
+            table.writerow({name: _inert(value) for name, value in row.items()})
+    with part_file(out / TABLES[1]) as part:
+        rows = [_row(outcome) for outcome in outcomes]
+        parquet.write_table(pa.Table.from_pylist(rows, SCHEMA.with_metadata(_MARK)), part)
+
+
+def _ours(path: Path) -> bool:
+    try:
+        if path.suffix == ".csv":
+            with path.open("rb") as file:
+                return file.readline().strip() == ",".join(SCHEMA.names).encode()
+        return (parquet.read_schema(path).metadata or {}).get(b"generator") == b"deepscan"
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _inert(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula, whatever a file is called."""
+    return (
+        f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
+    )
 
 
 def write(outcomes: Iterable[Outcome], place: str) -> list[str]:

@@ -32,6 +32,7 @@ FRAME_SIDE, FRAME_BYTES = 640, 20_000
 FACE_SIDE, FACE_BYTES, FACES_BYTES = 1024, 120_000, 500_000
 THUMBNAIL_SIDE, THUMBNAIL_BYTES, THUMBNAILS_BYTES = 96, 2_000, 150_000
 HEAT_BYTES, HEATS_BYTES = 2_560, 250_000
+THUMBNAIL = "thumbnail.jpg"  # of a result, for lists: a thousand are 2.7 MB in an index
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,23 @@ class Pictures:
             )
         picture = jpeg(frame.pixels, FRAME_SIDE, FRAME_BYTES)
         return FramePicture(frame.index, float(frame.time), width, height, picture, tuple(faces))
+
+
+def thumbnail(frames: Sequence[FramePicture], track: int | None, index: int | None) -> bytes | None:
+    """A small JPEG for lists; None without frames.
+
+    It shows the face `track` in the kept frame nearest to `index`, or the middle frame without such a face.
+    """
+    faces = [
+        (frame.index, face.jpeg) for frame in frames for face in frame.faces if face.track == track
+    ]
+    if faces and index is not None:
+        found = min(faces, key=lambda pair: abs(pair[0] - index))[1]
+    elif frames:
+        found = frames[len(frames) // 2].jpeg
+    else:
+        return None
+    return _thumbnail(found)
 
 
 def around(crop: Crop, width: int, height: int) -> tuple[int, int, int, int]:

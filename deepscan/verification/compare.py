@@ -16,7 +16,10 @@ from deepscan.files import parse_json
 SCHEMA = "deepscan.compare/1"
 OVERLAP = 0.5  # intersection over union from which two boxes in one frame are one face
 
-DIFFERENT_INPUTS = "These are results of two different files (their SHA-256 differ): their scores say nothing about each other."
+DIFFERENT_INPUTS = (
+    "These are results of two different files (their SHA-256 differ): their scores say nothing about each"
+    " other."
+)
 
 
 @dataclass(frozen=True, slots=True)

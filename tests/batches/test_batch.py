@@ -273,7 +273,13 @@ def test_a_signal_stops_it_and_keeps_what_is_finished(tmp_path: Path, name: str)
         process.send_signal(signal.Signals[name])
         assert process.wait() == 130
         assert b"Traceback" not in process.stderr.read()
-    assert sorted(p.name for p in out.iterdir()) == ["a.bmp", "batch.sqlite", "index.html"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "a.bmp",
+        "batch.sqlite",
+        "index.html",
+        "inputs.csv",
+        "inputs.parquet",
+    ]
 
 
 @pytest.mark.slow

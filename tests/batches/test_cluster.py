@@ -155,5 +155,12 @@ def test_sigterm_ends_the_batch_and_leaves_the_cluster(cluster: None, tmp_path: 
         output = process.stderr.read()
         assert (process.returncode, output) == (130, b"interrupted; finished results are kept\n")
     names = sorted(p.name for p in out.iterdir() if not p.name.endswith(("-wal", "-shm")))
-    assert names == ["000.png", "001.png", "batch.sqlite", "index.html"]
+    assert names == [
+        "000.png",
+        "001.png",
+        "batch.sqlite",
+        "index.html",
+        "inputs.csv",
+        "inputs.parquet",
+    ]
     assert ray.cluster_resources()["CPU"] > 0

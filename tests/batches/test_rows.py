@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 from dataclasses import replace
@@ -34,6 +35,30 @@ def test_one_row_an_input(tmp_path: Path, scheme: str) -> None:
     assert table[0]["score"] == pytest.approx(outcomes()[0].score)
     assert (table[1]["verdict"], table[1]["score"]) == ("error", None)
     assert [p.name for p in (tmp_path / "rows").iterdir()] == ["part-00000.parquet"]
+
+
+def test_csv_and_parquet_beside_the_index_say_the_same(tmp_path: Path) -> None:
+    formula = Path("=HYPERLINK(1).mp4")
+    given = [*outcomes(), Outcome.of(formula, UnreadableInput(f"{formula}: empty"))]
+    rows.write_beside(tmp_path, given)
+    rows.write_beside(tmp_path, given)  # an earlier run's are replaced
+    table = parquet.read_table(tmp_path / "inputs.parquet").to_pylist()
+    with (tmp_path / "inputs.csv").open(newline="", encoding="utf-8") as file:
+        same = list(csv.DictReader(file))
+    assert [row["verdict"] for row in same] == [row["verdict"] for row in table]
+    assert same[0]["sentence"] == table[0]["sentence"] == given[0].sentence
+    assert float(same[0]["score"]) == table[0]["score"]
+    assert (same[1]["score"], table[1]["score"]) == ("", None)
+    assert table[2]["path"] == str(formula)
+    assert same[2]["path"] == f"'{formula}"  # no formula in a spreadsheet
+
+
+@pytest.mark.parametrize("name", ["inputs.csv", "inputs.parquet"])
+def test_somebody_elses_table_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="not deepscan's to replace"):
+        rows.write_beside(tmp_path, outcomes())
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_many_rows_are_several_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

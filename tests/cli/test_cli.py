@@ -113,7 +113,14 @@ def test_inputs_of_one_name_get_folders_of_their_own(wall: Path, tmp_path: Path)
     Image.new("L", (64, 64)).save(namesake)
     run(["detect", str(wall), str(namesake), *QUICK, "--out", str(tmp_path / "out")])
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["batch.sqlite", "index.html", "wall.png", "wall.png-2"]
+    assert names == [
+        "batch.sqlite",
+        "index.html",
+        "inputs.csv",
+        "inputs.parquet",
+        "wall.png",
+        "wall.png-2",
+    ]
 
 
 def test_an_input_may_be_called_as_the_index(wall: Path, tmp_path: Path) -> None:
@@ -335,7 +342,13 @@ def test_a_good_file_among_twenty_bad_ones(
             assert str(path) in verdict["sentence"]
             assert "scores" not in row
     assert "Traceback" not in captured.err
-    assert sorted(p.name for p in out.iterdir()) == ["batch.sqlite", "index.html", "sample.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "batch.sqlite",
+        "index.html",
+        "inputs.csv",
+        "inputs.parquet",
+        "sample.mp4",
+    ]
 
 
 def test_ctrl_c_keeps_what_is_finished(
@@ -357,7 +370,13 @@ def test_ctrl_c_keeps_what_is_finished(
     captured = capsys.readouterr()
     assert len(lines(captured.out)) == 1
     assert "interrupted" in captured.err
-    assert sorted(p.name for p in out.iterdir()) == ["batch.sqlite", "index.html", "wall.png"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "batch.sqlite",
+        "index.html",
+        "inputs.csv",
+        "inputs.parquet",
+        "wall.png",
+    ]
 
 
 def test_names_that_would_drive_a_terminal_are_shown_as_text(
