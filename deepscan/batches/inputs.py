@@ -15,8 +15,9 @@ from deepscan.report.provenance import NAME, read_manifest
 
 # Files that are picked from a folder even if their content is not recognised, so that damage is reported.
 VIDEO_SUFFIXES = """
-.3g2 .3gp .asf .avi .f4v .flv .gif .h264 .hevc .ivf .m2t .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf
-.nut .ogm .ogv .qt .ts .vob .webm .wmv .y4m
+.264 .265 .3g2 .3gp .apng .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v
+.mjpeg .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv
+.wtv .y4m
 """
 SOUND_SUFFIXES = ".aac .ac3 .aif .aiff .amr .flac .m4a .m4b .mka .mp3 .oga .opus .wav .wma"
 STILL_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
@@ -93,7 +94,7 @@ def listed(content: bytes) -> list[Path]:
     Without a byte order mark they are bytes, since a file's name need not be text.
 
     Raises:
-        SettingsError: the list has a byte order mark and is not text.
+        SettingsError: the list has a byte order mark and is not text, or is UTF-16 without one.
     """
     if has_mark(content):
         try:
@@ -101,6 +102,11 @@ def listed(content: bytes) -> list[Path]:
         except UnicodeError as error:
             raise SettingsError(f"--from-file: {error}") from error
         return [Path(name) for name in text.replace("\0", "\n").splitlines() if name]
+    if max(content[::2].count(0), content[1::2].count(0)) > 0.3 * len(content):
+        raise SettingsError(
+            "--from-file: bytes of 0 between the letters, as of UTF-16 without a byte order mark; save it as"
+            " UTF-8"
+        )
     mark = b"\0" if b"\0" in content else b"\n"
     names = (name if mark == b"\0" else name.rstrip(b"\r") for name in content.split(mark))
     return [Path(os.fsdecode(name)) for name in names if name]

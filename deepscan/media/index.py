@@ -137,8 +137,9 @@ def read_index(open_stream: Open, rate: Fraction | None) -> Index:
     keys = numbers[walked.key & (walked.first == numbers) & (key_times != NO_TIME)]
     keys = keys[np.argsort(key_times[keys], kind="stable")] if len(keys) else numbers[:1]
     # Of the frame coded last: where durations are distances of decoding times, only its is true of the end.
-    duration = int(walked.duration[walked.first == order.max()].sum()) if len(order) else 0
-    if duration <= 0 or not timed:
+    last = walked.duration[walked.first == order.max()] if len(order) else np.empty(0, np.int64)
+    duration = int(last.sum())
+    if duration <= 0 or not timed or len(last) > 1:  # each field may state the frame's
         duration = int(np.median(np.diff(clock))) if len(clock) > 1 else int(tick)
     return Index(
         pts=clock,

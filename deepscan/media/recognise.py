@@ -7,19 +7,25 @@ from __future__ import annotations
 _HEADS = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"), (4, b"skip"),  # MP4, MOV, AVIF
     (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
-    (8, b"AVI "), (8, b"WEBP"),
+    (8, b"AVI "), (8, b"AMV "), (8, b"ON2 "), (8, b"WEBP"), (8, b"CDXA"),
     (0, b"FLV"), (0, b"OggS"), (0, b"DKIF"), (0, b"YUV4MPEG2"), (0, b"nut/"), (0, b".RMF"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF, WMV
     (0, b"\x06\x0e\x2b\x34"),  # MXF
-    (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"),  # MPEG programme and video streams
-    (0, b"\x00\x00\x00\x01"), (0, b"\x00\x00\x01\x67"), (0, b"\x00\x00\x01\x40"),  # bare H.264 and HEVC
+    (0, b"\x00\x00\x00\x01"),  # bare H.264 and HEVC
+    (0, b"\x12\x00\x0a"),  # bare AV1
+    (0, b"\x1f\x07\x00"),  # DV
+    (0, b"\xb7\xd8\x00\x20\x37\x49\xda\x11"),  # WTV
+    (0, b"FWS"), (0, b"CWS"),
     (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"),
     (0, b"II*\x00"), (0, b"MM\x00*"),  # TIFF
     (0, b"\x00\x00\x00\x0cjP  "), (0, b"\xff\x4f\xff\x51"),  # JPEG 2000
 )  # fmt: skip
 
-# MPEG transport streams have a "G" every 188 bytes; those of camcorders every 192, after four other bytes.
-_PACKETS = ((0, 188), (4, 192))
+# What MPEG-PS, MPEG video, H.264 and HEVC begin with; an icon goes on with a zero, they do not.
+_START = b"\x00\x00\x01"
+
+# MPEG transport streams have a "G" every so many bytes, wherever they were cut.
+_PACKETS = (188, 192, 204)
 
 HEAD = 1024  # first bytes that are examined
 
@@ -34,8 +40,10 @@ def is_media(head: bytes) -> bool:
         return head[6:10] == bytes(4)
     if any(head[at : at + len(mark)] == mark for at, mark in _HEADS):
         return True
+    if head.startswith(_START):
+        return head[3:4] > b"\0"
     return len(head) == HEAD and any(
-        all(head[at] == ord("G") for at in range(start, HEAD, step)) for start, step in _PACKETS
+        set(head[start::step]) == {ord("G")} for step in _PACKETS for start in range(step)
     )
 
 

@@ -137,6 +137,12 @@ def test_lists_as_windows_writes_them(encoded: bytes) -> None:
     assert listed(encoded) == [Path("a.mp4"), Path("b ü.mp4")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_not_taken_for_names_of_one_letter(encoding: str) -> None:
+    with pytest.raises(SettingsError, match="UTF-16 without a byte order mark"):
+        listed("./clip ü.mp4\r\n.\r\n".encode(encoding))
+
+
 def test_a_list_that_is_no_text_names_its_encoding() -> None:
     with pytest.raises(SettingsError, match=r"not UTF-16-LE \(at byte 4\); save it as UTF-8"):
         listed(codecs.BOM_UTF16_LE + "a".encode("utf-16-le") + b"\x00\xd8")
