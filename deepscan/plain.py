@@ -118,6 +118,8 @@ def _converted(hint: Any, value: Any) -> Any:
         return tuple(_converted(h, v) for h, v in zip(one_by_one, value, strict=True))
     if origin is dict and isinstance(value, dict):
         return {_converted(inner[0], k): _converted(inner[1], v) for k, v in value.items()}
+    if isinstance(hint, type) and is_dataclass(hint):
+        return read(hint, value, hint.__name__)
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is Fraction and isinstance(value, str) and FRACTION.fullmatch(value):

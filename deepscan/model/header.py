@@ -154,7 +154,7 @@ def read_header(path: Path) -> Header:
         if not isinstance(fields["training"], dict):
             raise TypeError("training is no table")
         stated = raw["calibration"]
-        calibration = None if stated is None else Calibration.read(stated)
+        calibration = None if stated is None else read(Calibration, stated, "calibration")
         settings = read(DetectorSettings, raw["settings"], "settings")
         header = Header(settings=settings, calibration=calibration, **fields)
     except (KeyError, TypeError, ValueError, SettingsError) as error:

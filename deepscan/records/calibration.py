@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 # With fewer frames neither an interval nor a low score says anything, and no calibration was ever of fewer.
 FEWEST_FRAMES = 8
@@ -64,17 +62,6 @@ class Calibration:
         )
         if not (sound and all(map(math.isfinite, numbers))):
             raise ValueError(f"no calibration: {self}")
-
-    @classmethod
-    def read(cls, stated: Mapping[str, Any]) -> Calibration:
-        """From plain values, as a checkpoint or report.json keeps them.
-
-        Raises:
-            TypeError, ValueError: they are no calibration.
-        """
-        rungs = tuple(Rung(**rung) for rung in stated.get("rungs", ()))
-        codecs = tuple(map(str, stated.get("codecs", ("h264",))))
-        return cls(**{**stated, "rungs": rungs, "codecs": codecs})
 
     def rung(self, frames: int) -> Rung | None:
         """What a mean of so many frames means; None if so few were never looked at."""

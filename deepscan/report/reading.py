@@ -83,7 +83,7 @@ def _report(document: dict[str, Any]) -> Report:
         source,
         looked,
         frames,
-        thresholds_of(None if measured is None else Calibration.read(measured)),
+        thresholds_of(None if measured is None else read(Calibration, measured, "calibration")),
         declared_duration=read_value(float | None, coverage["declared_duration"], "duration"),
         second_look=_second_look(coverage["second_look"]),
     )

@@ -157,6 +157,8 @@ def test_found_a_listing_whose_labels_are_no_table(tmp_path: Path, labels: Any) 
         {"settings": {"queries": 4.5}},
         {"settings": {"queries": 2**70}},
         {"settings": {"heads": True}},
+        {"calibration": 0.5},
+        {"calibration": {"rungs": [0.5]}},
     ],
 )
 def test_found_headers_of_the_wrong_types(tmp_path: Path, change: dict[str, Any]) -> None:
