@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
+import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -140,7 +141,10 @@ def same(document: dict[str, Any], page: str) -> bool:
             for index, time, width, height, faces in data.get("kept") or ()
         ]
         again = html(document, pictures, b"" if data.get("film") else None)
-    except (TypeError, ValueError, KeyError, ArithmeticError, AttributeError) as error:
+    except (
+        *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
+        jinja2.TemplateError,
+    ) as error:
         raise DataError(f"not a page of this version of deepscan's: {error!r:.200}") from error
     return PIXELS.sub("", page) == PIXELS.sub("", again)
 

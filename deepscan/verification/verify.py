@@ -171,9 +171,9 @@ def _report(
     try:
         report = parse_json((folder / "report.json").read_bytes())
         source, names = report["input"], {*report["outputs"], "report.json"}
-        hashes = {source["sha256"], source["sha256_after"], manifest.input_sha256}
         report_settings(report)
-        read_value(str, source["path"], "path")
+        stated = [read_value(str, source[n], n) for n in ("sha256", "sha256_after", "path")]
+        hashes = {*stated[:2], manifest.input_sha256}
         for name in ("sha256", "base_sha256"):
             read_value(str, report["tool"]["detector"][name], name)
     except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
@@ -209,23 +209,19 @@ def _concluded(folder: Path, report: dict[str, Any]) -> Iterator[Finding]:
     try:
         again = report_json.to_dict(reading.from_dict(report))
         differ = reading.differences(report, again)
-        yield (
-            Finding(
-                "conclusions", Match.DIFFERS, f"do not follow from the logits: {_listed(differ)}"
-            )
-            if differ
-            else Finding("conclusions", Match.SAME, "scores and verdict follow from the logits")
-        )
+        if differ:
+            why = f"do not follow from the logits: {_listed(differ)}"
+            yield Finding("conclusions", Match.DIFFERS, why)
+            yield Finding("page", Match.NOT_CHECKED, "report.json itself does not follow")
+            return
+        yield Finding("conclusions", Match.SAME, "scores and verdict follow from the logits")
         text = (folder / page.NAME).read_bytes().decode("utf-8")
-        yield (
-            Finding(
-                "page", Match.SAME, "shows what report.json says; its pictures were not made again"
-            )
-            if page.same(report, text)
-            else Finding(
-                "page", Match.DIFFERS, f"{page.NAME} shows other than what report.json says"
-            )
-        )
+        if page.same(report, text):
+            why = "shows what report.json says; its pictures were not made again"
+            yield Finding("page", Match.SAME, why)
+        else:
+            why = f"{page.NAME} shows other than what report.json says"
+            yield Finding("page", Match.DIFFERS, why)
     except (DataError, OSError, UnicodeDecodeError) as error:
         yield Finding("conclusions", Match.DIFFERS, f"cannot be drawn: {error}")
 
