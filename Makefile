@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training screens small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills selftest docs cluster rates faults evidence-pack evidence
+.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training screens small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills signals selftest docs cluster rates faults evidence-pack evidence
 
 demo: base
 	$(BIN)/deepscan demo --force
@@ -51,6 +51,12 @@ KILLS ?= 20
 kills: base
 	rm -rf runs/kills
 	PYTHONPATH=tests $(BIN)/python -m tools.kills runs/kills --clips $(CLIPS_KILLED) --kills $(KILLS)
+
+# How soon every command leaves after Ctrl-C and SIGTERM, at every stage; Linux alone. Where root runs it, other
+# programs wait meanwhile, so that the clock shows the time of a free machine. Some ten minutes.
+signals: base
+	rm -rf runs/signals
+	PYTHONPATH=tests $(BIN)/python -m tools.signals runs/signals --realtime
 
 # A batch on a Ray cluster of this machine with poison files and a lost worker, against the same one without Ray.
 # NODES=2 simulates two machines.

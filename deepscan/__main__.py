@@ -1,23 +1,27 @@
 """`python -m deepscan`, and the `deepscan` command."""
 
 import os
-import signal
 import sys
+
+INTERRUPTED = 130  # as console.Exit has it, which is not imported yet
 
 
 def main() -> None:
     """Run the command line and exit with its code. SIGTERM and SIGHUP count as Ctrl-C."""
     _open_streams()
-    from deepscan.cli import run
+    try:
+        from deepscan.interrupt import hear_signals
 
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
-    code = run()
-    if "torch" in sys.modules:
-        from deepscan.flow import leave
+        hear_signals()
+        from deepscan.cli import run
 
-        leave(code)
+        code = run()
+    except KeyboardInterrupt:  # before the command began, or after it
+        code = INTERRUPTED
+    if code == INTERRUPTED or "torch" in sys.modules:
+        from deepscan.interrupt import leave
+
+        leave(code, code == INTERRUPTED)
     sys.exit(code)
 
 

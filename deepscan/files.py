@@ -146,21 +146,42 @@ def store(address: str) -> tuple[Any, str]:
         raise SettingsError(f"{address}: {error}") from error
 
 
+_UNFINISHED: set[Path] = set()  # what is being written, under temporary names
+
+
+@contextmanager
+def _unfinished(*paths: Path) -> Iterator[None]:
+    """Remove these at the block's end; what has got another name by then stays."""
+    _UNFINISHED.update(paths)
+    try:
+        yield
+    finally:
+        remove_unfinished(*paths)
+
+
+def remove_unfinished(*paths: Path) -> None:
+    """Remove what is half-written: these, or everything, in a process that ends."""
+    for path in paths or tuple(_UNFINISHED):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # it is gone already, or never existed
+            path.unlink()
+        _UNFINISHED.discard(path)
+
+
 @contextmanager
 def part_file(path: Path) -> Iterator[Path]:
     """A path to write to; it becomes `path` if the block succeeds and is removed if it fails."""
     part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
+        with _unfinished(part):
+            yield part
+            os.replace(part, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:  # raised by its writer for any trouble, even a full disk
         raise OutputError(f"{path}: cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):  # it is gone already, or never existed
-            part.unlink()
 
 
 @contextmanager
@@ -172,17 +193,30 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     """
     check_free(folder, replace)
     part = _part(folder)
+    earlier = folder.with_name(_part_name(folder, 0))  # no process has this number
     try:
-        part.mkdir(parents=True)
-        yield part
-        check_free(folder, replace)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
+        with _unfinished(part):
+            part.mkdir(parents=True)
+            yield part
+            check_free(folder, replace)
+            if folder.exists():
+                _exchange(folder, part, earlier)
+            else:
+                os.replace(part, folder)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+
+def _exchange(folder: Path, new: Path, earlier: Path) -> None:
+    """Put `new` in the place of `folder`, which comes back if that is broken off."""
+    with _unfinished(earlier):
+        remove_unfinished(earlier)
+        try:
+            os.replace(folder, earlier)
+            os.replace(new, folder)
+        finally:
+            if not os.path.lexists(folder):
+                os.replace(earlier, folder)
 
 
 @contextmanager
@@ -259,7 +293,11 @@ def short_name(name: str) -> str:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(f".{short_name(path.name)}.part-{os.getpid()}")
+    return path.with_name(_part_name(path, os.getpid()))
+
+
+def _part_name(path: Path, process: int) -> str:
+    return f".{short_name(path.name)}.part-{process}"
 
 
 def is_part(path: Path) -> bool:

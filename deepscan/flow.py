@@ -1,18 +1,15 @@
-"""Keeps the pipeline moving: a clock, threads that run ahead, memory shared by threads, a quick exit."""
+"""Keeps the pipeline moving: a clock, threads that run ahead, memory shared by threads."""
 
 from __future__ import annotations
 
-import atexit
 import ctypes
-import os
 import queue
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
@@ -53,6 +50,34 @@ class Clock:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
                 if resource is not None:
                     self.peak[stage] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextmanager
+def beside(*work: Callable[[], None]) -> Iterator[None]:
+    """Run functions in a thread each beside the block, whose end waits for them.
+
+    It does not if Ctrl-C ended it: then the process is about to end, and the threads with it.
+    """
+    threads = [threading.Thread(target=one, daemon=True) for one in work]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        for thread in threads:
+            thread.join()
+        raise
+    for thread in threads:
+        thread.join()
+
+
+def _into(result: Future[T], call: Callable[[], T]) -> None:
+    try:
+        result.set_result(call())
+    except BaseException as error:
+        result.set_exception(error)
 
 
 @contextmanager
@@ -98,9 +123,10 @@ def ahead(
                 return
             yield item
 
-    with ThreadPoolExecutor(len(parts), thread_name_prefix="ahead") as pool:
-        lines: list[queue.Queue[Any]] = [queue.Queue(max(1, depth // len(parts))) for _ in parts]
-        workers = [pool.submit(run, *both) for both in zip(parts, lines, strict=True)]
+    lines: list[queue.Queue[Any]] = [queue.Queue(max(1, depth // len(parts))) for _ in parts]
+    runs = [partial(run, *both) for both in zip(parts, lines, strict=True)]
+    workers: list[Future[None]] = [Future() for _ in parts]
+    with beside(*(partial(_into, *both) for both in zip(workers, runs, strict=True))):
         try:
             yield merge(*map(take, workers, lines), key=order)
         finally:
@@ -130,17 +156,6 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-@contextmanager
-def until_stopped() -> Iterator[None]:
-    """Run a block until SIGINT or SIGTERM, its normal end; only in the main thread."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with suppress(KeyboardInterrupt):
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def keep_memory_level() -> None:
     """Let all threads share one heap; only for our own programs, since it affects the whole process.
 
@@ -149,20 +164,3 @@ def keep_memory_level() -> None:
     """
     with suppress(OSError, AttributeError):  # another C library has no such heaps
         ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
-
-
-def leave(code: int) -> None:
-    """End the process like sys.exit, but without unloading torch's modules, which takes half a second.
-
-    Returns if that is not possible: a thread that must be waited for is running, or streams cannot be
-    flushed.
-    """
-    if any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
-        return
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        return
-    os._exit(code)

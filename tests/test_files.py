@@ -148,3 +148,21 @@ def test_a_folder_made_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
         results(folder, report=True)
     assert names(folder) == ["old.txt", "report.json"]
     assert names(tmp_path) == ["results"]
+
+
+def test_earlier_results_come_back_if_their_replacement_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = results(tmp_path / "results", report=True)
+    real = os.replace
+
+    def broken_off(source: Path, target: Path) -> None:
+        if (source / "new.txt").exists():
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", broken_off)
+    with pytest.raises(KeyboardInterrupt), part_folder(folder, replace=True) as part:
+        (part / "new.txt").write_text("new")
+    assert names(folder) == ["old.txt", "report.json"]
+    assert names(tmp_path) == ["results"]

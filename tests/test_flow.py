@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -71,3 +72,22 @@ def test_leaving_early_stops_it_and_closes_its_source() -> None:
     with ahead([endless(), endless()], 2, same) as items:
         next(items)
     assert closed == [True, True]
+
+
+def test_ctrl_c_waits_for_no_thread() -> None:
+    """A search for faces in a large picture takes seconds, and nobody will read what it finds."""
+    free = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        free.wait()
+
+    def ctrl_c() -> None:
+        with ahead([slow()], 2, same) as items:
+            assert next(items) == 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ctrl_c()
+    assert not free.is_set()
+    free.set()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 
-from deepscan.flow import leave
+from deepscan.interrupt import leave
 
 if TYPE_CHECKING:
     from deepscan.records import Frame
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = {"logit": None, "seconds": {}, "stage_peak": {}} | WAYS[asked.way](asked.clip)
     sys.stdout.write(json.dumps(document) + "\n")
     if asked.way not in ("straight", "peer"):  # which end as scripts do
-        leave(0)
+        leave(0, interrupted=False)
 
 
 def _use(made: Path) -> None:

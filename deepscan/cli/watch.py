@@ -50,7 +50,8 @@ def watch(
     from deepscan.batches.inputs import found
     from deepscan.batches.watch import Arrivals
     from deepscan.cli.preferences import gather
-    from deepscan.flow import keep_memory_level, until_stopped
+    from deepscan.flow import keep_memory_level
+    from deepscan.interrupt import until_stopped
     from deepscan.records import Request
 
     if not folder.is_dir():

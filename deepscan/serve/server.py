@@ -10,7 +10,7 @@ import uvicorn
 
 from deepscan.config import Settings
 from deepscan.errors import SettingsError
-from deepscan.flow import until_stopped
+from deepscan.interrupt import until_stopped
 from deepscan.model import weights
 from deepscan.serve.app import Limits, build
 from deepscan.serve.guard import is_loopback
@@ -66,7 +66,7 @@ def serve(
             access_log=False,
             server_header=False,
             limit_concurrency=64,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=1,
         )
         ready(address)
         uvicorn.Server(config).run(sockets=[listening])

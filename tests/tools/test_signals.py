@@ -1,0 +1,35 @@
+"""Some of `make signals`: after Ctrl-C or SIGTERM nothing of deepscan's runs or lies about for long."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.signals import MOST_SECONDS
+
+STAGES = (
+    *("detect: importing torch", "detect: loading the detector", "detect: decoding"),
+    *("detect: finding faces", "detect: scoring", "detect: writing the manifest"),
+    *("fetch", "batch: 1 s", "batch: after a result", "verify: scanning", "serve: waiting"),
+    *("train: reading a batch", "train: backward", "benchmark: scoring", "prepare"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts processes in /proc")
+def test_nothing_runs_after_a_signal(tmp_path: Path) -> None:
+    """Processor time is counted, which does not depend on what else the machine does."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "tools.signals", str(tmp_path), *STAGES, "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, env=env)
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(found) >= 2 * len(STAGES), run.stderr
+    for left in found:
+        assert left["processor"] <= MOST_SECONDS, left
+        assert (left["over"], left["parts"], left["said"]) == ([], [], ""), left
+    assert run.returncode == 0, run.stderr
