@@ -135,7 +135,8 @@ def _inputs(folder: Path) -> None:
     rows = "".join(f"clips/{i}.mp4,{i % 2},own,train\n" for i in range(6))
     (folder / "videos.csv").write_text(f"path,label,method,split\n{rows}", "utf-8")
     command = [sys.executable, "-m", "deepscan", "detect", str(folder / "sample.mp4"), "--offline"]
-    subprocess.run([*command, "-q", "--frames", "8", "--out", str(folder / "results")], check=True)
+    command += ["-q", "--frames", "8", "--out", str(folder / "results")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def _of_detect(folder: Path) -> Iterator[Stage]:
