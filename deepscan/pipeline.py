@@ -44,7 +44,7 @@ from deepscan.records import (
     TrackEvidence,
 )
 from deepscan.report import json as report_json
-from deepscan.report import provenance
+from deepscan.report import privacy, provenance
 from deepscan.search import CHUNK, Search
 
 if TYPE_CHECKING:
@@ -129,10 +129,12 @@ def examine(
                 from deepscan.report.overlays import Overlays
 
                 drawn = settings.heatmaps
-                private = settings.output.private
-                overlays = Overlays(folder, source, drawn.cls, len(indices), drawn.map, private)
+                overlays = Overlays(folder, source, drawn.cls, len(indices), drawn.map)
         try:
-            watchers = [w for w in (sums, overlays, pictures, specimens) if w is not None]
+            drawers = [w for w in (overlays, pictures) if w is not None]
+            awaited = privacy.Awaited() if drawers and settings.output.private else None
+            others = (sums, specimens, awaited, *(drawers if awaited is None else ()))
+            watchers = [w for w in others if w is not None]
             batch = settings.scoring.batch
             coverage, scored = _look(search, scorer, batch, watchers, tell, found)
             signed = decoding.credentials(clock)
@@ -159,8 +161,11 @@ def examine(
             tell("writing", 0, 0)
             with clock("drawing"):
                 film = None
+                if awaited is not None:
+                    shown = () if own is None else (own.id, *own.merged)
+                    awaited.draw(decoding.further(indices), shown, drawers)
                 if overlays is not None:
-                    overlays.close(evidence.scores.track if evidence.scores else None)
+                    overlays.close()
                     film = overlays.small_film()
                     overlays = None
         finally:
@@ -177,16 +182,12 @@ def examine(
             faithfulness=faithfulness,
         )
         if folder is not None and pictures is not None:
-            from deepscan.report import page, paper, privacy
+            from deepscan.report import page, paper
             from deepscan.report.pictures import THUMBNAIL, thumbnail
 
             kept = pictures.frames(_told(evidence))
             if settings.output.private:
                 report = privacy.withheld(report)
-                track = evidence.deciding
-                boxes = {f.frame_index: f.face.box for f in evidence.crops() if f.track == track}
-                kept = privacy.hidden(kept, track, boxes)
-            own = next((t for t in evidence.tracks if t.id == evidence.deciding), None)
             highest = None if own is None else max(own.frames, key=lambda f: f.logit).frame_index
             if small := thumbnail(kept, evidence.deciding, highest):
                 (folder / THUMBNAIL).write_bytes(small)

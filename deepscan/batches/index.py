@@ -36,8 +36,10 @@ ORDER = (
 )
 
 
-def write(out: Path, results: Sequence[Outcome]) -> Path:
+def write(out: Path, results: Sequence[Outcome], private: bool = False) -> Path:
     """Write `out`/index.html, and the same rows as inputs.csv and inputs.parquet.
+
+    With `private` they name files without folders.
 
     Raises:
         OutputError: something that is not deepscan's has one of these names, or it cannot be written.
@@ -47,9 +49,10 @@ def write(out: Path, results: Sequence[Outcome]) -> Path:
     path = out / NAME
     if path.is_dir() or (path.exists() and MARK not in path.read_text("utf-8", "replace")[:2000]):
         raise OutputError(f"{path}: is not deepscan's to replace; --out DIR writes elsewhere")
-    rows.write_beside(out, results)
+    rows.write_beside(out, results, private)
     with part_file(path) as part:
-        part.write_text(html(out, results), "utf-8", newline="\n")
+        shown = [one.withheld() for one in results] if private else results
+        part.write_text(html(out, shown), "utf-8", newline="\n")
     return path
 
 

@@ -74,6 +74,15 @@ class Outcome:
         """Whether the input could not be analysed."""
         return self.verdict is VerdictName.ERROR
 
+    def withheld(self) -> Outcome:
+        """The same with the names of files alone, as --private hands it on; `folder` is still a path."""
+        return replace(
+            self,
+            path=Path(self.path.name),
+            sentence=self.sentence.replace(str(self.path), self.path.name),
+            same_as=None if self.same_as is None else Path(self.same_as.name),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

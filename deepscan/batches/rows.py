@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,13 @@ SCHEMA = pa.schema(
 _MARK = {b"generator": b"deepscan"}
 
 
-def write_beside(out: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write inputs.csv and inputs.parquet into the batch's folder.
+def write_beside(out: Path, outcomes: Sequence[Outcome], private: bool = False) -> None:
+    """Write inputs.csv and inputs.parquet into the batch's folder; `private`: as `write`.
 
     Raises:
         OutputError: something that is not deepscan's has one of these names, or it cannot be written.
     """
+    outcomes = [_nameless(one) for one in outcomes] if private else outcomes
     for path in (out / name for name in TABLES):
         if path.exists() and not _ours(path):
             raise OutputError(f"{path}: is not deepscan's to replace; --out DIR writes elsewhere")
@@ -85,14 +87,17 @@ def _inert(value: Any) -> Any:
     )
 
 
-def write(outcomes: Iterable[Outcome], place: str) -> list[str]:
+def write(outcomes: Iterable[Outcome], place: str, private: bool = False) -> list[str]:
     """Write part-00000.parquet and so on to a folder or an address ("s3://bucket/run"); return their names.
+
+    With `private` no folder is named, neither of inputs nor of results.
 
     Raises:
         SettingsError: fsspec, or what it needs for this address, is not installed, or the kind is unknown.
         OutputError: it cannot be written.
     """
     names = []
+    outcomes = map(_nameless, outcomes) if private else outcomes
     for number, table in enumerate(_tables(outcomes)):
         name = f"part-{number:05d}.parquet"
         if "://" in place:
@@ -102,6 +107,11 @@ def write(outcomes: Iterable[Outcome], place: str) -> list[str]:
                 parquet.write_table(table, part)
         names.append(name)
     return names
+
+
+def _nameless(outcome: Outcome) -> Outcome:
+    folder = outcome.folder
+    return replace(outcome.withheld(), folder=None if folder is None else Path(folder.name))
 
 
 def _put(table: pa.Table, address: str) -> None:

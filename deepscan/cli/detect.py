@@ -190,11 +190,12 @@ def detect(
         fetch_weights(settings.scoring, quiet)
         how: dict[str, Any] = {"jobs": jobs, "resume": resume, "force": force, "request": request}
         with Batch(out, settings, **how, **joined(engine, job_cpus, job_gpus)) as batch:
-            results = _all(batch, inputs, out, json, quiet, verbose)
+            private = settings.output.private
+            results = _all(batch, inputs, out, private, json, quiet, verbose)
         if parquet:
             from deepscan.batches import rows
 
-            rows.write(results, parquet)
+            rows.write(results, parquet, private)
     raise typer.Exit(_exit_code(results, fail_on))
 
 
@@ -237,7 +238,13 @@ def _one(
 
 
 def _all(
-    batch: Batch, inputs: Sequence[Input], out: Path, json: bool, quiet: bool, verbose: bool
+    batch: Batch,
+    inputs: Sequence[Input],
+    out: Path,
+    private: bool,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> list[Outcome]:
     """A batch's inputs; what was finished is shown whatever ends the run."""
     finished: dict[Path, Outcome] = {}
@@ -255,7 +262,7 @@ def _all(
                     announce(result, verbose, reason=not table)
     finally:
         results = [finished[one.path] for one in inputs if one.path in finished]
-        index = write_index(out, results) if results else None
+        index = write_index(out, results, private) if results else None
         if results and table:
             print_table(results)
         if not quiet:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 MOST_ROWS = 100
 
 
-def write_index(out: Path, results: Sequence[Outcome]) -> Path | None:
+def write_index(out: Path, results: Sequence[Outcome], private: bool) -> Path | None:
     """Write a batch's index.html; if that fails, report it and go on, since the results do not need it."""
     from deepscan.batches import index
 
     try:
-        return index.write(out, results)
+        return index.write(out, results, private)
     except OutputError as error:
         say(f"error: {error}")
         return None

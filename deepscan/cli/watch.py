@@ -93,7 +93,7 @@ def watch(
                         announce(outcome)
             tell(f"waiting for files; {_analysed(outcomes)} analysed", 0, 0)
             time.sleep(min(settle / 2, 1.0))
-    index = write_index(out, outcomes) if outcomes else None
+    index = write_index(out, outcomes, preferences.settings.output.private) if outcomes else None
     if not quiet:
         say(f"stopped; {_analysed(outcomes)} analysed, and nothing is left half-written")
     if index is not None and not quiet:

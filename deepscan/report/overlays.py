@@ -39,7 +39,6 @@ class Overlays:
         instants: the number of frames to expect; the contact sheet spreads its cells over them.
         kind: of the map that film and contact sheet show, a name in heatmap.SCALES; "auto": evidence, or
             attention from a detector that has none.
-        private: keep the deciding face alone, and no film, which is drawn before that face is known.
     """
 
     def __init__(
@@ -49,18 +48,14 @@ class Overlays:
         cls: bool,
         instants: int,
         kind: str = "auto",
-        private: bool = False,
     ) -> None:
         self._folder, self._source, self._cls, self._kind = folder / FOLDER, source, cls, kind
         self._folder.mkdir()
         self._film = (
-            _Film(str(self._folder / "overlay.mp4"))
-            if source.kind == "video" and not private
-            else None
+            _Film(str(self._folder / "overlay.mp4")) if source.kind == "video" else None
         )
         self._small = _Film(io.BytesIO(), "32") if self._film is not None else None
-        self._private = private
-        self._cells: list[tuple[int, tuple[Pixels, str]]] = []  # by track
+        self._cells: list[tuple[Pixels, str]] = []
         self._stride = max(1, -(-instants // SHEET_CELLS))
         self._sparse = max(1, -(-instants // SMALL_FRAMES))
         self._frames = 0
@@ -128,7 +123,7 @@ class Overlays:
             if self._frames % self._stride == 0 and len(self._cells) < 2 * SHEET_CELLS:
                 cell = heatmap.crop_view(crop, maps[i], self._scale, CELL_SIDE)
                 words = f"{labels[i]}  {float(frame.time):.1f}s"
-                self._cells.append((crop.track, (cell, words)))
+                self._cells.append((cell, words))
             self._rows.append(
                 {
                     "track": crop.track,
@@ -141,18 +136,13 @@ class Overlays:
                 }
             )
 
-    def close(self, deciding: int | None = None) -> None:
-        """Finish the film and write the contact sheet and the raw arrays; `deciding` is a track."""
-        if self._private:
-            self._cells = [cell for cell in self._cells if cell[0] == deciding]
-            for path in self._folder.glob("track*.png"):
-                if deciding is None or not path.name.startswith(f"track{deciding:02d}_"):
-                    path.unlink()
+    def close(self) -> None:
+        """Finish the film and write the contact sheet and the raw arrays."""
         for film in filter(None, (self._film, self._small)):
             film.close(self._source.duration)
         if self._cells:
             assert self._scale is not None
-            sheet = heatmap.contact_sheet([cell for _, cell in self._cells], self._scale)
+            sheet = heatmap.contact_sheet(self._cells, self._scale)
             self._save("contact_sheet.png", sheet)
         if self._rows:
             columns = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}

@@ -7,19 +7,21 @@ deciding face alone, everything else as a mosaic too coarse to know anybody by.
 
 from __future__ import annotations
 
-import io
+import math
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from deepscan.records import Box, Credentials, Report
-from deepscan.report.pictures import FramePicture
+from deepscan.faces.alignment import align
+from deepscan.media.video import DamagedFrame
+from deepscan.records import Box, Credentials, Crop, Face, Frame, Output, Pixels, Report
 
 WITHHELD = "(withheld)"
 
@@ -36,7 +38,7 @@ PLAIN = (
     "--map",
 )
 
-CELLS = 16  # of a mosaic, along a picture's longer side
+CELLS, FACE_CELLS = 16, 6  # of a mosaic: along a frame's longer side, and of a face's at most
 
 
 def without_userinfo(text: str) -> str:
@@ -86,46 +88,55 @@ def _words(argv: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(shown)
 
 
-def hidden(
-    pictures: Sequence[FramePicture], track: int | None, boxes: Mapping[int, Box]
-) -> list[FramePicture]:
-    """The pictures as mosaics, but for the face `track`, at `boxes` by frame; None: no face stays."""
-    return [
-        replace(
-            picture,
-            jpeg=_mosaic(picture.jpeg, boxes.get(picture.index), (0, 0, picture.width)),
-            faces=tuple(
-                replace(
-                    face,
-                    jpeg=_mosaic(
-                        face.jpeg,
-                        boxes.get(picture.index) if face.track == track else None,
-                        face.region[:3],
-                    ),
-                )
-                for face in picture.faces
-            ),
-        )
-        for picture in pictures
-    ]
+class Awaited:
+    """Keeps what was seen in each frame but its pixels, until it is known which face may be shown.
+
+    Everything that is drawn then is drawn from frames in which that face alone is left.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[list[tuple[Face, int]], Output | None]] = {}
+
+    def add(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> None:
+        """Keep one scored frame, as the other watchers of `scan` do."""
+        self._seen[frame.index] = [(crop.face, crop.track) for crop in crops], output
+
+    def draw(
+        self,
+        frames: Iterable[Frame | DamagedFrame],
+        shown: Collection[int],
+        watchers: Sequence[Any],
+    ) -> None:
+        """Hand the same frames, decoded again, on to `watchers` with no face left but those of `shown`."""
+        for frame in frames:
+            if isinstance(frame, DamagedFrame) or frame.index not in self._seen:
+                continue
+            faces, output = self._seen[frame.index]
+            own = [face.box for face, track in faces if track in shown]
+            others = [face.box for face, track in faces if track not in shown]
+            coarse = replace(frame, pixels=alone(frame.pixels, own, others))
+            crops = [align(coarse, face, track) for face, track in faces]
+            for watcher in watchers:
+                watcher.add(coarse, crops, output)
 
 
-def _mosaic(jpeg: bytes, keep: Box | None, region: tuple[int, int, int]) -> bytes:
-    """A picture of a frame's region (its left, top and width) as a mosaic, but for the box `keep`."""
-    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    cell = max(1, -(-max(image.size) // CELLS))
-    small = image.resize(
-        (max(1, image.width // cell), max(1, image.height // cell)), Image.Resampling.BOX
-    )
-    coarse = small.resize(image.size, Image.Resampling.NEAREST)
-    if keep is not None:
-        x, y, width = region
-        sides = np.array([keep.left - x, keep.top - y, keep.right - x, keep.bottom - y])
-        sides = sides * image.width / width
-        left, top, right, bottom = (int(v) for v in sides)
-        left, top = max(left, 0), max(top, 0)
-        if right > left and bottom > top:
-            coarse.paste(image.crop((left, top, right, bottom)), (left, top))
-    out = io.BytesIO()
-    coarse.save(out, "JPEG", quality=65)
-    return out.getvalue()
+def alone(pixels: Pixels, own: Sequence[Box], others: Sequence[Box]) -> Pixels:
+    """A frame as a mosaic, but for the faces `own` where none of `others` reaches into them.
+
+    No side of a face among `others` has more than FACE_CELLS cells; faces that were not found, and the place,
+    are as coarse as a mosaic of CELLS cells along the frame's longer side.
+    """
+    image = Image.fromarray(pixels)
+    largest = max((max(box.width, box.height) for box in others), default=0.0)
+    cell = max(1, math.ceil(max(max(image.size) / CELLS, largest / FACE_CELLS)))
+    few = max(1, image.width // cell), max(1, image.height // cell)
+    small = image.resize(few, Image.Resampling.BOX)
+    coarse = np.asarray(small.resize(image.size, Image.Resampling.NEAREST))
+    out = coarse.copy()
+    for boxes, source in ((own, pixels), (others, coarse)):
+        for box in boxes:
+            left, top, right, bottom = (
+                max(0, int(v)) for v in (box.left, box.top, box.right, box.bottom)
+            )
+            out[top:bottom, left:right] = source[top:bottom, left:right]
+    return out

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import json
 import platform
+import re
+import socket
+import sys
+import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
-from builders import reports
+from builders import footage, reports
 from deepscan.cli import run
 from deepscan.errors import OutputError
-from deepscan.records import Box, Credentials
+from deepscan.media.video import DamagedFrame
+from deepscan.records import Box, Credentials, Frame
+from deepscan.report import signing
 from deepscan.report.json import to_dict
-from deepscan.report.pictures import FacePicture, FramePicture, jpeg
-from deepscan.report.privacy import hidden, withheld, without_userinfo
+from deepscan.report.privacy import Awaited, alone, withheld, without_userinfo
 
 
 @pytest.mark.parametrize(
@@ -62,26 +72,41 @@ def test_the_command_keeps_what_tells_of_nobody() -> None:
     assert "Jane" not in kept.provenance.credentials.detail
 
 
-def test_pictures_show_the_deciding_face_alone() -> None:
-    """Noise is as fine as a picture gets: where it is left, neighbours differ as they did."""
+def roughness(pixels: np.ndarray) -> np.ndarray:
+    """How much neighbours differ. Noise is as fine as a picture gets; a cell of a mosaic is flat."""
+    return np.abs(np.diff(pixels.astype(float).mean(2), axis=1))
+
+
+def test_a_frame_keeps_the_deciding_face_alone() -> None:
+    """640 x 320 pixels: 16 cells of 40. The neighbour, 120 wide, would have 3 of them, and may have 6."""
     noise = np.random.default_rng(0).integers(0, 256, (320, 640, 3), np.uint8)
-    own = jpeg(noise[:300, :300], 300, 10**6)
-    face = FacePicture(1, own, (150, 50, 300, 300), {}, 120, np.zeros((2, 3)))
-    other = replace(face, track=2)
-    picture = FramePicture(5, 0.2, 1280, 640, jpeg(noise, 640, 10**6), (face, other))
-    (shown,) = hidden([picture], 1, {5: Box(200, 100, 400, 300)})  # of a frame twice as large
+    own, neighbour = Box(100, 50, 200, 150), Box(180, 50, 300, 150)
+    rough = roughness(alone(noise, [own], [neighbour]))
+    assert rough[55:145, 105:175].mean() > 20
+    assert rough[55:145, 185:195].max() == 0  # where the neighbour reaches in
+    flat = np.delete(rough, np.s_[99:200], axis=1)
+    assert (flat[170:] > 0).any(0).sum() <= 16  # the edges of cells
+    assert (roughness(alone(noise, [], [])) > 0).any(0).sum() == 15
 
-    def rough(data: bytes) -> np.ndarray:
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("L"), float)
-        return np.abs(np.diff(pixels, axis=1))
 
-    assert rough(shown.jpeg)[55:145, 105:195].mean() > 20
-    assert rough(shown.jpeg)[170:].mean() < 3
-    assert rough(shown.faces[0].jpeg)[60:240, 60:240].mean() > 20  # its box, and nothing around it
-    assert rough(shown.faces[0].jpeg)[255:].mean() < 3
-    assert rough(shown.faces[1].jpeg).mean() < 3
-    (none,) = hidden([picture], None, {})
-    assert rough(none.jpeg).mean() < 3
+def test_a_large_neighbour_has_larger_cells() -> None:
+    """600 of 640 pixels: 16 cells along the frame would draw it with 15, so cells have 100 pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
+    shown = alone(noise, [], [Box(20, 20, 620, 620)])
+    assert (roughness(shown) > 0).any(0).sum() == 5  # six cells
+
+
+def test_frames_that_are_damaged_now_or_were_are_not_drawn() -> None:
+    class Drawn(list[int]):
+        def add(self, frame: Frame, crops: object, output: object) -> None:
+            self.append(frame.index)
+
+    frames = [Frame(i, Fraction(i), np.zeros((64, 64, 3), np.uint8)) for i in range(3)]
+    awaited, drawn = Awaited(), Drawn()
+    for frame in frames[:2]:
+        awaited.add(frame, [], None)
+    awaited.draw([frames[0], DamagedFrame(1, Fraction(1)), frames[2]], (), [drawn])
+    assert drawn == [0]
 
 
 def tagged(source: Path, path: Path, tags: dict[str, str]) -> None:
@@ -95,34 +120,106 @@ def tagged(source: Path, path: Path, tags: dict[str, str]) -> None:
                 out.mux(packet)
 
 
-def test_nothing_of_what_is_withheld_is_in_the_folder(
-    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "raid-on-jane-doe"
-    folder.mkdir()
-    clip = folder / "exhibit.mp4"
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people side by side, in a file that tells much."""
+    folder = tmp_path_factory.mktemp("raid-on-jane-doe")
+    face = footage.portrait()
+    plain = footage.pair(folder.with_name("plain") / "plain.mp4", face, footage.swapped(face), 2)
     tags = {"title": "At Jane's", "location": "+52.5200+013.4050/", "artist": "J. Doe"}
-    tagged(sample, clip, tags)
-    out = tmp_path / "results-of-jane"
-    command = ["detect", str(clip), "--out", str(out), "--frames", "4", "--heatmap", "--offline"]
-    assert run([*command, "--private", "--examiner", "Erika"]) == 0
-    written = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    withheld_words = (
-        str(tmp_path),
-        "jane",
-        "Jane",
-        "52.52",
-        "Doe",
-        platform.platform(),
-        platform.release(),
-    )
-    for name, content in written.items():
-        for word in withheld_words:
-            assert word.encode() not in content, (name, word)
-    names = [name for name in written if "/heatmaps/" in name]
-    assert not any(name.endswith(".mp4") for name in names)
-    report = json.loads(written["exhibit.mp4/report.json"])
+    tagged(plain, folder / "exhibit.mp4", tags)
+    return folder / "exhibit.mp4"
+
+
+@pytest.fixture(scope="module")
+def results(two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private batch of it, with every kind of file that deepscan writes."""
+    out = tmp_path_factory.mktemp("results-of-jane")
+    signing.make_keys(key := out / "lab.key")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("USER", "LOGNAME"):
+            patch.setenv(name, "jdoe-the-examiner")
+        patch.setattr(socket, "gethostname", lambda: "janes-laptop")
+        patch.setattr(platform, "node", lambda: "janes-laptop")
+        command = ["detect", str(two.parent), "--out", str(out / "batch"), "--offline", "--private"]
+        command += ["--heatmap", "--cls-map", "--frames", "2", "--examiner", "Erika"]
+        command += ["--sign", str(key), "--parquet", str(out / "batch" / "rows"), "--quiet"]
+        assert run(command) == 0
+    return out / "batch"
+
+
+def inside(path: Path) -> Iterator[bytes]:
+    """All that a file holds: its bytes, and those that are packed or encoded in it."""
+    yield path.read_bytes()
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as packed:
+            yield from (packed.read(name) for name in packed.namelist())
+    if path.suffix == ".html":
+        found = re.findall(r"base64,([A-Za-z0-9+/=]+)", path.read_text("utf-8"))
+        yield from map(base64.b64decode, found)
+        yield html.unescape(path.read_text("utf-8")).encode()
+    if path.suffix == ".parquet":
+        yield json.dumps(parquet.read_table(path).to_pylist()).encode()
+    if path.suffix == ".mp4":
+        with av.open(str(path)) as film:
+            yield json.dumps(
+                [dict(film.metadata), *(dict(s.metadata) for s in film.streams)]
+            ).encode()
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            yield json.dumps({k: str(v) for k, v in image.info.items()}).encode()
+
+
+@pytest.mark.slow
+def test_nothing_of_what_is_withheld_is_in_any_file(two: Path, results: Path) -> None:
+    withheld_words = {
+        *(str(two.parent), str(results.parent), "jane", "Jane", "52.52", "Doe", "jdoe"),
+        *(str(Path.home()), str(Path.cwd()), sys.prefix, "laptop"),
+        *(platform.platform(), platform.release()),
+    }
+    written = [p for p in results.rglob("*") if p.is_file() and p.name != "batch.sqlite"]
+    kinds = {path.suffix for path in written}
+    assert kinds == {".html", ".json", ".npz", ".png", ".jpg", ".mp4", ".sig", ".parquet", ".csv"}
+    for path in written:
+        for content in inside(path):
+            for word in withheld_words - {"", "/"}:
+                assert word.encode() not in content, (path.name, word)
+    report = json.loads((results / "exhibit.mp4" / "report.json").read_text("utf-8"))
     assert report["run"]["case"]["examiner"] == "Erika"  # asked for
     assert report["input"]["path"] == "exhibit.mp4"
-    capsys.readouterr()
-    assert run(["verify", str(out / "exhibit.mp4"), "--input", str(clip)]) == 0
+    assert (
+        run(["verify", str(results / "exhibit.mp4"), "--input", str(two)]) == 1
+    )  # signed by whom?
+
+
+@pytest.mark.slow
+def test_no_picture_and_no_film_shows_the_other_face(results: Path) -> None:
+    """What is fine anywhere is the deciding face; the other's side of every frame is a mosaic."""
+    folder = results / "exhibit.mp4"
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    assert len(report["tracks"]) == 2
+    deciding = report["scores"]["track"]
+    own, other = sorted(report["tracks"], key=lambda track: track["id"] != deciding)
+    page = (folder / "report.html").read_text("utf-8")
+    stills = [base64.b64decode(found) for found in re.findall(r"jpeg;base64,([\w+/=]+)", page)]
+    frames = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in stills]
+    with av.open(str(folder / "heatmaps" / "overlay.mp4")) as film:
+        frames += [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    wide = [pixels for pixels in frames if pixels.shape[1] > 1.2 * pixels.shape[0]]
+    assert len(wide) >= 4  # two frames on the page, and in the film
+    for pixels in wide:
+        scale = pixels.shape[1] / report["input"]["width"]
+        fine = [_fine(pixels, track["frames"][0]["box"], scale) for track in (own, other)]
+        assert fine[0] > 3 * fine[1]
+    panels = sorted((folder / "heatmaps").glob("track*.png"))
+    assert {path.name[:7] for path in panels} == {"track01", "track02"}
+    blurred = [_fine(np.asarray(Image.open(path)), None, 1) for path in panels]
+    assert len(blurred) == 8  # of two frames: two faces, evidence and [CLS]
+
+
+def _fine(pixels: np.ndarray, box: list[float] | None, scale: float) -> float:
+    """How much of the middle of a face is no flat cell."""
+    left, top, right, bottom = (0, 0, 200, 200) if box is None else (int(v * scale) for v in box)
+    room = (right - left) // 5
+    part = pixels[max(0, top) + room : bottom - room, left + room : right - room]
+    return float((roughness(part) > 2).mean())
