@@ -18,7 +18,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from PIL import Image
 
 from builders import clips, reports
 from deepscan.batches.pool import cores
-from deepscan.config import Settings, load_toml
+from deepscan.config import load_toml
 from deepscan.data.crops import read_crops
 from deepscan.data.layouts import read_layout
 from deepscan.data.listings import read_entries
@@ -38,8 +37,7 @@ from deepscan.model import checkpoint
 from deepscan.model.detector import Detector
 from deepscan.model.header import read_header
 from deepscan.model.weights import detector_file
-from deepscan.report import json as report_json
-from deepscan.report import page, provenance
+from deepscan.report import provenance
 from deepscan.verification.verify import verify
 
 TIME_LIMIT = 60  # seconds an input may take in detect
@@ -243,10 +241,9 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[random.Random], None], Ca
     (length,) = struct.unpack("<Q", whole[:8])
     small = checkpoint_like(whole[8 : 8 + length])
     file = folder / "odd.safetensors"
-    results = folder / "results"
-    results.mkdir()
-    report = written(results)
-    state_manifest(results)
+    (clip := folder / "clip.mp4").write_bytes(b"evidence")
+    results = reports.written(folder / "results", clip)
+    report = json.loads((results / "report.json").read_bytes())
     stated = json.loads((results / provenance.NAME).read_text())
     crops = folder / "crops"
     crops.mkdir()
@@ -259,7 +256,7 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[random.Random], None], Ca
 
     def put_report(chance: random.Random) -> None:
         put(results / "report.json", odd_text(report, chance))
-        state_manifest(results)
+        state_manifest(results, clip)
 
     def load_checkpoint() -> None:
         header = read_header(file)
@@ -295,26 +292,15 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[random.Random], None], Ca
     }
 
 
-def written(folder: Path) -> dict[str, Any]:
-    """The report of a made-up video and its page, as this version of deepscan's would write them."""
-    report, pictures = reports.made(2, 6, calibration=reports.CALIBRATED)
-    origin = replace(
-        report.provenance, versions=provenance.versions(), settings=Settings().to_dict()
-    )
-    report = replace(report, provenance=origin, outputs=(page.NAME,))
-    page.write(report_json.to_dict(report), folder, pictures)
-    (folder / "report.json").write_text(report_json.text(report))
-    return dict(json.loads(report_json.text(report)))
-
-
-def state_manifest(folder: Path) -> None:
-    """A manifest.json that is right about a folder."""
+def state_manifest(folder: Path, clip: Path) -> None:
+    """A manifest.json that is right about a folder of results."""
     (folder / provenance.NAME).unlink(missing_ok=True)
     outputs = {
         name: (sha256(folder / name), (folder / name).stat().st_size)
         for name in provenance.files(folder)
     }
-    (folder / provenance.NAME).write_text(provenance.Manifest("fuzz", "ab" * 32, 2, outputs).text())
+    manifest = provenance.Manifest("fuzz", sha256(clip), clip.stat().st_size, outputs)
+    (folder / provenance.NAME).write_text(manifest.text())
 
 
 def checkpoint_like(header: bytes) -> bytes:

@@ -8,10 +8,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from deepscan.config import Settings
 from deepscan.faces.alignment import align
+from deepscan.files import sha256
 from deepscan.judgement.explain import Sums
 from deepscan.judgement.verdict import judge, thresholds_of
+from deepscan.model.header import read_header
+from deepscan.model.weights import detector_file
 from deepscan.records import (
     Box,
     Calibration,
@@ -29,8 +34,10 @@ from deepscan.records import (
     Request,
     Source,
 )
-from deepscan.report.json import as_stated
+from deepscan.report import page, provenance
+from deepscan.report.json import as_stated, text, to_dict
 from deepscan.report.pictures import FramePicture, Pictures
+from deepscan.report.reading import from_dict
 
 WIDTH, HEIGHT = 320, 180
 
@@ -135,7 +142,7 @@ def made(
     )
     counts = DecodeCount(instants, instants, 0)
     looked = Coverage(counts, instants if people else 0, 0, False, tuple(range(instants)))
-    provenance = Provenance(
+    origin = Provenance(
         versions={"python": "3.11", "deepscan-forensics": "0.0"},
         detector={
             "name": "toy",
@@ -165,5 +172,38 @@ def made(
     stated = [as_stated(frame) for frame in frames]
     evidence = judge(source, looked, stated, thresholds_of(calibration))
     track = evidence.scores.track if evidence.scores else 0
-    report = Report(source, evidence, provenance, sums.of(track), outputs=outputs)
+    report = Report(source, evidence, origin, sums.of(track), outputs=outputs)
     return report, pictures.frames()
+
+
+def written(folder: Path, clip: Path) -> Path:
+    """Results for `clip` as deepscan writes them, by the default detector; nothing was scored."""
+    path = detector_file("default")
+    header, digest = read_header(path), sha256(clip)
+    report, pictures = made(2, 6, path=str(clip), calibration=header.calibration)
+    detector = {
+        "name": header.name,
+        "sha256": sha256(path),
+        "base": header.base["name"],
+        "base_sha256": header.base["sha256"],
+        "tower": header.settings.tower,
+        "training": header.training,
+        "licence": header.licence,
+    }
+    origin = replace(
+        report.provenance,
+        versions=provenance.versions(),
+        detector=detector,
+        settings=Settings().to_dict(),
+        sha256_after=digest,
+    )
+    names = ("heatmaps/contact_sheet.png", page.NAME)
+    source = replace(report.source, sha256=digest, bytes=clip.stat().st_size)
+    report = replace(report, source=source, provenance=origin, outputs=names)
+    report = from_dict(to_dict(report))  # judged anew: of another file
+    (folder / "heatmaps").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(folder / names[0])
+    page.write(to_dict(report), folder, pictures)
+    (folder / "report.json").write_text(text(report), "utf-8")
+    provenance.write_manifest(folder, source)
+    return folder
