@@ -51,9 +51,7 @@ class Overlays:
     ) -> None:
         self._folder, self._source, self._cls, self._kind = folder / FOLDER, source, cls, kind
         self._folder.mkdir()
-        self._film = (
-            _Film(str(self._folder / "overlay.mp4")) if source.kind == "video" else None
-        )
+        self._film = _Film(str(self._folder / "overlay.mp4")) if source.kind == "video" else None
         self._small = _Film(io.BytesIO(), "32") if self._film is not None else None
         self._cells: list[tuple[Pixels, str]] = []
         self._stride = max(1, -(-instants // SHEET_CELLS))
