@@ -23,8 +23,8 @@ from deepscan.data.distortions import Distortion, recompress
 from deepscan.errors import UnreadableInput
 from deepscan.faces.alignment import CROP_SIDE, align, invert, warp
 from deepscan.faces.finder import FaceFinder
-from deepscan.media.isolation import open_source
-from deepscan.media.stills import BROKEN, StillSource, is_still
+from deepscan.media.isolation import Media, open_source
+from deepscan.media.stills import BROKEN, is_still
 from deepscan.media.video import DamagedFrame, VideoSource
 from deepscan.records import Crop, Frame, Pixels
 from deepscan.shapes import Bool, Float
@@ -248,7 +248,7 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _frames_at(masks: StillSource | VideoSource | None, like: list[Frame]) -> dict[int, Pixels]:
+def _frames_at(masks: Media | None, like: list[Frame]) -> dict[int, Pixels]:
     """The mask's pictures with the same frame numbers, as far as they exist."""
     if masks is None:
         return {}

@@ -86,7 +86,10 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 START = "import sys; sys.path[:] = {path!r}; from deepscan.media.isolation import main; main()"
 
 
-def open_source(path: Path, stream: int | None = None) -> VideoSource | WebpAnimation | StillSource:
+Media = VideoSource | WebpAnimation | StillSource
+
+
+def open_source(path: Path, stream: int | None = None) -> Media:
     """Open a file in this process: a source with `source`, `choose`, `split` and `decode`.
 
     `stream` is the number of the video stream or picture to take, if not the one that players show.
@@ -339,7 +342,7 @@ def main() -> None:
     os._exit(0)  # so that no destructor can hang
 
 
-def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> VideoSource | StillSource:
+def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> Media:
     """Send all that a scan needs in any case; return the open source."""
     clock = Clock()
     source = open_source(path, sampling.stream)
@@ -366,9 +369,7 @@ def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> VideoSource | Sti
     return source
 
 
-def _decode(
-    out: IO[bytes], source: VideoSource | StillSource, indices: Sequence[int], clock: Clock
-) -> None:
+def _decode(out: IO[bytes], source: Media, indices: Sequence[int], clock: Clock) -> None:
     size = source.source.width * source.source.height
     ways = max(1, min(DECODERS, HELD // (HELD_PIXEL * size)))
     parts = [timed(source.decode(part), clock, "decoding") for part in source.split(indices, ways)]
