@@ -327,6 +327,11 @@ for (const plot of plots) {
 
 // The sheets' head; the policy lets no page carry a style of its own, but its script may add rules.
 document.styleSheets[0].insertRule(data.head, document.styleSheets[0].cssRules.length);
+
+// Links to files would stand in a PDF with the folder that the page lies in.
+const files = [...document.querySelectorAll("a[href]:not([href^='#'])")].map((link) => [link, link.getAttribute("href")]);
+addEventListener("beforeprint", () => files.forEach(([link]) => link.removeAttribute("href")));
+addEventListener("afterprint", () => files.forEach(([link, address]) => link.setAttribute("href", address)));
 byId("print").addEventListener("click", () => print());
 
 function unfold() {

@@ -90,6 +90,7 @@ def html(
         "page.js",
         doc=document,
         paper=Markup(top) if paper else "",  # noqa: S704, escaped by _sheet_head
+        paper_policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
         drawing=Markup(own),  # noqa: S704, a file of this package
         training=_training(document["tool"]["detector"]["training"]),
         kinds=kinds,

@@ -49,16 +49,19 @@ def write(document: dict[str, Any], folder: Path, pictures: Sequence[FramePictur
     """
     check()
     path, found = folder / NAME, browser()
+    html = page.html(document, pictures, paper=True)
     if found is not None:
-        _browsed(found, folder / page.NAME, path)
+        _browsed(found, html, path)
     else:
-        _printed(page.html(document, pictures, paper=True), path)
+        _printed(html, path)
     return path
 
 
-def _browsed(program: str, source: Path, path: Path) -> None:
+def _browsed(program: str, html: str, path: Path) -> None:
     """Let a browser print the page, with a profile of its own and no name of its system in the file."""
     with tempfile.TemporaryDirectory(prefix="deepscan-pdf-") as profile:
+        source = Path(profile) / page.NAME
+        source.write_text(html, "utf-8")
         command = [
             program,
             "--headless",
@@ -71,7 +74,7 @@ def _browsed(program: str, source: Path, path: Path) -> None:
             "--user-agent=deepscan",
             "--no-pdf-header-footer",
             f"--print-to-pdf={path.resolve()}",
-            source.resolve().as_uri(),
+            source.as_uri(),
         ]
         if hasattr(os, "geteuid") and os.geteuid() == 0:  # as root it starts in no other way
             command.insert(1, "--no-sandbox")

@@ -29,7 +29,6 @@ def stated(people: int = 2, **how: Any) -> tuple[Report, list[FramePicture]]:
 def printed(folder: Path, report: Report, kept: list[FramePicture]) -> list[str]:
     """The text of each sheet."""
     document = report_json.to_dict(report)
-    page.write(document, folder, kept)
     with pypdfium2.PdfDocument(paper.write(document, folder, kept)) as pdf:
         sheets = []
         for sheet in pdf:
@@ -84,7 +83,8 @@ def test_a_pdf_is_among_the_outputs_and_in_the_manifest(tmp_path: Path, printer:
     report, kept = stated(1, instants=4)
     report = replace(report, outputs=("report.html", "report.pdf"))
     printed(tmp_path, report, kept)
-    assert '<a href="report.pdf">PDF</a>' in (tmp_path / "report.html").read_text("utf-8")
+    made = page.write(report_json.to_dict(report), tmp_path, kept)
+    assert '<a href="report.pdf">PDF</a>' in made.read_text("utf-8")
     provenance.write_manifest(tmp_path, report.source)
     listed = provenance.read_manifest(tmp_path / "manifest.json").outputs
     assert set(report.outputs) <= set(listed)
@@ -106,9 +106,19 @@ def test_a_browser_that_fails_is_an_error_that_says_so(
         printed(tmp_path, report, kept)
 
 
-def test_a_pdf_names_no_system(tmp_path: Path) -> None:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed: make test-browser")
-    printed(tmp_path, *stated(1, instants=4))
+def test_a_pdf_names_no_system_and_no_folder(tmp_path: Path, printer: str) -> None:
+    report, kept = stated(1, instants=4)
+    printed(tmp_path, replace(report, outputs=("heatmaps/overlay.mp4", "report.html")), kept)
+    data = (tmp_path / "report.pdf").read_bytes()
+    assert b"/URI" not in data
+    assert str(tmp_path).encode() not in data
     with pypdfium2.PdfDocument(tmp_path / "report.pdf") as pdf:
         assert pdf.get_metadata_dict()["Creator"] == "deepscan"
+
+
+def test_what_a_reader_prints_names_no_folder_either(chromium: Any, tmp_path: Path) -> None:
+    report, kept = stated(1, instants=4)
+    view = chromium.new_page()
+    view.goto(page.write(report_json.to_dict(report), tmp_path, kept).as_uri())
+    assert b"/URI (file" not in view.pdf(prefer_css_page_size=True)
+    assert view.get_by_role("link", name="report.json").get_attribute("href") == "report.json"
