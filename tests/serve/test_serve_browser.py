@@ -105,7 +105,7 @@ def test_a_clip_is_dropped_watched_and_its_report_read(visit: Visit, clip: Path)
     view.dispatch_event("h1", "drop", {"dataTransfer": data})
     mine = card(view, KEPT)
     assert mine.get_by_role("progressbar").get_attribute("aria-label") == f"Progress of {KEPT}"
-    mine.get_by_text("looking at the clip, instant").wait_for(timeout=120_000)
+    mine.get_by_text("looking at the clip, frame").wait_for(timeout=120_000)
     mine.get_by_role("link", name="Read the report").wait_for(timeout=120_000)
     assert re.match(
         "Manipulation indicated|No manipulation indicated|Inconclusive",
