@@ -330,6 +330,10 @@ document.styleSheets[0].insertRule(data.head, document.styleSheets[0].cssRules.l
 
 // Links to files would stand in a PDF with the folder that the page lies in.
 const files = [...document.querySelectorAll("a[href]:not([href^='#'])")].map((link) => [link, link.getAttribute("href")]);
+// deepscan serve gives a report an origin of its own, which may ask it for nothing: there the list has everything.
+if (location.protocol !== "file:" && origin === "null") {
+  for (const [link] of files.splice(0)) link.removeAttribute("href");
+}
 addEventListener("beforeprint", () => files.forEach(([link]) => link.removeAttribute("href")));
 addEventListener("afterprint", () => files.forEach(([link, address]) => link.setAttribute("href", address)));
 byId("print").addEventListener("click", () => print());

@@ -5,15 +5,14 @@
     POST   /jobs?name=&case=...   a clip, its bytes as the body
     DELETE /jobs/ID               forget a clip and its results; a finished one after a minute
     POST   /jobs/ID/restore       undo that, within the minute
-    GET    /jobs/ID/NAME          report.html, or another of a finished one's files, or results.zip
+    GET    /jobs/ID/NAME          report.html, report.json, manifest.json or results.zip of a finished one
 
-No address ever becomes a path: ids are looked up among the clips, names among the files that were written.
+No address ever becomes a path: ids are looked up among the clips, names among these four.
 """
 
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from starlette.requests import ClientDisconnect
 
 from deepscan.media.recognise import HEAD, is_media
 from deepscan.records import Case
-from deepscan.report import page, provenance, rendering
+from deepscan.report import page, rendering
 from deepscan.serve import front
 from deepscan.serve.guard import Guard
 from deepscan.serve.jobs import UNDO, Busy, Job, JobQueue, JobState
@@ -128,25 +127,20 @@ def build(queue: JobQueue, limits: Limits, key: str, local: bool) -> Guard:
             raise HTTPException(404, "No such clip: it was removed, or its time is over.")
         return Response(status_code=204)
 
-    @app.get("/jobs/{job_id}/{name:path}")
+    @app.get("/jobs/{job_id}/{name}")
     def result(job_id: str, name: str) -> Response:
         job = queue.job(job_id)
         if job is None:
             raise HTTPException(404, "No such clip: it was removed, or its time is over.")
-        done = job.state is JobState.FINISHED
-        if not done or (name not in FILES and name not in provenance.files(queue.results(job))):
-            raise HTTPException(
-                404, f"There is no {name!r} of this clip by itself; download everything."
-            )
+        if name not in FILES or job.state is not JobState.FINISHED:
+            raise HTTPException(404, f"There is no {name!r} of this clip.")
         if name == "results.zip":
             return FileResponse(
                 queue.archive(job), media_type=FILES[name], filename=f"{job.name}.deepscan.zip"
             )
         return FileResponse(
             queue.results(job) / name,
-            media_type=FILES.get(name)
-            or mimetypes.guess_type(name)[0]
-            or "application/octet-stream",
+            media_type=FILES[name],
             headers=REPORT_HEADERS if name == page.NAME else {},
         )
 
