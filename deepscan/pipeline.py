@@ -11,7 +11,7 @@ earlier frames. In a batch both begin on the next input once all faces of the on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -26,9 +26,10 @@ from deepscan.errors import UnreadableInput
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
 from deepscan.judgement import judge, thresholds_of, timeline
+from deepscan.judgement.agreement import agreed
 from deepscan.judgement.explain import Score, Specimens, Sums
 from deepscan.media import Opened
-from deepscan.model import Scorer, loading
+from deepscan.model import Scorer, each, loading
 from deepscan.records import (
     Coverage,
     Credentials,
@@ -112,8 +113,9 @@ def examine(
     decoding.count_from_now()
     with (
         part_folder(out, force) if out is not None else nullcontext() as folder,
-        loading(settings.scoring, clock) as scorer,
+        ExitStack() as loads,
     ):
+        scorers = [loads.enter_context(loading(one, clock)) for one in each(settings.scoring)]
         tell("loading", 0, 0)
         opened = search.opened()
         source, indices = opened.source, opened.indices
@@ -136,27 +138,14 @@ def examine(
             others = (sums, specimens, awaited, *(drawers if awaited is None else ()))
             watchers = [w for w in others if w is not None]
             batch = settings.scoring.batch
-            coverage, scored = _look(search, scorer, batch, watchers, tell, found)
+            coverage, scored = _look(search, scorers, batch, watchers, tell, found)
             signed = decoding.credentials(clock)
-            loaded = scorer()
-            judged = partial(
-                judge,
-                source,
-                coverage,
-                [report_json.as_stated(frame) for frame in scored],
-                thresholds_of(loaded.header.calibration),
-                declared_duration=opened.declared_duration,
-            )
-            evidence = judged()
-            if settings.sampling.second_look and evidence.scores and evidence.scores.stretch:
-                stretch = evidence.scores.stretch
-                seen = next(track for track in evidence.tracks if track.id == stretch.track)
-                if closer := timeline.closer(stretch, seen.frames, indices):
-                    tell("second look", 0, 0)
-                    with clock("second look"):
-                        look = _look_again(search, closer, seen, loaded.detector, batch)
-                    as_stated = tuple(report_json.as_stated(frame) for frame in look.frames)
-                    evidence = judged(second_look=replace(look, frames=as_stated))
+            loaded, *others = (scorer() for scorer in scorers)
+            evidence = _judged(search, coverage, scored[0], loaded, tell)
+            opinions = [
+                _judged(search, coverage, own, other, tell)
+                for own, other in zip(scored[1:], others, strict=True)
+            ]
             own = next((t for t in evidence.tracks if t.id == evidence.deciding), None)
             tell("writing", 0, 0)
             with clock("drawing"):
@@ -181,6 +170,8 @@ def examine(
             evidence_sum=None if own is None else sums.of(own.id, own.merged),
             faithfulness=faithfulness,
         )
+        for opinion, other in zip(opinions, others, strict=True):
+            report = _with_second(report, opinion, other, each(settings.scoring)[1].weights)
         if folder is not None and pictures is not None:
             from deepscan.report import page, paper
             from deepscan.report.pictures import THUMBNAIL, thumbnail
@@ -208,6 +199,56 @@ def examine(
     return report
 
 
+def _judged(
+    search: Search,
+    coverage: Coverage,
+    scored: Sequence[FrameEvidence],
+    loaded: Scorer,
+    tell: Progress,
+) -> Evidence:
+    """What one detector's logits say, after a second look at a stretch that stands out."""
+    opened, sampling = search.opened(), search.settings.sampling
+    judged = partial(
+        judge,
+        opened.source,
+        coverage,
+        [report_json.as_stated(frame) for frame in scored],
+        thresholds_of(loaded.header.calibration),
+        declared_duration=opened.declared_duration,
+    )
+    evidence = judged()
+    if sampling.second_look and evidence.scores and evidence.scores.stretch:
+        stretch = evidence.scores.stretch
+        seen = next(track for track in evidence.tracks if track.id == stretch.track)
+        if closer := timeline.closer(stretch, seen.frames, opened.indices):
+            tell("second look", 0, 0)
+            batch = search.settings.scoring.batch
+            with search.clock("second look"):
+                look = _look_again(search, closer, seen, loaded.detector, batch)
+            as_stated = tuple(report_json.as_stated(frame) for frame in look.frames)
+            evidence = judged(second_look=replace(look, frames=as_stated))
+    return evidence
+
+
+def _with_second(report: Report, opinion: Evidence, other: Scorer, weights: str) -> Report:
+    """The report with what a second detector says, and with the verdict of both."""
+    origin = report.provenance
+    scoring = {**origin.settings["scoring"], "weights": weights}
+    second = replace(
+        report,
+        evidence=opinion,
+        evidence_sum=None,
+        faithfulness=None,
+        provenance=replace(
+            origin,
+            detector=_facts(other),
+            precision=other.precision,
+            settings={**origin.settings, "scoring": scoring},
+        ),
+    )
+    return replace(report, second=second, joint=agreed(report, second))
+
+
 def _told(evidence: Evidence) -> set[int]:
     """The tracks that the result is about, whose pictures matter most."""
     scores = evidence.scores
@@ -219,19 +260,19 @@ def _told(evidence: Evidence) -> set[int]:
 
 def _look(
     search: Search,
-    scorer: Callable[[], Scorer],
+    scorers: Sequence[Callable[[], Scorer]],
     batch: int,
     watchers: Sequence[Any],
     tell: Progress,
     found: Callable[[], None],
-) -> tuple[Coverage, list[FrameEvidence]]:
-    """Score every face of the sampled frames, while faces are searched in the next ones.
+) -> tuple[Coverage, list[list[FrameEvidence]]]:
+    """Score every face of the sampled frames by each detector, while faces are searched in the next ones.
 
-    The detector may still be loading at first. `watchers` have a method add(frame, crops, output), called for
-    every frame with its results. `found`: see `examine`.
+    The detectors may still be loading at first. `watchers` have a method add(frame, crops, output), called
+    for every frame with the first one's results. `found`: see `examine`.
     """
     instants, clock = search.opened().indices, search.clock
-    scored: list[FrameEvidence] = []
+    scored: list[list[FrameEvidence]] = [[] for _ in scorers]
     cuts: list[Fraction] = []
     sampled = len(instants)
     good = with_face = too_small = too_many = seen = 0
@@ -249,21 +290,25 @@ def _look(
         too_small += part.too_small
         too_many += part.too_many
         cuts += part.cuts
-        detector = scorer().detector
+        detectors = [scorer().detector for scorer in scorers]
         with clock("scoring"):
-            outputs = _score(detector, part.crops, batch)
+            outputs, *further = (_score(detector, part.crops, batch) for detector in detectors)
         tell("scoring", seen, sampled)
-        for own, output in zip(part.crops, outputs, strict=True):
-            scored += [
-                FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
-                for c, logit in zip(own, output.logit if output else (), strict=True)
-            ]
+        for frames, found_by in zip(scored, (outputs, *further), strict=True):
+            for own, output in zip(part.crops, found_by, strict=True):
+                frames += [
+                    FrameEvidence(c.track, c.frame_index, c.time, c.face, c.quality, float(logit))
+                    for c, logit in zip(own, output.logit if output else (), strict=True)
+                ]
         with clock("drawing"):
             for watcher in watchers:
                 for frame, own, output in zip(part.frames, part.crops, outputs, strict=True):
                     watcher.add(frame, own, output)
     joined = search.follower.same()
-    scored = [replace(frame, track=joined.get(frame.track, frame.track)) for frame in scored]
+    scored = [
+        [replace(frame, track=joined.get(frame.track, frame.track)) for frame in frames]
+        for frames in scored
+    ]
     counts = DecodeCount(sampled=sampled, decoded=good, damaged=sampled - good)
     coverage = Coverage(
         counts, with_face, too_small, interlaced, tuple(instants), tuple(cuts), too_many, joined
@@ -330,7 +375,7 @@ def _report(
     started: datetime,
     clock: Clock,
 ) -> Report:
-    header, source = scorer.header, opened.source
+    source = opened.source
     with clock("hashing again"):
         after = sha256(source.path)
     if after != source.sha256:
@@ -340,15 +385,7 @@ def _report(
         )
     origin = Provenance(
         versions=provenance.versions(),
-        detector={
-            "name": header.name,
-            "sha256": scorer.sha256,
-            "base": header.base["name"],
-            "base_sha256": header.base["sha256"],
-            "tower": header.settings.tower,
-            "training": header.training,
-            "licence": header.licence,
-        },
+        detector=_facts(scorer),
         device=scorer.device,
         precision=scorer.precision,
         threads=scorer.threads,
@@ -362,3 +399,17 @@ def _report(
         credentials=signed,
     )
     return Report(source, evidence, origin)
+
+
+def _facts(scorer: Scorer) -> dict[str, Any]:
+    """What a report states about the detector."""
+    header = scorer.header
+    return {
+        "name": header.name,
+        "sha256": scorer.sha256,
+        "base": header.base["name"],
+        "base_sha256": header.base["sha256"],
+        "tower": header.settings.tower,
+        "training": header.training,
+        "licence": header.licence,
+    }

@@ -38,7 +38,7 @@ from deepscan.errors import (
 from deepscan.files import check_free, check_inside, clear_parts, is_part, sha256, weights_sha256
 from deepscan.flow import keep_memory_level
 from deepscan.model.header import read_header
-from deepscan.model.networks import limit_threads, sleep_for_gpu, weights_file
+from deepscan.model.networks import each, limit_threads, sleep_for_gpu, weights_file
 from deepscan.pipeline import Progress, examine, scan
 from deepscan.records import Report, Request
 from deepscan.search import Search
@@ -282,13 +282,13 @@ def scan_or_error(
 
 def _work(settings: Settings) -> str:
     """A digest of everything that decides a result, except the input."""
-    path = weights_file(settings.scoring.weights)
+    paths = [weights_file(one.weights) for one in each(settings.scoring)]
     plain: dict[str, Any] = settings.to_dict()
     del plain["limits"], plain["scoring"]["offline"], plain["scoring"]["weights"]
     plain |= {
         "version": deepscan.__version__,
-        "detector": weights_sha256(path),
-        "base": read_header(path).base["sha256"],
+        "detector": [weights_sha256(path) for path in paths],
+        "base": [read_header(path).base["sha256"] for path in paths],
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 

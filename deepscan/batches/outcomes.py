@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from deepscan.errors import DeepscanError, OutputError
-from deepscan.judgement.summary import summary
+from deepscan.judgement.summary import told
 from deepscan.records import Report, VerdictName
 
 NAME = "batch.sqlite"
@@ -57,7 +57,7 @@ class Outcome:
             path,
             result.verdict.name,
             result.verdict.reason,
-            summary(result.source, result.evidence),
+            told(result),
             result.folder,
             result.score,
             result.probability,

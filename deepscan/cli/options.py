@@ -27,7 +27,7 @@ Results = Annotated[
 ]
 Heatmap = Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")]
 Weights = Annotated[
-    str, Option(help="A detector's name, or a checkpoint file.", autocompletion=detectors)
+    str, Option(help="A detector's name or file; A,B for two.", autocompletion=detectors)
 ]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Offline = Annotated[bool, Option("--offline", help="Never fetch weights.")]

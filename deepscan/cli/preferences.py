@@ -32,7 +32,7 @@ MEANING = {
     "faces.min_size": "smallest face judged, in pixels",
     "faces.min_confidence": "faces that the finder is less sure of are dropped",
     "faces.working_side": "frames are shrunk to this longer side to find faces in",
-    "scoring.weights": "a detector's name (deepscan weights list), or a checkpoint file",
+    "scoring.weights": "a detector's name (deepscan weights list), or a checkpoint file; two with a comma",
     "scoring.device": "auto, cpu, cuda or cuda:N",
     "scoring.precision": "auto, float32 or bfloat16",
     "scoring.batch": "crops scored at once",

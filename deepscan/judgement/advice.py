@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from deepscan.judgement.agreement import DISAGREE
 from deepscan.judgement.cautions import bits_per_pixel, heavy
 from deepscan.judgement.words import about, listed, percent, time_code
 from deepscan.records import Evidence, Report
@@ -29,13 +30,19 @@ def chance(report: Report) -> str:
     finding, probability = report.evidence.finding, report.probability
     if finding is None:
         return ""
+    if report.verdict.reason == DISAGREE:
+        return "No probability: the two detectors disagree."
     calibration = finding.thresholds.calibration
     if calibration is None:
         return "No probability: this detector is not calibrated, and its limits are stand-ins."
     if probability is None:
         return f"No probability: nothing was measured on such evidence ({listed(finding.weak)})."
     share = "half" if calibration.prior == 0.5 else percent(calibration.prior)
-    what = "Manipulation there is" if report.verdict.reason == "stretch_high" else "Manipulation is"
+    what = (
+        "Manipulation there is"
+        if report.evidence.verdict.reason == "stretch_high"
+        else "Manipulation is"
+    )
     words = f"{what} {likely(probability)} ({percent(probability)})"
     return f"{words}, if {share} of such videos are manipulated."
 
@@ -50,7 +57,7 @@ def likely(probability: float) -> str:
 
 def next_steps(report: Report) -> tuple[str, ...]:
     """Two or three steps that this result asks for, most useful first."""
-    evidence, reason = report.evidence, report.verdict.reason
+    evidence, reason = report.evidence, report.evidence.verdict.reason
     steps = [*_looks(evidence), *_scans(report)]
     if reason == "frames_damaged":
         steps.append("Copy the file once more from where it was kept, and scan that copy.")
@@ -86,7 +93,7 @@ def _looks(evidence: Evidence) -> Iterator[str]:
 
 def _scans(report: Report) -> Iterator[str]:
     """How another scan could tell more; nothing if it was looked at as closely as that already."""
-    source, evidence, reason = report.source, report.evidence, report.verdict.reason
+    source, evidence, reason = report.source, report.evidence, report.evidence.verdict.reason
     if reason == "faces_too_small":
         least = int(_setting(report, "faces", "min_size", 40))
         if least > 24:
@@ -116,7 +123,7 @@ def _original(report: Report) -> str:
     source, finding = report.source, report.evidence.finding
     weak: Sequence[str] = finding.weak if finding else ()
     kind = "video" if source.kind == "video" else "picture"
-    if report.verdict.reason == "faces_too_small" or any("small face" in w for w in weak):
+    if report.evidence.verdict.reason == "faces_too_small" or any("small face" in w for w in weak):
         return f"Ask for the original {kind}, in which faces may be larger."
     if source.kind == "video" and bits_per_pixel(source) < heavy(source.codec):
         return "Ask for the original video: this copy is heavily compressed."

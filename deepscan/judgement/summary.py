@@ -6,12 +6,23 @@ above it wherever it is shown, so it does not repeat the verdict.
 
 from __future__ import annotations
 
+from deepscan.judgement.agreement import DISAGREE, agreement
 from deepscan.judgement.cautions import untried
 from deepscan.judgement.words import about, counted, listed
-from deepscan.records import Evidence, Scores, Source
+from deepscan.records import Evidence, Report, Scores, Source
 
 PROVISIONAL = "This detector is not calibrated: nobody has measured what its scores mean."
 NO_PROOF = "This does not show that the video is authentic."
+
+
+def told(report: Report) -> str:
+    """The summary of a report: of its detector, or of both."""
+    if report.second is None:
+        return summary(report.source, report.evidence)
+    both = agreement(report, report.second)
+    if report.verdict.reason == DISAGREE:
+        return both
+    return f"{summary(report.source, report.evidence)} {both}".strip()
 
 
 def summary(source: Source, evidence: Evidence) -> str:

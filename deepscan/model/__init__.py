@@ -5,6 +5,6 @@ every package above it may import this one; what is exported here loads torch on
 modules `detector`, `tower`, `adapters` and `checkpoint` load it on import.
 """
 
-from deepscan.model.networks import Scorer, load_finder, load_scorer, loading, prepare_weights
+from deepscan.model.networks import Scorer, each, load_finder, load_scorer, loading, prepare_weights
 
-__all__ = ["Scorer", "load_finder", "load_scorer", "loading", "prepare_weights"]
+__all__ = ["Scorer", "each", "load_finder", "load_scorer", "loading", "prepare_weights"]

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +49,25 @@ def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | Non
     """
     from deepscan.model import header, weights
 
-    needed = header.read_header(weights.detector_file(scoring.weights)).base["sha256"]
-    weights.base_file(weights.base_by_hash(needed), scoring.offline, progress)
+    for one in each(scoring):
+        needed = header.read_header(weights.detector_file(one.weights)).base["sha256"]
+        weights.base_file(weights.base_by_hash(needed), scoring.offline, progress)
+
+
+def each(scoring: Scoring) -> tuple[Scoring, ...]:
+    """The settings of each detector that --weights names: one, or two with a comma between.
+
+    Raises:
+        SettingsError: more than two, or one twice.
+    """
+    if "," not in scoring.weights or Path(scoring.weights).is_file():
+        return (scoring,)
+    names = [name.strip() for name in scoring.weights.split(",")]
+    if len(names) != 2 or len(set(names)) != 2 or not all(names):
+        raise SettingsError(
+            f"weights: {scoring.weights} names neither one detector nor two different ones"
+        )
+    return tuple(replace(scoring, weights=name) for name in names)
 
 
 def caution(scoring: Scoring) -> str:
@@ -71,7 +88,8 @@ def load_models(faces: Faces, scoring: Scoring) -> None:
         WeightsError, SettingsError: as `load_finder` and `load_scorer`.
     """
     load_finder(faces, scoring.device)
-    load_scorer(scoring)
+    for one in each(scoring):
+        load_scorer(one)
 
 
 @functools.lru_cache(maxsize=1)
@@ -87,7 +105,7 @@ def load_finder(faces: Faces, device: str) -> FaceFinder:
     return FaceFinder(faces.min_size, faces.min_confidence, faces.working_side, device_for(device))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def load_scorer(scoring: Scoring) -> Scorer:
     """The detector for these settings, kept for the next scan with the same ones.
 

@@ -110,10 +110,12 @@ class Report:
     faithfulness: Faithfulness | None = None  # measured with --explain only
     folder: Path | None = None  # where outputs were written
     outputs: tuple[str, ...] = ()  # their names within it, without report.json and manifest.json
+    second: Report | None = None  # what a second detector says of the same faces
+    joint: Verdict | None = None  # of both detectors; None with one
 
     @property
     def verdict(self) -> Verdict:
-        return self.evidence.verdict
+        return self.joint or self.evidence.verdict
 
     @property
     def score(self) -> float | None:
@@ -122,5 +124,11 @@ class Report:
 
     @property
     def probability(self) -> float | None:
-        """The probability of manipulation; None where nothing was measured on such evidence."""
+        """The probability of manipulation; None where nothing was measured on such evidence, or on both
+        detectors that disagree."""
+        if (
+            self.second is not None
+            and self.second.evidence.verdict.name is not self.evidence.verdict.name
+        ):
+            return None
         return self.evidence.finding.probability if self.evidence.finding else None

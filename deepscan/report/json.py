@@ -11,7 +11,7 @@ import numpy as np
 
 from deepscan.judgement.advice import chance, next_steps
 from deepscan.judgement.findings import rates
-from deepscan.judgement.summary import summary
+from deepscan.judgement.summary import told
 from deepscan.judgement.timeline import LEVEL
 from deepscan.judgement.words import percent
 from deepscan.records import (
@@ -81,10 +81,10 @@ def to_dict(report: Report) -> dict[str, Any]:
             "tags": source.tags,
         },
         "verdict": {
-            "name": evidence.verdict.name.value,
-            "reason": evidence.verdict.reason,
-            "sentence": evidence.verdict.sentence,
-            "summary": summary(source, evidence),
+            "name": report.verdict.name.value,
+            "reason": report.verdict.reason,
+            "sentence": report.verdict.sentence,
+            "summary": told(report),
             "probability": chance(report),
             "next": list(next_steps(report)),
         },
@@ -164,6 +164,22 @@ def to_dict(report: Report) -> dict[str, Any]:
             "seconds": provenance.seconds,
         },
         "outputs": list(report.outputs),
+        "opinions": [] if report.second is None else [_opinion(report), _opinion(report.second)],
+        "second_opinion": None if report.second is None else to_dict(report.second),
+    }
+
+
+def _opinion(report: Report) -> dict[str, Any]:
+    """What one of two detectors says by itself."""
+    evidence, finding = report.evidence, report.evidence.finding
+    return {
+        "detector": report.provenance.detector["name"],
+        "name": evidence.verdict.name.value,
+        "reason": evidence.verdict.reason,
+        "score": None if finding is None else _number(finding.score),
+        "low": evidence.thresholds.low if finding is None else finding.thresholds.low,
+        "high": evidence.thresholds.high if finding is None else finding.thresholds.high,
+        "probability": None if finding is None else _number(finding.probability),
     }
 
 

@@ -179,6 +179,7 @@ def _whole(document: dict[str, Any]) -> dict[str, Any]:
     scores = document["scores"]
     return {
         **later,
+        "opinions": [],
         **document,
         "tool": {"confinement": None, **document["tool"]},
         "verdict": {

@@ -59,6 +59,7 @@ def withheld(report: Report) -> Report:
     status = origin.credentials.status
     return replace(
         report,
+        second=None if report.second is None else withheld(report.second),
         source=replace(source, path=Path(source.path.name), tags={}),
         provenance=replace(
             origin,

@@ -7,7 +7,7 @@ concluded again, by whoever has the document, with no more than this.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from deepscan.errors import DataError, SettingsError
 from deepscan.judgement import judge, thresholds_of
+from deepscan.judgement.agreement import agreed
 from deepscan.plain import read, read_value
 from deepscan.records import (
     Areas,
@@ -87,14 +88,18 @@ def _report(document: dict[str, Any]) -> Report:
         declared_duration=read_value(float | None, coverage["declared_duration"], "duration"),
         second_look=_second_look(coverage["second_look"]),
     )
-    return Report(
+    stated = document["second_opinion"]
+    second = None if stated is None else _report({**stated, "second_opinion": None})
+    report = Report(
         source,
         evidence,
         _provenance(document),
         evidence_sum=None if summed is None else _record(EvidenceSum, summed),
         faithfulness=_faithfulness(document["faithfulness"]),
         outputs=read_value(tuple[str, ...], document["outputs"], "outputs"),
+        second=second,
     )
+    return report if second is None else replace(report, joint=agreed(report, second))
 
 
 def _record(kind: type[Any], values: dict[str, Any]) -> Any:

@@ -29,7 +29,7 @@ from deepscan.errors import (
 from deepscan.files import check_readable, parse_json, sha256
 from deepscan.model import weights
 from deepscan.model.header import read_header
-from deepscan.model.networks import caution, threads
+from deepscan.model.networks import caution, each, threads
 from deepscan.pipeline import Progress, scan
 from deepscan.plain import read_value
 from deepscan.records import Report
@@ -128,6 +128,8 @@ def verify(
         given = given or Path(report["input"]["path"])
         findings.append(_input(given, manifest.input_sha256))
         findings += _weights(report)
+        if second := report.get("second_opinion"):
+            findings += [replace(f, what=f"second {f.what}") for f in _weights(second)]
     if rerun:
         findings.append(_rerun(given, report, findings, progress))
     return Verification(folder, sha256(path), tuple(findings))
@@ -275,7 +277,7 @@ def _weights(report: dict[str, Any]) -> Iterator[Finding]:
     """Check the detector and the base that the same command would use here."""
     stated = report["tool"]["detector"]
     try:
-        path = weights.detector_file(report_settings(report).scoring.weights)
+        path = weights.detector_file(each(report_settings(report).scoring)[0].weights)
         yield (finding := _compared("detector", path, stated["sha256"]))
         if finding.state is Match.SAME:
             yield _card(report, path)
@@ -310,7 +312,10 @@ def _rerun(
     progress: Progress | None,
 ) -> Finding:
     """Repeat the scan, after input and weights were found to be the report's."""
-    ready = {f.what for f in findings if f.state is Match.SAME} >= {"input", "detector", "base"}
+    needed = {"input", "detector", "base"}
+    if report is not None and report.get("second_opinion"):
+        needed |= {"second detector", "second base"}
+    ready = {f.what for f in findings if f.state is Match.SAME} >= needed
     if path is None or report is None or not ready:
         why = "needs the report, its input and its weights as they were"
         return Finding("rerun", Match.NOT_CHECKED, why)
@@ -326,7 +331,11 @@ def _rerun(
             )
     except DeepscanError as error:
         return Finding("rerun", Match.DIFFERS, f"fails now: {error}")
-    return compare(report, again)
+    second = report.get("second_opinion")
+    if second is None or again.second is None:
+        return compare(report, again)
+    both = (compare(report, again), compare(second, again.second))
+    return next((found for found in both if found.state is not Match.SAME), both[0])
 
 
 def compare(report: dict[str, Any], again: Report) -> Finding:
