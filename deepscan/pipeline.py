@@ -140,7 +140,7 @@ def examine(
             batch = settings.scoring.batch
             coverage, scored = _look(search, scorers, batch, watchers, tell, found)
             signed = decoding.credentials(clock)
-            loaded, *others = (scorer() for scorer in scorers)
+            loaded, *others = [scorer() for scorer in scorers]
             evidence = _judged(search, coverage, scored[0], loaded, tell)
             opinions = [
                 _judged(search, coverage, own, other, tell)
