@@ -140,11 +140,11 @@ def examine(
             batch = settings.scoring.batch
             coverage, scored = _look(search, scorers, batch, watchers, tell, found)
             signed = decoding.credentials(clock)
-            loaded, *others = [scorer() for scorer in scorers]
+            loaded, *further = [scorer() for scorer in scorers]
             evidence = _judged(search, coverage, scored[0], loaded, tell)
             opinions = [
                 _judged(search, coverage, own, other, tell)
-                for own, other in zip(scored[1:], others, strict=True)
+                for own, other in zip(scored[1:], further, strict=True)
             ]
             own = next((t for t in evidence.tracks if t.id == evidence.deciding), None)
             tell("writing", 0, 0)
@@ -170,7 +170,7 @@ def examine(
             evidence_sum=None if own is None else sums.of(own.id, own.merged),
             faithfulness=faithfulness,
         )
-        for opinion, other in zip(opinions, others, strict=True):
+        for opinion, other in zip(opinions, further, strict=True):
             report = _with_second(report, opinion, other, each(settings.scoring)[1].weights)
         if folder is not None and pictures is not None:
             from deepscan.report import page, paper
