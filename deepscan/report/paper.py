@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -33,11 +32,14 @@ def check() -> None:
     Raises:
         SettingsError: there is not.
     """
-    if browser() is None and importlib.util.find_spec("weasyprint") is None:
-        raise SettingsError(
-            "--pdf needs Chromium, or pip install 'deepscan-forensics[pdf]'; the button on report.html"
-            " prints it without either"
-        )
+    if browser() is None:
+        try:
+            import weasyprint  # noqa: F401
+        except (ImportError, OSError) as error:  # OSError: it is here, and Pango is not
+            raise SettingsError(
+                f"--pdf needs Chromium, or pip install 'deepscan-forensics[pdf]' and Pango ({error}); the"
+                " button on report.html prints it without either"
+            ) from error
 
 
 def write(document: dict[str, Any], folder: Path, pictures: Sequence[FramePicture] = ()) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_a_pdf_is_among_the_outputs_and_in_the_manifest(tmp_path: Path, printer:
 
 def test_without_a_printer_it_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper, "browser", lambda: None)
-    monkeypatch.setattr(paper.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "weasyprint", None)  # as if it were not installed
     with pytest.raises(SettingsError, match=r"needs Chromium, or pip install"):
         paper.check()
 
