@@ -71,7 +71,8 @@ cluster: base
 
 # The pages in a real browser alone; `make test` runs these too where there is one.
 test-browser: base chromium
-	$(BIN)/python -m pytest tests/report/test_browser.py tests/serve/test_serve_browser.py
+	$(BIN)/python -m pytest tests/report/test_browser.py tests/report/test_viewer.py tests/report/test_index_browser.py \
+	  tests/report/test_paper.py tests/serve/test_serve_browser.py
 
 # Debian's Chromium. Where it cannot be installed (no root, no network) the tests that want it skip themselves.
 chromium:
