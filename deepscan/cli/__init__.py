@@ -27,6 +27,7 @@ from deepscan.cli.demo import demo
 from deepscan.cli.detect import detect
 from deepscan.cli.doctor import doctor
 from deepscan.cli.export import export
+from deepscan.cli.export_labels import export_labels
 from deepscan.cli.help import Command, Group
 from deepscan.cli.keygen import keygen
 from deepscan.cli.model import model
@@ -56,7 +57,7 @@ MEDIA, MACHINE, RESEARCH = "Look at media", "This machine", "Train and measure"
 for heading, commands in (
     (MEDIA, (detect, watch, serve, verify, compare, keygen)),
     (MACHINE, (demo, doctor)),
-    (RESEARCH, (prepare, train, calibrate, export, model, datasets, benchmark)),
+    (RESEARCH, (export_labels, prepare, train, calibrate, export, model, datasets, benchmark)),
 ):
     for command in commands:
         app.command(cls=Command, rich_help_panel=heading)(command)

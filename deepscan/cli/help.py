@@ -58,6 +58,7 @@ EXAMPLES = {
         "deepscan train --resume runs/lora-global",
     ),
     "calibrate": ("deepscan calibrate b16-evidence --data /data/own --out own.safetensors",),
+    "export-labels": ("deepscan export-labels deepscan-out -o labels",),
     "export": ("deepscan export b16-evidence --out detector.onnx",),
     "model": ("deepscan model --adapter effort --tower ViT-L-14-quickgelu",),
     "datasets": ("deepscan datasets --root /data",),
