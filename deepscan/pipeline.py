@@ -25,7 +25,7 @@ from deepscan.config import Settings
 from deepscan.errors import UnreadableInput
 from deepscan.files import part_folder, sha256
 from deepscan.flow import Clock, ahead, chunks
-from deepscan.judgement import judge, thresholds_of, timeline
+from deepscan.judgement import judge, stretches, thresholds_of
 from deepscan.judgement.agreement import agreed
 from deepscan.judgement.explain import Score, Specimens, Sums
 from deepscan.media import Opened
@@ -220,7 +220,7 @@ def _judged(
     if sampling.second_look and evidence.scores and evidence.scores.stretch:
         stretch = evidence.scores.stretch
         seen = next(track for track in evidence.tracks if track.id == stretch.track)
-        if closer := timeline.closer(stretch, seen.frames, opened.indices):
+        if closer := stretches.closer(stretch, seen.frames, opened.indices):
             tell("second look", 0, 0)
             batch = search.settings.scoring.batch
             with search.clock("second look"):

@@ -35,15 +35,12 @@ def chance(report: Report) -> str:
     calibration = finding.thresholds.calibration
     if calibration is None:
         return "No probability: this detector is not calibrated, and its limits are stand-ins."
+    if report.verdict.reason == "stretch_high":
+        return "No probability: it was measured for whole faces, not for the part of one that stands out."
     if probability is None:
         return f"No probability: nothing was measured on such evidence ({listed(finding.weak)})."
     share = "half" if calibration.prior == 0.5 else percent(calibration.prior)
-    what = (
-        "Manipulation there is"
-        if report.evidence.verdict.reason == "stretch_high"
-        else "Manipulation is"
-    )
-    words = f"{what} {likely(probability)} ({percent(probability)})"
+    words = f"Manipulation is {likely(probability)} ({percent(probability)})"
     return f"{words}, if {share} of such videos are manipulated."
 
 

@@ -97,7 +97,7 @@ def untried(
     source: Source, frames: Sequence[FrameEvidence], calibration: Calibration | None
 ) -> Iterator[str]:
     """For what evidence like this face's nobody has shown that a low score means anything, in words."""
-    if calibration is not None and not calibration.unseen:
+    if calibration is None or not calibration.unseen:
         yield "kinds of manipulation that it was not trained on"
     if source.kind == "image":
         yield "pictures by themselves"

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from deepscan.judgement.cautions import untried, weaknesses
 from deepscan.judgement.words import listed, logit, percent, rounded, rounded_down, rounded_up
 from deepscan.records import (
+    FEWEST_FRAMES,
     Calibration,
     Finding,
     FrameEvidence,
+    Rung,
     Source,
     Thresholds,
     Verdict,
@@ -30,13 +33,39 @@ PROVISIONAL = Thresholds(low=-1.0, high=1.0)
 FEWEST_TO_INDICATE = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Between which scores nothing is decided of a face, by itself."""
+
+    low: float
+    high: float
+    fall: float  # logits over which the share of real scores beyond `high` falls e-fold
+    rung: Rung | None  # of the calibration; None: there is none of so few frames
+    weak: tuple[str, ...]  # why `low` and `high` stand apart, in words
+
+
+def limits(frames: Sequence[FrameEvidence], source: Source, base: Thresholds) -> Limits:
+    """What a face's score must reach by these frames' number and quality."""
+    calibration = base.calibration
+    weak = tuple(weaknesses(source, frames))
+    if calibration is None:
+        return Limits(base.low, base.high, 1.0, None, weak)
+    rung = calibration.rung(len(frames))
+    if rung is None:
+        few = f"few frames ({len(frames)})" if source.kind == "video" else "a picture by itself"
+        weak = (few, *weak)
+    by = calibration.widening if weak else 0.0
+    ends = rung or calibration
+    fall = rung.tail if rung else calibration.fall
+    return Limits(ends.low - by, ends.high + by, fall, rung, weak)
+
+
 def judge_frames(
     what: str,
     frames: Sequence[FrameEvidence],
     source: Source,
     base: Thresholds = PROVISIONAL,
-    places: float = 1.0,
-    where: str = "",
+    judged: int = 1,
 ) -> Finding:
     """The finding about one face, or one stretch of it.
 
@@ -44,37 +73,20 @@ def judge_frames(
         what: "face 2", or "face 2 from 0:02.000 to 0:04.000".
         frames: its scored frames.
         base: the detector's thresholds.
-        places: in how many places such a mean could have come out high: the faces judged, or the stretches
-            as long as this one in all faces. The upper threshold stands so much higher that the rate of
-            false alarms of one face holds for the highest of them: by log(places) times the logits over
-            which it falls e-fold.
-        where: what the places are, in words.
+        judged: the faces judged, of which this is one. The upper threshold stands so much higher that the
+            rate of false alarms of one face holds for the highest of them: by log(judged) times the logits
+            over which it falls e-fold.
     """
-    calibration = base.calibration
-    count, score = len(frames), rounded(float(np.mean([f.logit for f in frames])))
-    rung = None if calibration is None else calibration.rung(count)
-    fall = rung.tail if rung else 1 / calibration.slope if calibration else 1.0
-    ends = rung or base
-    weak = list(weaknesses(source, frames))
-    if calibration is not None and rung is None:
-        few = f"few frames ({count})" if source.kind == "video" else "a picture by itself"
-        weak.insert(0, few)
-    by = calibration.widening if calibration is not None and weak else 0.0
-    raised = math.log(places) * fall
-    thresholds = Thresholds(
-        rounded_down(ends.low - by), rounded_up(ends.high + by + raised), calibration
-    )
-    known = calibration is not None and rung is not None and not weak
-    ratio = calibration.ratio(score, rung) if known and calibration and rung else None
-    return Finding(
-        _verdict(what, frames, source, score, thresholds, weak, raised, where),
-        score,
-        count,
-        thresholds,
-        tuple(weak),
-        None if ratio is None or calibration is None else calibration.probability(ratio),
-        ratio,
-    )
+    score = rounded(float(np.mean([f.logit for f in frames])))
+    own, calibration = limits(frames, source, base), base.calibration
+    raised = math.log(judged) * own.fall
+    thresholds = Thresholds(rounded_down(own.low), rounded_up(own.high + raised), calibration)
+    ratio = probability = None
+    if calibration is not None and own.rung is not None and not own.weak:
+        ratio = calibration.ratio(score, own.rung)
+        probability = calibration.probability(ratio)
+    verdict = _verdict(what, frames, source, score, thresholds, own, raised, judged)
+    return Finding(verdict, score, len(frames), thresholds, own.weak, probability, ratio)
 
 
 def _verdict(
@@ -83,15 +95,18 @@ def _verdict(
     source: Source,
     score: float,
     thresholds: Thresholds,
-    weak: Sequence[str],
+    own: Limits,
     raised: float,
-    where: str,
+    judged: int,
 ) -> Verdict:
     low, high, calibration = thresholds.low, thresholds.high, thresholds.calibration
+    weak, tried = own.weak, _rates(calibration, len(frames))
     said = f"The mean logit of {what} is {logit(score)}"
     apart = f" The thresholds stand further apart because of {listed(weak)}." if weak else ""
     if rounded(raised) and score > low:
-        apart += f" The upper threshold stands {raised:.2f} higher because {where}."
+        apart += (
+            f" The upper threshold stands {raised:.2f} higher because {judged} faces were judged."
+        )
     if score >= high:
         if source.kind == "video" and len(frames) < FEWEST_TO_INDICATE:
             return Verdict(
@@ -110,7 +125,7 @@ def _verdict(
         return Verdict(
             VerdictName.MANIPULATION_INDICATED,
             "score_high",
-            f"{said}, at or above the threshold of {logit(high)}.{apart}{_rates(calibration)}",
+            f"{said}, at or above the threshold of {logit(high)}.{apart}{tried}",
         )
     if score <= low:
         missing = list(untried(source, frames, calibration))
@@ -124,7 +139,7 @@ def _verdict(
         return Verdict(
             VerdictName.NO_MANIPULATION_INDICATED,
             "score_low",
-            f"{said}, at or below the threshold of {logit(low)}.{apart}{_rates(calibration)} This does not"
+            f"{said}, at or below the threshold of {logit(low)}.{apart}{tried} This does not"
             " show that the video is authentic.",
         )
     return Verdict(
@@ -134,18 +149,22 @@ def _verdict(
     )
 
 
-def _rates(calibration: Calibration | None) -> str:
+def _rates(calibration: Calibration | None, frames: int) -> str:
     """How often videos of the calibration came this far, in a sentence; empty if it does not say."""
-    said = "" if calibration is None else rates(calibration)
+    said = "" if calibration is None else rates(calibration, frames)
     return f" {said}" if said else ""
 
 
-def rates(calibration: Calibration) -> str:
-    """How often the detector's thresholds indicate and clear, real and manipulated videos, in a sentence."""
-    if calibration.indicated is None or calibration.cleared is None:
+def rates(calibration: Calibration, frames: int) -> str:
+    """How often the thresholds for so many frames indicate and clear, real and manipulated videos."""
+    rung = calibration.rung(frames)
+    if rung is None or rung.indicated is None or rung.cleared is None:
         return ""
+    of = ""
+    if rung.frames < FEWEST_FRAMES:
+        of = "single frames of " if rung.frames == 1 else f"means of {rung.frames} frames of "
     return (
-        f"On {calibration.data} the detector's thresholds indicate {percent(calibration.fpr)} of the real and"
-        f" {percent(calibration.indicated)} of the manipulated videos, and clear"
-        f" {percent(calibration.cleared)} of the real and {percent(calibration.fnr)} of the manipulated ones."
+        f"On {of}{calibration.data} the detector's thresholds indicate {percent(calibration.fpr)} of the real"
+        f" and {percent(rung.indicated)} of the manipulated videos, and clear {percent(rung.cleared)} of the"
+        f" real and {percent(calibration.fnr)} of the manipulated ones."
     )

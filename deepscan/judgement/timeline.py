@@ -1,4 +1,4 @@
-"""Reads a face's logits over time: runs, the stretch that stands out, intervals, scene cuts.
+"""Reads a face's logits over time: runs, intervals, scene cuts.
 
 Only the sampled instants are known. A run or a stretch is named by its first and last instant; whether it
 goes on after its last instant, before the next sampled one, is unknown.
@@ -22,12 +22,6 @@ STUDENT = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201,
 MOST_ALIKE = (
     0.7  # correlation of neighbours; more makes the interval endless, and few logits show none
 )
-
-# A tenth of a video holds three of the 32 instants sampled by default. Shorter stretches are not reported:
-# single frames of real faces (a blink, motion blur) cross the threshold too often. An earlier detector, on
-# 43 demos that it was mostly trained on, reported a swapped tenth within its bounds in 39, and something in
-# 1 of their 43 originals.
-FEWEST_IN_STRETCH = 3
 
 # Keeps a report readable and bounded, however often a noisy face crosses the threshold.
 MOST_RUNS = 100
@@ -97,64 +91,18 @@ def runs(
             if rounded(frame.logit) >= high:
                 above.append(frame)
             elif above:
-                found.append(_stretch(above))
+                found.append(stretch_of(above))
                 above = []
         if above:
-            found.append(_stretch(above))
+            found.append(stretch_of(above))
     longest = sorted(found, key=lambda run: -run.frames)[:MOST_RUNS]
     return tuple(sorted(longest, key=lambda run: run.start))
 
 
-def outstanding(
-    frames: Sequence[FrameEvidence], instants: Sequence[int], high: float
-) -> Stretch | None:
-    """The stretch that exceeds `high` by the most in total, dips included; None under three frames.
-
-    The maximum-sum segment of (logit - high). Source: J. Bentley, "Programming pearls: algorithm design
-    techniques", Communications of the ACM 27, 1984 (Kadane's scan). Its mean is at or above `high`, and
-    so are its first and its last frame.
-    """
-    best: list[FrameEvidence] = []
-    most = 0.0
-    for piece in unbroken(frames, instants):
-        begin, total = 0, 0.0
-        for i, frame in enumerate(piece):
-            if total <= 0:
-                begin, total = i, 0.0
-            total += frame.logit - high
-            if total > most:
-                best, most = piece[begin : i + 1], total
-    return _stretch(best) if len(best) >= FEWEST_IN_STRETCH else None
-
-
-def _stretch(frames: Sequence[FrameEvidence]) -> Stretch:
+def stretch_of(frames: Sequence[FrameEvidence]) -> Stretch:
+    """From the first of these frames to the last, with their mean."""
     mean = rounded(float(np.mean([frame.logit for frame in frames])))
     return Stretch(frames[0].track, frames[0].time, frames[-1].time, len(frames), mean)
-
-
-# Further frames of a stretch that stands out.
-SECOND_LOOK = 32
-
-
-def closer(
-    stretch: Stretch, frames: Sequence[FrameEvidence], instants: Sequence[int]
-) -> tuple[int, ...]:
-    """Display-order indices of further frames to look at, evenly over a stretch.
-
-    Args:
-        frames: the face's.
-        instants: of all sampled frames.
-
-    Returns:
-        At most SECOND_LOOK; none if fewer than FEWEST_FRAMES are left that were not looked at.
-    """
-    own = [f.frame_index for f in frames if stretch.start <= f.time <= stretch.end]
-    known = set(instants)
-    left = [index for index in range(own[0], own[-1] + 1) if index not in known]
-    if len(left) < FEWEST_FRAMES:
-        return ()
-    places = np.linspace(0, len(left) - 1, min(SECOND_LOOK, len(left)))
-    return tuple(left[round(place)] for place in places)
 
 
 # --- scene cuts ------------------------------------------------------------------------------------

@@ -11,17 +11,16 @@ import numpy as np
 from deepscan.judgement import timeline
 from deepscan.judgement.cautions import about_faces, about_input, about_scores
 from deepscan.judgement.findings import PROVISIONAL, judge_frames
-from deepscan.judgement.words import counted, faces, logit, rounded, span, time_code
+from deepscan.judgement.stretches import judge_stretch, outstanding
+from deepscan.judgement.words import counted, faces, logit, rounded, span
 from deepscan.records import (
     Calibration,
     Coverage,
     Evidence,
-    Finding,
     FrameEvidence,
     Scores,
     SecondLook,
     Source,
-    Stretch,
     Thresholds,
     TrackEvidence,
     Verdict,
@@ -61,7 +60,7 @@ def judge(
         second_look: further frames of the stretch that a first judgement of the same found to stand out.
     """
     tracks = build_tracks(frames, coverage, source, thresholds)
-    scores = score(tracks, coverage.instants, thresholds)
+    scores = score(tracks, coverage.instants, source, thresholds)
     if scores is not None and scores.stretch is not None and second_look is not None:
         found = judge_stretch(scores.stretch, tracks, second_look, source, thresholds)
         scores = replace(scores, stretch_finding=found)
@@ -123,8 +122,7 @@ def _track(
     track = own[0].track
     finding = None
     if judged:
-        where = f"{counted(judged, 'face')} were judged"
-        finding = judge_frames(f"face {track}", own, source, thresholds, judged, where)
+        finding = judge_frames(f"face {track}", own, source, thresholds, judged)
     logits = [f.logit for f in own]
     high = (finding.thresholds if finding else thresholds).high
     return TrackEvidence(
@@ -156,6 +154,7 @@ def top10_mean(logits: Sequence[float]) -> float:
 def score(
     tracks: Sequence[TrackEvidence],
     instants: Sequence[int],
+    source: Source,
     thresholds: Thresholds = PROVISIONAL,
 ) -> Scores | None:
     """Video scores, or None when no face has enough evidence."""
@@ -180,7 +179,7 @@ def score(
         interval=own.interval,
         share_above=own.share_above,
         longest_run=own.longest_run,
-        stretch=None if indicated else _outstanding(able, instants),
+        stretch=None if indicated else outstanding(able, instants, source, thresholds),
     )
 
 
@@ -207,45 +206,6 @@ def _named(track: TrackEvidence) -> VerdictName | None:
 def _margin(track: TrackEvidence) -> float:
     assert track.finding is not None
     return track.score - track.finding.thresholds.high
-
-
-def _outstanding(tracks: Sequence[TrackEvidence], instants: Sequence[int]) -> Stretch | None:
-    """The stretch, in any of these tracks, that exceeds its face's threshold by the most in total."""
-    best, most = None, 0.0
-    for track in tracks:
-        assert track.finding is not None
-        high = track.finding.thresholds.high
-        found = timeline.outstanding(track.frames, instants, high)
-        if found is not None and (excess := found.frames * (found.mean - high)) > most:
-            best, most = found, excess
-    return best
-
-
-def judge_stretch(
-    stretch: Stretch,
-    tracks: Sequence[TrackEvidence],
-    look: SecondLook,
-    source: Source,
-    thresholds: Thresholds,
-) -> Finding | None:
-    """The finding about a stretch that stood out, by the second look alone: frames that did not choose it.
-
-    Any stretch as long as this one could have stood out, in any face. Those that begin half a length apart
-    count as places: with those that lie end to end alone, a stretch over half of a real clip alarmed.
-    None if the face was found in none of the frames.
-    """
-    if not look.frames:
-        return None
-    places = max(1.0, 2 * sum(len(t.frames) for t in tracks if t.enough) / stretch.frames)
-    what = f"face {stretch.track} from {time_code(stretch.start)} to {time_code(stretch.end)}"
-    return judge_frames(
-        what,
-        look.frames,
-        source,
-        thresholds,
-        places,
-        "any such stretch of any face could have stood out",
-    )
 
 
 def decide(scores: Scores | None, coverage: Coverage, tracks: Sequence[TrackEvidence]) -> Verdict:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from deepscan.records.calibration import FEWEST_FRAMES, Calibration, Rung, Thresholds
 from deepscan.records.evidence import (
+    Contrast,
     Coverage,
     Evidence,
     Finding,
@@ -51,6 +52,7 @@ __all__ = [
     "Case",
     "Colour",
     "Confinement",
+    "Contrast",
     "Coverage",
     "Credentials",
     "Crop",

@@ -19,6 +19,8 @@ class Rung:
     low: float
     high: float
     tail: float  # logits over which the share of real ones beyond `high` falls e-fold
+    indicated: float | None = None  # share of the manipulated videos at or above `high`
+    cleared: float | None = None  # share of the real videos at or below `low`
 
     def __post_init__(self) -> None:
         numbers = (self.slope, self.intercept, self.low, self.high, self.tail)
@@ -48,7 +50,7 @@ class Calibration:
     manipulated: int
     ece: float  # expected calibration error, 0 to 1
     cllr: float  # cost of the log-likelihood ratios, bits; 1 is no knowledge
-    rungs: tuple[Rung, ...] = ()  # for fewer frames than most videos have, ascending
+    rungs: tuple[Rung, ...] = ()  # for fewer frames than FEWEST_FRAMES, ascending
     unseen: bool = False  # whether the videos are of sources that it was not trained on
     indicated: float | None = None  # share of the manipulated videos at or above `high`
     cleared: float | None = None  # share of the real videos at or below `low`
@@ -65,13 +67,20 @@ class Calibration:
 
     def rung(self, frames: int) -> Rung | None:
         """What a mean of so many frames means; None if so few were never looked at."""
+        if frames >= FEWEST_FRAMES:
+            whole = self.slope, self.intercept, self.low, self.high, self.fall
+            return Rung(FEWEST_FRAMES, *whole, self.indicated, self.cleared)
         fitting = [rung for rung in self.rungs if rung.frames <= frames]
-        if fitting:
-            return max(fitting, key=lambda rung: rung.frames)
-        if self.rungs or frames < FEWEST_FRAMES:
-            return None
-        tail = self.tail or 1 / self.slope
-        return Rung(FEWEST_FRAMES, self.slope, self.intercept, self.low, self.high, tail)
+        return max(fitting, key=lambda rung: rung.frames) if fitting else None
+
+    @property
+    def fall(self) -> float:
+        """Logits over which the share of real ones beyond `high` falls e-fold, or more.
+
+        Where it was not measured it is taken from the slope, by two standard errors of five scores larger, as
+        a measured one is (training.calibrate.tail).
+        """
+        return self.tail or (1 + 2 * 5**-0.5) / self.slope
 
     def ratio(self, score: float, rung: Rung) -> float:
         """Likelihood ratio: how much oftener such a score comes of manipulated than of real videos.

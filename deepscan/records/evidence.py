@@ -83,10 +83,23 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Contrast:
+    """How far a stretch of a face stands out of its other frames in the same shots."""
+
+    rest: float  # mean logit of the other frames
+    frames: int  # how many they are
+    scatter: (
+        float  # standard deviation of single frames, of the stretch's or the others': the larger
+    )
+    times: float  # the stretch's mean above `rest`, in units of the scatter
+    needed: float  # as many units are asked
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What is concluded about one face, or about one stretch of it.
 
-    `thresholds` are its own, for its number of frames, its weaknesses and the number of places looked at.
+    `thresholds` are its own, for its number of frames, its weaknesses and the number of faces judged.
     `probability` and `ratio` (the likelihood ratio) are None where nothing was measured on such evidence.
     """
 
@@ -97,6 +110,9 @@ class Finding:
     weak: tuple[str, ...]  # why the thresholds stand apart, in words
     probability: float | None
     ratio: float | None
+    contrast: Contrast | None = (
+        None  # of a stretch; None of a face, or where too little is left of it
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from deepscan.judgement.summary import told
 from deepscan.judgement.timeline import LEVEL
 from deepscan.judgement.words import percent
 from deepscan.records import (
+    FEWEST_FRAMES,
     Box,
     Calibration,
     CropQuality,
@@ -53,6 +54,7 @@ def to_dict(report: Report) -> dict[str, Any]:
     source, evidence, provenance = report.source, report.evidence, report.provenance
     scores, decoding, coverage = evidence.scores, evidence.decoding, evidence.coverage
     calibration, look = evidence.thresholds.calibration, evidence.second_look
+    judged = evidence.finding.frames if evidence.finding else FEWEST_FRAMES
     return {
         "schema": SCHEMA,
         "input": {
@@ -117,7 +119,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "high": evidence.thresholds.high,
             "probability": _number(report.probability),
             "likelihood_ratio": _number(evidence.finding.ratio if evidence.finding else None),
-            "rates": "" if calibration is None else rates(calibration),
+            "rates": "" if calibration is None else rates(calibration, judged),
             "measured": None if calibration is None else _calibration(calibration),
         },
         "performance": performance(provenance.detector["training"]),
@@ -309,6 +311,7 @@ def _finding(finding: Finding | None) -> dict[str, Any] | None:
         "weak": list(finding.weak),
         "probability": _number(finding.probability),
         "likelihood_ratio": _number(finding.ratio),
+        "contrast": None if finding.contrast is None else asdict(finding.contrast),
     }
 
 

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from deepscan.data.distortions import h264
 from deepscan.errors import DataError
 from deepscan.judgement import metrics
-from deepscan.records import Calibration, Pixels, Rung
+from deepscan.records import FEWEST_FRAMES, Calibration, Pixels, Rung
 from deepscan.shapes import Float, Int
 
 PRIOR = 0.5
@@ -113,19 +113,19 @@ def fit(
 
 
 def rungs(labels: Labels, frames: Sequence[Frames]) -> tuple[Rung, ...]:
-    """What the mean of 1, 2, 4, ... frames means: map and thresholds of means of so many of each video.
+    """What the mean of 1, 2, 4 frames means: map and thresholds of means of so many of each video.
 
     A mean of few frames scatters more than a video's, so its thresholds lie further apart and its odds rise
     more slowly. Maps and thresholds are medians over DRAWS draws. A step needs FEWEST videos of each class
-    with so many frames.
+    with so many frames. From FEWEST_FRAMES on, the map of whole videos holds.
     """
     rng = np.random.default_rng(0)
     found: list[Rung] = []
     count = 1
-    while True:
+    while count < FEWEST_FRAMES:
         able = np.array([len(own) >= count for own in frames], bool)
         if not len(able) or min((labels[able] == label).sum() for label in (0, 1)) < FEWEST:
-            return tuple(found)
+            break
         of = labels[able]
         drawn = []
         for _ in range(DRAWS):
@@ -136,9 +136,12 @@ def rungs(labels: Labels, frames: Sequence[Frames]) -> tuple[Rung, ...]:
                     if len(own) >= count
                 ]
             )
-            drawn.append((*platt(of, means), *bounds(of, means), tail(means[of == 0])))
+            low, high = bounds(of, means)
+            shares = (means[of == 1] >= high).mean(), (means[of == 0] <= low).mean()
+            drawn.append((*platt(of, means), low, high, tail(means[of == 0]), *shares))
         found.append(Rung(count, *(float(v) for v in np.median(drawn, 0))))
         count *= 2
+    return tuple(found)
 
 
 def tail(real: Scores) -> float:

@@ -106,7 +106,8 @@ def test_a_stretch_is_pointed_at_by_its_time_codes() -> None:
     assert evidence.verdict.reason == "stretch_stands_out"
     assert evidence.verdict.sentence.startswith(
         "Inconclusive overall, but look at 0:01.000\u20130:01.200: over 3 successive instants face 1 averages"
-        " +5.00. The whole: the mean logit of face 1 is \u22122.25, at or below the threshold of \u22121.00."
+        " +5.00. The whole: the mean logit of face 1 is \u22122.25, at or below the threshold of \u22121.00,"
+        " which clears nothing here: "
     )
     assert evidence.scores is not None
     assert evidence.scores.share_above == 3 / 32

@@ -39,7 +39,7 @@ RAISED = [seen(1, i, 4.0 if 10 <= i < 14 else -4.0) for i in range(32)]
             "The face scores as high as faces in manipulated videos do. Real ones rarely do.",
         ),
         (
-            judged(face(1, -9.0) + face(2, 5.0) + face(3, -8.0)),
+            judged(face(1, -9.0) + face(2, 9.0) + face(3, -8.0)),
             "score_high",
             "Face 2, the most suspicious of 3 faces, scores as high as faces in manipulated videos do."
             " Real ones rarely do.",

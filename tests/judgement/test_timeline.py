@@ -1,4 +1,4 @@
-"""Runs, stretches, intervals and cuts, worked by hand: an instant every tenth of a second."""
+"""Runs, intervals and cuts, worked by hand: an instant every tenth of a second."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import pytest
 
 from deepscan.judgement.timeline import (
     MOST_RUNS,
-    SECOND_LOOK,
     STUDENT,
     SUDDEN,
     Scenes,
     change,
-    closer,
     interval,
-    outstanding,
     runs,
     thumbnail,
 )
@@ -70,30 +67,6 @@ def test_of_very_many_runs_the_longest_are_told_in_order_of_time() -> None:
     assert len(found) == MOST_RUNS
     assert found[-1][2] == 2
     assert found == sorted(found)
-
-
-# --- the stretch that stands out -------------------------------------------------------------------
-
-
-def test_a_stretch_may_hold_a_dip_which_a_run_may_not() -> None:
-    frames = face([-3, -3, 4, 4, 0, 4, -3, -3])
-    stretch = outstanding(frames, range(8), 1.0)
-    assert stretch is not None
-    assert (float(stretch.start), float(stretch.end), stretch.frames) == (0.2, 0.5, 4)
-    assert stretch.mean == 3.0
-
-
-def test_a_deep_dip_parts_two_stretches_and_the_stronger_is_told() -> None:
-    stretch = outstanding(face([3, 3, 3, -20, 4, 4, 4]), range(7), 1.0)
-    assert stretch is not None
-    assert (float(stretch.start), float(stretch.end)) == (0.4, 0.6)
-
-
-@pytest.mark.parametrize("logits", [[-3, 9, 9, -3], [9, 9, None, 9, 9], [0.9] * 8, []])
-def test_two_frames_or_none_above_the_threshold_do_not_stand_out(
-    logits: list[float | None],
-) -> None:
-    assert outstanding(face(logits), range(len(logits)), 1.0) is None
 
 
 # --- interval --------------------------------------------------------------------------------------
@@ -167,7 +140,7 @@ def test_19_intervals_in_20_hold_the_truth(
     The lowest are of skewed logits whose neighbours correlate at 0.6, which is not tried here. Three standard
     errors of 2,000 curves are 0.015 to 0.02.
     """
-    found = [interval(curve.tolist()) for curve in series(n, rho, rng)]
+    found = [interval(curve.tolist()) for curve in series(n, rho, rng, skewed=skewed)]
     held = np.mean([one is not None and one.low <= 0 <= one.high for one in found])
     assert least < held < most
 
@@ -176,33 +149,6 @@ def test_the_quantiles_are_students() -> None:
     from scipy.stats import t
 
     assert tuple(round(float(t.ppf(0.975, f)), 3) for f in range(2, len(STUDENT) + 2)) == STUDENT
-
-
-# --- the second look -------------------------------------------------------------------------------
-
-
-def sampled(every: int) -> tuple[list[FrameEvidence], range]:
-    """A face at every so manyth frame of 25 a second, high from instant 4 to instant 6."""
-    instants = range(0, 10 * every, every)
-    frames = [
-        FrameEvidence(1, i, Fraction(i, 25), FACE, QUALITY, 4.0 if 4 <= i // every <= 6 else -3.0)
-        for i in instants
-    ]
-    return frames, instants
-
-
-@pytest.mark.parametrize(("every", "count"), [(4, 0), (6, 10), (100, SECOND_LOOK)])
-def test_a_second_look_takes_frames_of_the_stretch_that_were_not_seen_yet(
-    every: int, count: int
-) -> None:
-    """Between three instants 6 frames apart lie 10 others; 4 apart only 6, too few to judge by."""
-    frames, instants = sampled(every)
-    stretch = outstanding(frames, instants, 1.0)
-    assert stretch is not None
-    found = closer(stretch, frames, instants)
-    assert len(found) == count
-    assert not set(found) & set(instants)
-    assert all(4 * every < index < 6 * every for index in found)
 
 
 # --- scene cuts ------------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ def test_a_report_of_an_earlier_version_still_makes_a_page() -> None:
 
 
 def test_every_face_has_its_verdict_its_thresholds_and_its_reason() -> None:
-    """Face 2 alone is judged by others' number, too: 2 + 2 log(2) = 3.39 for either."""
+    """Face 2 alone is judged by others' number, too: 2 + 3.79 log(2) = 4.63 for either."""
     calibration = replace(reports.CALIBRATED, unseen=True, indicated=0.6, cleared=0.4)
     report, kept = reports.made(
         calibration=calibration, logit=lambda track, instant: 8.0 - 6 * track
@@ -169,7 +169,7 @@ def test_every_face_has_its_verdict_its_thresholds_and_its_reason() -> None:
     jsonschema.validate(document, report_json.schema())
     named = [track["finding"]["name"] for track in document["tracks"]]
     assert named == ["inconclusive", "no_manipulation_indicated"]
-    assert [track["finding"]["high"] for track in document["tracks"]] == [3.39, 3.39]
+    assert [track["finding"]["high"] for track in document["tracks"]] == [4.63, 4.63]
     text = unescape(words(page.html(document, kept)))
     assert "Of 2 faces judged face 1 decides." in text
     for track in report.evidence.tracks:

@@ -54,8 +54,12 @@ class Video:
     person: str
     label: int
     kind: str
-    score: float
+    logits: tuple[float, ...]  # of its crops, in order of time
     crops: tuple[int, ...]  # rows of the archive
+
+    @property
+    def score(self) -> float:
+        return float(np.mean(self.logits))
 
 
 def main() -> None:
@@ -84,13 +88,11 @@ def main() -> None:
     sys.stdout.write(f"the final detector spreads its scores {ratio:.2f} times as wide\n")
     scaled = [ratio * video.score for video in left_out]
     labels = np.array([video.label for video in left_out])
-    data = (
-        "sources left out: videos of"
-        f" {len({v.person.split('/')[0] + v.fold for v in left_out})} collections in {len(FOLDS)} folds, each"
-        f" scored by a detector of this recipe trained for 120 steps without its fold, times {ratio:.2f}"
-    )
+    collections = {v.person.split("/")[0] + v.fold for v in left_out}
+    data = f"videos of {len(collections)} collections that it was not trained on"
     weak = shifts(detector, archive, held["methods"])
-    calibration = fit(labels, np.array(scaled), [v.fold for v in left_out], weak, data)
+    frames = [ratio * np.array(video.logits) for video in left_out]
+    calibration = fit(labels, np.array(scaled), [v.fold for v in left_out], weak, data, frames)
     names = [f"{video.fold}/{place}" for place, video in enumerate(left_out)]
     results = {
         "test": metrics.summary(names, labels, np.array(scaled), np.random.default_rng(0)),
@@ -104,7 +106,11 @@ def main() -> None:
         base={"name": base.name, "sha256": base.sha256},
         training={
             "date": asked.date,
-            "test": "videos of sources left out, by detectors of this recipe that had not seen them",
+            "test": data,
+            "calibrated": (
+                f"by detectors of this recipe, each trained for 120 steps without the videos' fold, of"
+                f" {len(FOLDS)}; their logits times {ratio:.2f}"
+            ),
             "data": "pairs, FaceForensics++ crops, DFDC crops, 55 methods' public clips, faces",
             "licence_note": "weights only; the clips' own terms are their makers'",
             "recipe": config,
@@ -201,14 +207,16 @@ def videos(scores: Any, entries: Sequence[dict[str, Any]], fold: str, recipe: st
     for place, row in enumerate(scores[f"rows/{fold}"].tolist()):
         rows.setdefault((entries[row]["source"], entries[row]["video"]), []).append(place)
     kept, counts = [], [0, 0]
-    for places in rows.values():
+    for found in rows.values():
+        frames = [entries[int(scores[f"rows/{fold}"][place])]["frame"] for place in found]
+        places = [found[i] for i in np.argsort(frames, kind="stable")]
         numbers = [int(scores[f"rows/{fold}"][place]) for place in places]
         entry = entries[numbers[0]]
         if counts[entry["label"]] < MOST:
             counts[entry["label"]] += 1
-            score = float(logits[places].mean())
+            own = tuple(logits[places].tolist())
             person = f"{entry['source']}/{entry['person']}"
-            kept.append(Video(fold, person, entry["label"], entry["kind"], score, tuple(numbers)))
+            kept.append(Video(fold, person, entry["label"], entry["kind"], own, tuple(numbers)))
     return kept
 
 
@@ -238,11 +246,16 @@ def verdicts(
 
 
 def fit(
-    labels: np.ndarray, scores: np.ndarray, folds: list[str], weak: list[float], data: str
+    labels: np.ndarray,
+    scores: np.ndarray,
+    folds: list[str],
+    weak: list[float],
+    data: str,
+    frames: Sequence[np.ndarray],
 ) -> Calibration:
     """deepscan's own calibration, each fold judged by a map fitted on the others."""
     moved = [scores + shift for shift in weak]
-    found = calibrate.fit(labels, scores, [folds], moved, data, unseen=True)
+    found = calibrate.fit(labels, scores, [folds], moved, data, frames, unseen=True)
     assert found is not None
     return found
 
