@@ -89,13 +89,19 @@ def main() -> None:
     scaled = [ratio * video.score for video in left_out]
     labels = np.array([video.label for video in left_out])
     collections = {v.person.split("/")[0] + v.fold for v in left_out}
-    data = f"videos of {len(collections)} collections that it was not trained on"
+    data = (
+        f"videos of {len(collections)} collections, each scored by a detector of the same recipe that had not"
+        " seen its source,"
+    )
     weak = shifts(detector, archive, held["methods"])
     frames = [ratio * np.array(video.logits) for video in left_out]
     calibration = fit(labels, np.array(scaled), [v.fold for v in left_out], weak, data, frames)
-    names = [f"{video.fold}/{place}" for place, video in enumerate(left_out)]
+    counts = [len(video.logits) for video in left_out]
+    names = [f"{v.fold}/{i}" for i, v in enumerate(left_out) for _ in v.logits]
     results = {
-        "test": metrics.summary(names, labels, np.array(scaled), np.random.default_rng(0)),
+        "test": metrics.summary(
+            names, np.repeat(labels, counts), np.concatenate(frames), np.random.default_rng(0)
+        ),
         "kinds": stated(labels, [v.kind for v in left_out], np.array(scaled), calibration),
         "left_out": by_kind(left_out),
         "held_fifths": {name: by_kind(own) for name, own in held.items()},
@@ -106,7 +112,7 @@ def main() -> None:
         base={"name": base.name, "sha256": base.sha256},
         training={
             "date": asked.date,
-            "test": data,
+            "test": data.rstrip(","),
             "calibrated": (
                 f"by detectors of this recipe, each trained for 120 steps without the videos' fold, of"
                 f" {len(FOLDS)}; their logits times {ratio:.2f}"
