@@ -53,7 +53,7 @@ def test_the_tutorial_goes_as_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "run.py").write_text(example)
     with sessions.chdir(tmp_path):
         exec(compile(example, "tutorial.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("inconclusive ")
+    assert capsys.readouterr().out.startswith("manipulation_indicated ")
 
 
 @pytest.mark.slow
