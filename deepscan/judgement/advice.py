@@ -35,7 +35,7 @@ def chance(report: Report) -> str:
     calibration = finding.thresholds.calibration
     if calibration is None:
         return "No probability: this detector is not calibrated, and its limits are stand-ins."
-    if report.verdict.reason == "stretch_high":
+    if report.evidence.verdict.reason == "stretch_high":
         return "No probability: it was measured for whole faces, not for the part of one that stands out."
     if probability is None:
         return f"No probability: nothing was measured on such evidence ({listed(finding.weak)})."
