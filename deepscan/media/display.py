@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ PRIMARIES = {
     10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "ebu3213",
 }  # fmt: skip
 RANGES = {1: "tv", 2: "pc"}
+
+# Codec tags of Dolby Vision. Without tags of its own such a picture is in colours of Dolby's (profile 5).
+DOLBY = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 
 # What the scaler converts exactly: it takes the other matrices for BT.601's.
 MATRICES_KNOWN = (0, 1, 2, 4, 5, 6, 7, 9)
@@ -73,6 +76,41 @@ def rotation(frame: Any) -> int:
     if a * d - b * c < 0:
         a = -a
     return int(round(np.degrees(np.arctan2(-b, a)) / 90) * 90) % 360
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What a container states of a stream's colours, in numbers of ITU-T H.273."""
+
+    matrix: int
+    transfer: int
+    primaries: int
+    range: int
+    dolby: bool  # Dolby Vision, whose metadata no decoder here applies
+
+    @classmethod
+    def of(cls, stream: Any) -> Tags:
+        """Read before anything is decoded: decoders overwrite them."""
+        context = stream.codec_context
+        return cls(
+            context.colorspace,
+            context.color_trc,
+            context.color_primaries,
+            context.color_range,
+            context.codec_tag in DOLBY,
+        )
+
+    def complete(self, frame: Any) -> Any:
+        """The frame, with the tags that its own bits leave open; players read them from the container."""
+        if frame.color_trc == colour.UNSPECIFIED:
+            frame.color_trc = self.transfer
+        if frame.color_primaries == colour.UNSPECIFIED:
+            frame.color_primaries = self.primaries
+        if frame.colorspace == colour.UNSPECIFIED and not frame.format.is_rgb:
+            frame.colorspace = self.matrix
+        if frame.color_range == 0:
+            frame.color_range = self.range
+        return frame
 
 
 def colour_of(frame: Any) -> Colour:

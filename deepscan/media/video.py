@@ -12,7 +12,7 @@ import errno
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -26,11 +26,11 @@ from deepscan.config import Sampling
 from deepscan.errors import UnreadableInput
 from deepscan.files import check_readable, diagnose, sha256
 from deepscan.media.decoding import DECODER_HOLDS, Doubt, decoded
-from deepscan.media.display import MAX_PIXELS, check_size, colour_of, display, rotation
+from deepscan.media.display import MAX_PIXELS, Tags, check_size, colour_of, display, rotation
 from deepscan.media.index import read_index
 from deepscan.media.packets import packets, short_of_memory
 from deepscan.media.streams import choose_stream
-from deepscan.records import Frame, Pixels, Source
+from deepscan.records import Colour, Frame, Pixels, Source
 
 # Demuxers that read one file only: a playlist or a file-name pattern must not open others.
 CONTAINERS = (
@@ -113,6 +113,7 @@ class VideoSource:
         self._others: tuple[str, ...] = ()
         with self._open() as (container, chosen):
             self._pixel_aspect = chosen.sample_aspect_ratio or Fraction(1)
+            self._colour_tags = Tags.of(chosen)
             check_size(path, chosen.codec_context.width, chosen.codec_context.height)
             container_name, codec = container.format.name, chosen.codec_context.name
             rates = chosen.guessed_rate, chosen.time_base
@@ -169,7 +170,7 @@ class VideoSource:
             restarts=tuple(at * base for at in self._index.restarts),
             stream=number,
             others=self._others + hidden,
-            colour=colour_of(first),
+            colour=self._colour(first),
         )
 
     def choose(self, sampling: Sampling) -> tuple[int, ...]:
@@ -285,7 +286,14 @@ class VideoSource:
 
     def _display(self, frame: Any) -> Pixels:
         single = self._by_fields and bool(frame.interlaced_frame)
+        frame = self._colour_tags.complete(frame)
         return display(frame, self._pixel_aspect, self._path, single)
+
+    def _colour(self, frame: Any) -> Colour:
+        found = colour_of(frame)
+        if self._colour_tags.dolby and found.transfer == "unknown":
+            return replace(found, transfer="Dolby Vision", exact=False)
+        return found
 
     @contextmanager
     def _open(self, careful: bool = False, edits: bool = True) -> Iterator[tuple[Any, Any]]:

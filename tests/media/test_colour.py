@@ -13,6 +13,8 @@ from builders import clips
 from deepscan.media.colour import BT2020, DISPLAY_P3, HLG, PQ, to_sdr
 from deepscan.media.video import VideoSource
 
+QUIET = {"x265-params": "log-level=none"}
+
 
 def shown(code: tuple[float, float, float], transfer: int, primaries: int) -> list[int]:
     """What code values from 0 to 1 become."""
@@ -105,6 +107,36 @@ def test_an_hdr_video_is_converted_and_says_so(tmp_path: Path) -> None:
         "bt2020nc", "smpte2084", "bt2020", "tv",
     )  # fmt: skip
     assert colour.conversion == "PQ to SDR of BT.709"
+
+
+def test_tags_in_the_container_alone_are_followed(tmp_path: Path) -> None:
+    """As players do. What the bits of the video say comes first."""
+    tags = {"colorspace": 9, "color_trc": PQ, "color_primaries": 9, "color_range": 1}
+
+    def state(stream: Any) -> None:
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+
+    bare = clips.write(tmp_path / "bare.mp4", 3, "libx265", "yuv420p10le", options=QUIET)
+    with av.open(str(bare)) as given, av.open(str(tmp_path / "a.mkv"), "w") as out:
+        copy = out.add_stream_from_template(given.streams.video[0])
+        state(copy)
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    assert VideoSource(bare).source.colour.conversion == ""
+    colour = VideoSource(tmp_path / "a.mkv").source.colour
+    assert (colour.matrix, colour.transfer, colour.range, colour.conversion) == (
+        "bt2020nc", "smpte2084", "tv", "PQ to SDR of BT.709",
+    )  # fmt: skip
+
+
+def test_dolby_vision_without_other_tags_is_not_exact(tmp_path: Path) -> None:
+    clip = clips.write(tmp_path / "a.mp4", 3, "libx265", "yuv420p10le", options=QUIET)
+    clip.write_bytes(clip.read_bytes().replace(b"hev1", b"dvhe").replace(b"hvc1", b"dvh1"))
+    colour = VideoSource(clip).source.colour
+    assert (colour.transfer, colour.exact) == ("Dolby Vision", False)
 
 
 def test_ten_bits_are_rounded(tmp_path: Path) -> None:
