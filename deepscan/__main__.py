@@ -9,6 +9,7 @@ INTERRUPTED = 130  # as console.Exit has it, which is not imported yet
 def main() -> None:
     """Run the command line and exit with its code. SIGTERM and SIGHUP count as Ctrl-C."""
     _open_streams()
+    _forget_working_folder()
     try:
         from deepscan.interrupt import hear_signals
 
@@ -23,6 +24,17 @@ def main() -> None:
 
         leave(code, code == INTERRUPTED)
     sys.exit(code)
+
+
+def _forget_working_folder() -> None:
+    """Import nothing from there: it may hold evidence, and `python -m` looks there before everything else."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        here = os.getcwd()
+    except OSError:  # it was deleted
+        return
+    if sys.path[:1] == [here] and here != home:
+        del sys.path[0]
 
 
 def _open_streams() -> None:

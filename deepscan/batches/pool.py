@@ -126,7 +126,7 @@ class Worker:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, start), daemon=True)
-        with _deaf():
+        with _alone():
             self.process.start()
         theirs.close()  # so that the pipe closes with the process
 
@@ -143,8 +143,13 @@ class Worker:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that the block starts do not hear Ctrl-C, not even while they import."""
+def _alone() -> Iterator[None]:
+    """What a process must not have of us, if the block starts it.
+
+    It does not hear Ctrl-C, not even while it imports; and it imports nothing from the working folder, which
+    may be full of evidence, while Python starts it by `-c`, which would look there first.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

@@ -176,6 +176,7 @@ def wheel(requirement: str, folder: Path, progress: Progress | None = None) -> P
     """
     command = [
         sys.executable,
+        "-P",  # not a pip.py of the working folder's
         "-m",
         "pip",
         "download",

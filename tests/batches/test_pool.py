@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -98,3 +100,42 @@ def test_closing_ends_what_is_under_way() -> None:
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_the_order_is_that_of_finishing(jobs: int) -> None:
     assert sorted(run([("", i) for i in range(6)], jobs).values()) == [0, 2, 4, 6, 8, 10]
+
+
+# Names of modules that Python imports on its way into a process of a batch.
+IMPORTED = ("multiprocessing", "pickle", "signal", "struct", "tempfile", "numpy", "typer")
+
+
+WORKER = """
+import sys
+from deepscan.batches.pool import Worker
+worker = Worker(print, dict)
+worker.pipe.close()
+worker.process.join()
+sys.exit(worker.process.exitcode)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-c", WORKER],
+        ["-m", "deepscan", "--version"],
+    ],
+    ids=["a process of a batch", "the command"],
+)
+def test_nothing_is_imported_from_a_folder_of_evidence(tmp_path: Path, command: list[str]) -> None:
+    evidence = tmp_path / "evidence"
+    evidence.mkdir()
+    for name in IMPORTED:
+        (evidence / f"{name}.py").write_text(
+            "open('../imported', 'w'); raise ImportError('taken over')"
+        )
+    # As an installed command begins: the working folder is not on the path.
+    safe = ["-P"] if command[0] == "-c" else []
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, *safe, *command], cwd=evidence, env=env, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert not (tmp_path / "imported").exists()
