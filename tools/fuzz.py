@@ -38,6 +38,7 @@ from deepscan.model.detector import Detector
 from deepscan.model.header import read_header
 from deepscan.model.weights import detector_file
 from deepscan.report import provenance
+from deepscan.verification.compare import compare
 from deepscan.verification.verify import verify
 
 TIME_LIMIT = 60  # seconds an input may take in detect
@@ -115,6 +116,9 @@ def seeds(folder: Path) -> list[Path]:
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     for name in ("a.png", "a.jpg", "a.webp", "a.bmp", "a.tiff", "a.gif", "a.avif", "a.jp2"):
         Image.fromarray(noise).save(folder / name)
+    frames = [Image.fromarray(np.roll(noise, at, 1)) for at in range(4)]
+    for name in ("moving.webp", "moving.gif", "moving.png", "moving.avif"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:], duration=40)
     found = sorted(folder.iterdir())
     real = sorted(SHARED.glob("clips/*/*.mp4")) if SHARED.is_dir() else []
     return found + [path for path in real if path.stat().st_size < 3 * 2**20]
@@ -244,6 +248,7 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[random.Random], None], Ca
     (clip := folder / "clip.mp4").write_bytes(b"evidence")
     results = reports.written(folder / "results", clip)
     report = json.loads((results / "report.json").read_bytes())
+    other = shutil.copytree(results, folder / "other")
     stated = json.loads((results / provenance.NAME).read_text())
     crops = folder / "crops"
     crops.mkdir()
@@ -271,6 +276,7 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[random.Random], None], Ca
             lambda: provenance.read_manifest(results / provenance.NAME),
         ),
         "report.json": (put_report, lambda: verify(results)),
+        "two report.json": (put_report, lambda: compare(results, other)),
         "crops' listing": (
             lambda c: put(crops / "toy.json", odd_text(listing, c)),
             lambda: read_crops(crops),

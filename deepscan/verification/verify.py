@@ -44,6 +44,8 @@ from deepscan.report import page, provenance, reading, signing
 # difference was 0.27.
 TOLERANCE = {"float32": 0.05, "bfloat16": 0.5}
 
+MOST_THREADS = 1024  # of a rerun, whatever the report says
+
 NOTE = (
     "Whoever can rewrite the folder can rewrite manifest.json: note its SHA-256 in the case file,"
     " or sign it."
@@ -118,15 +120,16 @@ def verify(
     if report is None:
         why = "report.json does not say which, or was changed"
         if given is not None:
-            findings.append(_input(given, manifest.input_sha256))
+            findings.append(_input(given, manifest))
         else:
             findings.append(Finding("input", Match.NOT_CHECKED, f"{why}; name it with --input"))
         unread = ("conclusions", "page", "detector", "base")
         findings += [Finding(w, Match.NOT_CHECKED, why) for w in unread]
     else:
-        findings += _concluded(folder, report)
+        whole = {f.what for f in findings if f.state is Match.SAME}
+        findings += _concluded(folder, report, page.NAME in whole)
         given = given or Path(report["input"]["path"])
-        findings.append(_input(given, manifest.input_sha256))
+        findings.append(_input(given, manifest))
         findings += _weights(report)
         if second := report.get("second_opinion"):
             findings += [replace(f, what=f"second {f.what}") for f in _weights(second)]
@@ -178,6 +181,7 @@ def _report(
         hashes = {*stated[:2], manifest.input_sha256}
         for name in ("sha256", "base_sha256"):
             read_value(str, report["tool"]["detector"][name], name)
+        _ = report["calibration"]["measured"]
     except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
         return None, Finding(what, Match.DIFFERS, f"report.json is not deepscan's: {error}")
     if len(hashes) > 1:
@@ -200,8 +204,11 @@ def _signature(folder: Path, key: Path | None) -> Finding:
         return Finding("signature", Match.DIFFERS, str(error))
 
 
-def _concluded(folder: Path, report: dict[str, Any]) -> Iterator[Finding]:
-    """Judge again from report.json's logits, and make the page again from report.json."""
+def _concluded(folder: Path, report: dict[str, Any], page_is_whole: bool) -> Iterator[Finding]:
+    """Judge again from report.json's logits, and make the page again from report.json.
+
+    A page that is not the file it was is not opened: a pipe in its place would never end.
+    """
     here = metadata.version(provenance.DISTRIBUTION)
     wrote = report["tool"].get("versions", {}).get(provenance.DISTRIBUTION)
     if wrote != here:
@@ -217,6 +224,9 @@ def _concluded(folder: Path, report: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("page", Match.NOT_CHECKED, "report.json itself does not follow")
             return
         yield Finding("conclusions", Match.SAME, "scores and verdict follow from the logits")
+        if not page_is_whole:
+            yield Finding("page", Match.NOT_CHECKED, f"{page.NAME} is not as it was written")
+            return
         text = (folder / page.NAME).read_bytes().decode("utf-8")
         if page.same(report, text):
             why = "shows what report.json says; its pictures were not made again"
@@ -262,9 +272,14 @@ def report_settings(report: dict[str, Any]) -> Settings:
     return Settings.from_dict(report["run"]["settings"])
 
 
-def _input(path: Path, digest: str) -> Finding:
+def _input(path: Path, manifest: provenance.Manifest) -> Finding:
+    digest = manifest.input_sha256
     try:
         check_readable(path)
+        # First, since a report may name any file of this machine, however large.
+        if (size := path.stat().st_size) != manifest.input_bytes:
+            why = f"{path}: has {size} bytes, not {manifest.input_bytes}"
+            return Finding("input", Match.DIFFERS, why)
         found = sha256(path)
     except InputError as error:
         return Finding("input", Match.NOT_CHECKED, f"{error}; where it lies now, --input FILE says")
@@ -319,23 +334,24 @@ def _rerun(
     if path is None or report is None or not ready:
         why = "needs the report, its input and its weights as they were"
         return Finding("rerun", Match.NOT_CHECKED, why)
-    settings = report_settings(report)
-    # In the report's precision, which changes logits most, but on whatever device is here.
-    scoring = replace(
-        settings.scoring, precision=report["tool"]["precision"], device="auto", offline=True
-    )
+    settings, tool = report_settings(report), report["tool"]
     try:
-        with threads(report["tool"]["threads"]):
+        # In the report's precision, which changes logits most, but on whatever device is here.
+        precision = read_value(str, tool["precision"], "precision")
+        scoring = replace(settings.scoring, precision=precision, device="auto", offline=True)
+        with threads(max(1, min(read_value(int, tool["threads"], "threads"), MOST_THREADS))):
             again = scan(
                 path, replace(settings, scoring=scoring, heatmaps=Heatmaps()), progress=progress
             )
+        second = report.get("second_opinion")
+        found = [compare(report, again)]
+        if second is not None and again.second is not None:
+            found.append(compare(second, again.second))
+        return next((one for one in found if one.state is not Match.SAME), found[0])
     except DeepscanError as error:
         return Finding("rerun", Match.DIFFERS, f"fails now: {error}")
-    second = report.get("second_opinion")
-    if second is None or again.second is None:
-        return compare(report, again)
-    both = (compare(report, again), compare(second, again.second))
-    return next((found for found in both if found.state is not Match.SAME), both[0])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Finding("rerun", Match.DIFFERS, f"report.json is not deepscan's: {error!r:.200}")
 
 
 def compare(report: dict[str, Any], again: Report) -> Finding:

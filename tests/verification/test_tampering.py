@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,6 +107,12 @@ def link_for_a_file(folder: Path) -> None:
     (folder / SHEET).symlink_to(folder.with_name("elsewhere.png"))
 
 
+def pipe_for_the_page(folder: Path) -> None:
+    """Whoever opened it would wait for ever."""
+    (folder / page.NAME).unlink()
+    os.mkfifo(folder / page.NAME)
+
+
 def link_for_the_manifest(folder: Path) -> None:
     (folder / NAME).rename(folder.with_name("elsewhere.json"))
     (folder / NAME).symlink_to(folder.with_name("elsewhere.json"))
@@ -144,6 +151,7 @@ WAYS = {
     "a file added, and listed": Way(added_and_listed, BOTH),
     "a folder added": Way(lambda folder: (folder / "empty").mkdir(), "empty/"),
     "a link for a file": Way(link_for_a_file, SHEET),
+    "a pipe for the page": Way(pipe_for_the_page, page.NAME),
     "a link for the manifest": Way(link_for_the_manifest, NAME),
     "a manifest edited": Way(edited(NAME, b'"bytes"', b'"bytez"', again=False), NAME),
     # of the report, with a new manifest
@@ -163,6 +171,7 @@ WAYS = {
     "no tool": Way(stated(no_tool), BOTH),
     "a path that is a number": Way(put("input.path", 1), BOTH),
     "a hash that is a number": Way(put("input.sha256_after", 1), BOTH),
+    "no calibration": Way(put("calibration", []), BOTH),
     "a setting unknown": Way(put("run.settings.more", {}), BOTH),
     "outputs that are not there": Way(put("outputs", ["more.png"]), BOTH),
     "a page that says other things": Way(edited(page.NAME, b"</h1>", b"!</h1>"), "page"),
