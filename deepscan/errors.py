@@ -19,6 +19,14 @@ these in one place each: PyAV's and Pillow's in `media`, safetensors' and pip's 
 
 import re
 
+# After "://", a name and a colon with anything up to an @, if it is no port; or all that is before an @.
+_USERINFO = re.compile(r"(?<=://)(?:[^/\s@:]*:(?!\d*(?:/|$))\S*@|[^/\s]*@)")
+
+
+def without_userinfo(text: str) -> str:
+    """The text with no user name or password in its addresses: "s3://me:secret@host" is "s3://host"."""
+    return _USERINFO.sub("", text)
+
 
 class DeepscanError(Exception):
     """Base of all expected failures; anything else that escapes is a bug.
@@ -27,7 +35,7 @@ class DeepscanError(Exception):
     """
 
     def __str__(self) -> str:
-        return re.sub(r"(?<=://)[^/\s@]*@", "", super().__str__())
+        return without_userinfo(super().__str__())
 
 
 class InputError(DeepscanError):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deepscan.errors import without_userinfo
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,7 +41,7 @@ def say(message: str) -> None:
         if _drawing:
             _above(printable(message))
         else:
-            typer.echo(printable(message), err=True)
+            typer.echo(printable(without_userinfo(message)), err=True)
 
 
 def put(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deepscan.errors import without_userinfo
 from deepscan.judgement.advice import chance, next_steps
 from deepscan.judgement.findings import rates
 from deepscan.judgement.summary import told
@@ -32,7 +33,6 @@ from deepscan.records import (
 )
 from deepscan.report.heatmap import ATTENTION, EVIDENCE
 from deepscan.report.performance import performance
-from deepscan.report.privacy import without_userinfo
 
 SCHEMA = "deepscan.report/2"
 

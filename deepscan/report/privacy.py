@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import platform
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -39,11 +38,6 @@ PLAIN = (
 )
 
 CELLS, FACE_CELLS = 16, 6  # of a mosaic: along a frame's longer side, and of a face's at most
-
-
-def without_userinfo(text: str) -> str:
-    """The text with no user name or password in its addresses: "s3://me:secret@host" is "s3://host"."""
-    return re.sub(r"(?<=://)[^/\s@]*@", "", text)
 
 
 def withheld(report: Report) -> Report:
@@ -77,9 +71,10 @@ PATHS = (("scoring", "weights"), ("output", "sign"))
 def _words(argv: Sequence[str], name: str) -> tuple[str, ...]:
     """The command line with this input's name, options, and the values that are neither path nor text."""
     shown = list(argv[:2])
-    for before, word in pairwise(argv[1:]):
+    last = argv.index("--") if "--" in argv else len(argv)  # what follows is no option
+    for at, (before, word) in enumerate(pairwise(argv[1:]), 2):
         option, equals, _ = word.partition("=")
-        if word.startswith("-"):
+        if word.startswith("-") and at <= last:
             keeps = not equals or option in PLAIN
             shown.append(word if keeps else f"{option}={WITHHELD}")
         elif before in PLAIN:

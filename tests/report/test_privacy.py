@@ -24,12 +24,12 @@ from pyarrow import parquet
 
 from builders import footage, reports
 from deepscan.cli import run
-from deepscan.errors import OutputError
+from deepscan.errors import OutputError, without_userinfo
 from deepscan.media.video import DamagedFrame
 from deepscan.records import Box, Credentials, Frame
 from deepscan.report import signing
 from deepscan.report.json import to_dict
-from deepscan.report.privacy import Awaited, alone, withheld, without_userinfo
+from deepscan.report.privacy import Awaited, alone, withheld
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,10 @@ from deepscan.report.privacy import Awaited, alone, withheld, without_userinfo
     [
         ("s3://me:secret@host/rows", "s3://host/rows"),
         ("--engine=ray=ray://token@head:10001", "--engine=ray=ray://head:10001"),
+        ("s3://me:p@ss@host/rows", "s3://host/rows"),
+        ("s3://me:pa/ss@host/rows", "s3://host/rows"),
         ("https://host/a@b", "https://host/a@b"),
+        ("https://host:8080/a@b", "https://host:8080/a@b"),
         ("me@host", "me@host"),
     ],
 )
@@ -54,7 +57,7 @@ def test_the_command_keeps_what_tells_of_nobody() -> None:
     report, _ = reports.made(1, 4, path="/home/jane/raid/a.mp4")
     typed = (
         "deepscan detect /home/jane/raid/a.mp4 /home/jane/b.mp4 --frames 8 --heatmap --out /home/jane/out"
-        " --examiner Jane --parquet=s3://k:s@host/x --device=cpu"
+        " --examiner Jane --parquet=s3://k:s@host/x --device=cpu -- --jane-doe.mp4"
     )
     origin = report.provenance
     origin = replace(
@@ -65,7 +68,7 @@ def test_the_command_keeps_what_tells_of_nobody() -> None:
     kept = withheld(replace(report, provenance=origin))
     assert " ".join(kept.provenance.request.argv) == (
         "deepscan detect a.mp4 (withheld) --frames 8 --heatmap --out (withheld)"
-        " --examiner (withheld) --parquet=(withheld) --device=cpu"
+        " --examiner (withheld) --parquet=(withheld) --device=cpu -- (withheld)"
     )
     assert str(kept.source.path) == "a.mp4"
     assert kept.source.tags == {}
