@@ -131,7 +131,7 @@ def verify(
         given = given or Path(report["input"]["path"])
         findings.append(_input(given, manifest))
         findings += _weights(report)
-        if second := report.get("second_opinion"):
+        if (second := report.get("second_opinion")) is not None:
             findings += [replace(f, what=f"second {f.what}") for f in _weights(second)]
     if rerun:
         findings.append(_rerun(given, report, findings, progress))
@@ -176,12 +176,14 @@ def _report(
     try:
         report = parse_json((folder / "report.json").read_bytes())
         source, names = report["input"], {*report["outputs"], "report.json"}
-        report_settings(report)
         stated = [read_value(str, source[n], n) for n in ("sha256", "sha256_after", "path")]
         hashes = {*stated[:2], manifest.input_sha256}
-        for name in ("sha256", "base_sha256"):
-            read_value(str, report["tool"]["detector"][name], name)
-        _ = report["calibration"]["measured"]
+        second = report.get("second_opinion")
+        for one in (report,) if second is None else (report, second):
+            report_settings(one)
+            for name in ("sha256", "base_sha256"):
+                read_value(str, one["tool"]["detector"][name], name)
+            _ = one["calibration"]["measured"]
     except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
         return None, Finding(what, Match.DIFFERS, f"report.json is not deepscan's: {error}")
     if len(hashes) > 1:

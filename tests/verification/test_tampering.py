@@ -172,6 +172,7 @@ WAYS = {
     "a path that is a number": Way(put("input.path", 1), BOTH),
     "a hash that is a number": Way(put("input.sha256_after", 1), BOTH),
     "no calibration": Way(put("calibration", []), BOTH),
+    "an opinion of none": Way(put("second_opinion", {}), BOTH),
     "a setting unknown": Way(put("run.settings.more", {}), BOTH),
     "outputs that are not there": Way(put("outputs", ["more.png"]), BOTH),
     "a page that says other things": Way(edited(page.NAME, b"</h1>", b"!</h1>"), "page"),
