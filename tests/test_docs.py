@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import deepscan
+from builders.language import terms
 from deepscan.cli import run
 from deepscan.model import weights
 from deepscan.records import VerdictName
@@ -87,6 +88,14 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     assert links
     for target, _ in links:
         assert (ROOT / target).exists(), target
+
+
+def test_the_style_guides_sentences_use_no_term_of_the_record() -> None:
+    text = (ROOT / "docs" / "development.md").read_text("utf-8")
+    table = text.split("| before | now |\n|---|---|\n")[1].split("\n\n")[0]
+    now = [row.strip("|").split(" | ")[1] for row in table.splitlines()]
+    assert len(now) == 20
+    assert {sentence: terms(sentence) for sentence in now if terms(sentence)} == {}
 
 
 def test_the_map_names_files_that_exist_and_every_package() -> None:
