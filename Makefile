@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training screens small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills signals selftest docs cluster rates faults evidence-pack evidence
+.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training screens small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills signals selftest docs cluster rates faults evidence-pack evidence pictures
 
 demo: base
 	$(BIN)/deepscan demo --force
@@ -171,8 +171,9 @@ base: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/docs
 
-docs/serve.png: base chromium
-	$(BIN)/python docs/screenshot.py $$(command -v chromium)
+# The pictures of README and docs, from the sample clip.
+pictures: base chromium
+	$(BIN)/python docs/pictures.py $$(command -v chromium)
 
 # The report's first screen for five results at three widths, light and dark, and their PDFs: in build/screens.
 screens: base chromium
