@@ -162,8 +162,11 @@ def report() -> str:
     return "\n".join(lines)
 
 
-def fields(node: dict[str, Any], schema: dict[str, Any], path: str) -> Iterator[str]:
-    """A row for each field under an object, in the schema's order."""
+def fields(
+    node: dict[str, Any], schema: dict[str, Any], path: str, within: tuple[int, ...] = ()
+) -> Iterator[str]:
+    """A row for each field under an object, in the schema's order; a report within a report is told once."""
+    within = (*within, id(node.get("properties")))
     for name, inner in node.get("properties", {}).items():
         output = resolved(inner, schema)
         here = f"{path}.{name}".lstrip(".")
@@ -171,10 +174,12 @@ def fields(node: dict[str, Any], schema: dict[str, Any], path: str) -> Iterator[
         words = escape(needed + output.get("description", "")).strip("; ")
         yield f"| `{here}` | {value(output, schema)} | {words} |"
         for kind in kinds(output, schema):
-            yield from fields(kind, schema, here)
+            if "properties" in kind and id(kind["properties"]) in within:
+                continue
+            yield from fields(kind, schema, here, within)
             if "items" in kind:
                 item = resolved(kind["items"], schema)
-                yield from fields(item, schema, f"{here}[]")
+                yield from fields(item, schema, f"{here}[]", within)
 
 
 def resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
