@@ -123,7 +123,9 @@ def test_a_clip_that_arrives_slowly_is_analysed_and_sigterm_ends_it(
         process.kill()
     assert process.returncode == 0
     assert rest == ""
-    assert output.splitlines()[-1] == "stopped; 2 analysed, and nothing is left half-written"
+    *_, stopped, link = output.splitlines()
+    assert stopped == "stopped; 2 analysed, and nothing is left half-written"
+    assert link == f"All results: {(out / 'index.html').as_uri()}"
     assert {p.name for p in out.iterdir() if p.is_dir()} == {"slow.mp4", "wall.png"}
     assert run(["verify", str(out / "slow.mp4")]) == 0
     # What is there is known to a later run, and to detect.

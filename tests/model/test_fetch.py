@@ -333,4 +333,4 @@ def test_the_catalogue_says_enough_to_fetch_and_check_by() -> None:
 
 def test_names_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["weights", "fetch", "gend"]) == 1
-    assert "weights 'gend' are unknown; there are clip-vit-b16" in capsys.readouterr().err
+    assert "weights 'gend' are unknown; did you mean gend-clip-l14?" in capsys.readouterr().err

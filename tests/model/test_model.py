@@ -653,7 +653,8 @@ def test_a_checkpoint_needs_no_import(
 
 def test_weights_that_are_neither_a_name_nor_a_file() -> None:
     with pytest.raises(
-        WeightsMissing, match="neither a file nor one of b16-evidence, b16-lora, gend-clip-l14"
+        WeightsMissing,
+        match="no such file or name; there are b16-evidence, b16-lora, gend-clip-l14",
     ):
         weights.detector_file("perview")
 
