@@ -72,7 +72,8 @@ def _looks(evidence: Evidence) -> Iterator[str]:
     """What to look at in this report."""
     scores = evidence.scores
     if scores is None and evidence.decoding.decoded:
-        yield "Look through the frames in this report: is there a face that deepscan missed?"
+        pictures = "frames in this report" if len(evidence.coverage.instants) > 1 else "picture"
+        yield f"Look through the {pictures}: is there a face that deepscan missed?"
     if scores is None or evidence.verdict.name == "no_manipulation_indicated":
         return
     (own,) = (track for track in evidence.tracks if track.id == scores.track)

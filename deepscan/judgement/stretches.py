@@ -38,10 +38,8 @@ FEWEST_IN_STRETCH = 3
 # How many times the scatter of single frames a stretch must stand out: to be looked at again, and to decide.
 # Of 163 real clips of sources that their detector had not seen, 6 to 10 frames each, the stretch that stands
 # out most of those that reach the threshold does so by 3.17 times in one half, by which CLEAR was chosen, and
-# by 3.88 in the other. Of 110 of them, by another detector, it is 3.02. With every third of their frames
-# taken from a manipulation of the same video, 22 % of 211 stretches reach CLEAR, and 55 % of 56 by a detector
-# trained longer. In 61 real clips of 24 to 64 frames, which that one learnt from, none exceeds 3.05.
-# docs/judgement.md has the figures.
+# by 3.88 in the other. Of 110 of them, by another detector, it is 3.02. In 61 real clips of 24 to 64 frames,
+# most of which their detector had learnt from, it is 3.05. docs/judgement.md says what it finds.
 NOTICED, CLEAR = 2.0, 4.0
 # For k faces CLEAR rises by log(k): the share of real clips that reach so much falls at least e-fold with it.
 

@@ -38,7 +38,8 @@ def summary(source: Source, evidence: Evidence) -> str:
     if evidence.thresholds.provisional:
         level = {"score_high": "high", "score_low": "low", "untried": "low", "few_frames": "high"}
         return f"{face} scores {level.get(reason, 'neither high nor low')}. {PROVISIONAL}"
-    things = "pictures" if source.kind == "image" else "videos"
+    # A picture is held against single frames of videos: calibrations know of no others.
+    things = "videos’ frames" if source.kind == "image" else "videos"
     match reason:
         case "score_high":
             return (

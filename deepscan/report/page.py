@@ -176,18 +176,23 @@ def _whole(document: dict[str, Any]) -> dict[str, Any]:
     bounds = dict.fromkeys(("likelihood_ratio", "rates"))
     case = dict.fromkeys(("case", "exhibit", "examiner", "notes"), "")
     run = {**dict.fromkeys(("argv", "case", "origins")), **document["run"]}
-    scores = document["scores"]
+    scores, measured = document["scores"], document["calibration"]["measured"]
+    results = document.get("performance")
+    if measured is not None:
+        fields = ("rungs", "unseen", "indicated", "cleared", "codecs", "tail")
+        measured = {**dict.fromkeys(fields), **measured}
     return {
         **later,
         "opinions": [],
         **document,
+        "performance": results and {"kinds": [], **results},
         "tool": {"confinement": None, **document["tool"]},
         "verdict": {
             **{"summary": document["verdict"]["sentence"], "probability": "", "next": []},
             **document["verdict"],
         },
         "scores": None if scores is None else {**score, **scores},
-        "calibration": {**bounds, **document["calibration"]},
+        "calibration": {**bounds, **document["calibration"], "measured": measured},
         "coverage": {"second_look": None, **document["coverage"]},
         "tracks": [{**track, **own} for own in document["tracks"]],
         "run": {**run, "case": {**case, **(run["case"] or {})}},

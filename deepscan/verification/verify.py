@@ -217,6 +217,10 @@ def _concluded(folder: Path, report: dict[str, Any], page_is_whole: bool) -> Ite
         why = f"deepscan {wrote} wrote it, this is {here}: use that version to conclude again"
         yield from (Finding(w, Match.NOT_CHECKED, why) for w in ("conclusions", "page"))
         return
+    if (form := report.get("schema")) != report_json.SCHEMA:
+        why = f"{form}: an earlier form, which judged by other rules; this one is {report_json.SCHEMA}"
+        yield from (Finding(w, Match.NOT_CHECKED, why) for w in ("conclusions", "page"))
+        return
     try:
         again = report_json.to_dict(reading.from_dict(report))
         differ = reading.differences(report, again)

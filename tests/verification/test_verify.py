@@ -219,6 +219,21 @@ def test_a_report_and_a_manifest_of_two_inputs_are_told(case: Path, results: Pat
     assert "report.json and manifest.json" in differing(results)
 
 
+def test_a_report_of_an_earlier_form_is_not_called_changed(case: Path, results: Path) -> None:
+    """Its files and its input are checked; its conclusions were drawn by rules of then."""
+
+    def earlier(document: dict) -> None:  # type: ignore[type-arg]
+        document["schema"] = "deepscan.report/1"
+        for track in document["tracks"]:
+            del track["finding"], track["merged"]
+
+    rewrite(results, open_source(case / "exhibit.mp4").source, earlier)
+    found = {f.what: f for f in verify(results).findings}
+    assert found["conclusions"].state is found["page"].state is Match.NOT_CHECKED
+    assert "deepscan.report/1: an earlier form" in found["conclusions"].detail
+    assert found["report.json"].state is found["input"].state is Match.SAME
+
+
 def test_without_a_manifest_nothing_can_be_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
