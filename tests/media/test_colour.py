@@ -109,6 +109,29 @@ def test_an_hdr_video_is_converted_and_says_so(tmp_path: Path) -> None:
     assert colour.conversion == "PQ to SDR of BT.709"
 
 
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_what_was_graded_from_sdr_comes_back(transfer: int) -> None:
+    """Up to 0.8 of reference white (232 of 255), in BT.2020's primaries: to one level."""
+    levels = np.random.default_rng(0).integers(40, 233, (64, 64, 3))
+    light = (levels / 255) ** 2.4 @ np.array(
+        [(0.6274, 0.0691, 0.0164), (0.3293, 0.9195, 0.0880), (0.0433, 0.0114, 0.8956)]
+    )  # the matrix of ITU-R BT.2087, transposed
+    if transfer == PQ:
+        power = (light * 203 / 10000) ** (2610 / 16384)
+        code = ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+    else:
+        display = light * 203 / 1000
+        luminance = display @ np.array([0.2627, 0.6780, 0.0593])
+        scene = display * np.maximum(luminance, 1e-9)[..., None] ** (-0.2 / 1.2)
+        low, high = (
+            np.sqrt(3 * scene),
+            0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)),
+        )
+        code = np.where(scene <= 1 / 12, low, high + 0.55991073)
+    shown = to_sdr(np.rint(code * 65535).astype(np.uint16), 65535, transfer, BT2020)
+    assert np.abs(shown.astype(int) - levels).max() <= 1
+
+
 def test_tags_in_the_container_alone_are_followed(tmp_path: Path) -> None:
     """As players do. What the bits of the video say comes first."""
     tags = {"colorspace": 9, "color_trc": PQ, "color_primaries": 9, "color_range": 1}
