@@ -146,8 +146,8 @@ def _of_detect(folder: Path) -> Iterator[Stage]:
         ("starting", "start", 1),
         ("importing the command", "deepscan.cli.detect", 1),
         ("importing torch", "torch", 1),
-        ("hashing the base", "deepscan.model.checkpoint:sha256", 1),
-        ("loading the face finder", "deepscan.pipeline:load_finder", 1),
+        ("hashing the base", "deepscan.model.checkpoint:weights_sha256", 1),
+        ("loading the face finder", "deepscan.search:load_finder", 1),
         ("loading the detector", "deepscan.model.checkpoint:read_base", 1),
         ("opening the input", "deepscan.media.isolation:Decoder.opened", 1),
         ("decoding", "deepscan.media.isolation:Decoder._fill", 2),
@@ -162,7 +162,7 @@ def _of_detect(folder: Path) -> Iterator[Stage]:
         yield Stage(f"detect: {name}", one, place, times)
     printing = "deepscan.report.paper:_browsed"
     if shutil.which("chromium"):
-        yield Stage("detect: printing", (*one, "--pdf"), printing, 1, 1.0)
+        yield Stage("detect: printing", (*one, "--pdf"), printing, 1, 0.2)
     yield Stage("detect: leaving", one, "deepscan.interrupt:leave", code=0)
     explained = "deepscan.judgement.explain:Specimens.measure"
     yield Stage("detect: explaining", (*one, "--explain"), explained)
@@ -207,7 +207,7 @@ def _of_networks(folder: Path) -> Iterator[Stage]:
         *("--batch", "16", "--epochs", "1", "--workers", "2"),
     )
     for name, place, times, after in (
-        ("reading crops", "deepscan.training.run:read_crops", 1, 0.0),
+        ("reading crops", "deepscan.training.rows:read_crops", 1, 0.0),
         ("building the detector", "deepscan.training.run:build", 1, 0.3),
         ("reading a batch", "deepscan.training.data:picture", 1, 0.0),
         ("forward", "deepscan.model.detector:Detector.forward", 1, 0.3),

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
-from tools.signals import MOST_SECONDS
+from tools.signals import MOST_SECONDS, stages
 
 STAGES = (
     *("detect: importing torch", "detect: loading the detector", "detect: finding faces"),
@@ -18,6 +20,16 @@ STAGES = (
     *("batch: 1 s", "batch: after a result", "verify: scanning", "serve: waiting"),
     *("train: reading a batch", "train: backward", "benchmark: scoring", "prepare"),
 )
+
+
+@pytest.mark.slow  # imports everything
+def test_the_places_of_all_stages_are_there(tmp_path: Path) -> None:
+    """They are named by text, and a function may get another name."""
+    (tmp_path / "results").mkdir()  # so that no inputs are made
+    for stage in stages(tmp_path):
+        module, _, name = stage.place.partition(":")
+        if name and module.startswith("deepscan"):
+            attrgetter(name)(import_module(module))
 
 
 @pytest.fixture(scope="module")
