@@ -146,6 +146,8 @@ def detect(
 
     preferences = gather(options.given_flags(context))
     settings = preferences.settings
+    if not quiet and (note := preferences.foreign_detector()):
+        say(note)
     if settings.heatmaps.cls and not settings.heatmaps.draw:
         raise SettingsError("--cls-map adds to the heatmaps; add --heatmap")
     if settings.output.pdf:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from deepscan.config import Sampling, Settings, files
+from deepscan.config import Sampling, Settings, files, user_file
 from deepscan.errors import SettingsError
 from deepscan.plain import check_known, hints, read_value
 
@@ -78,6 +78,15 @@ class Preferences:
         """The origin of each setting as a report names it; "sampling.seconds" has that of its rule."""
         origins = {key: preference.origin for key, preference in self.keys.items()}
         return origins | {"sampling.seconds": origins["sampling.rule"]}
+
+    def foreign_detector(self) -> str:
+        """A note, if a deepscan.toml other than the user's own chooses the detector; else ""."""
+        chosen = self.keys["scoring.weights"]
+        if chosen.origin != "file" or chosen.place == str(user_file()):
+            return ""
+        return (
+            f"note: {chosen.place} chooses the detector, {chosen.value}; --weights chooses another"
+        )
 
 
 def defaults() -> dict[str, Any]:

@@ -57,7 +57,10 @@ def serve(
         raise SettingsError(f"max-size: {max_size} MB would take no clip")
     if not (math.isfinite(keep) and keep > 0):
         raise SettingsError(f"keep: {keep} minutes is not a positive time")
-    settings = gather(options.given_flags(context)).settings
+    preferences = gather(options.given_flags(context))
+    settings = preferences.settings
+    if note := preferences.foreign_detector():
+        say(note)
     # Clips are analysed from folders of their own, where a relative path leads elsewhere.
     named = settings.scoring.weights
     named = str(Path(named).resolve()) if Path(named).is_file() else named

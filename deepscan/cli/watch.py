@@ -60,6 +60,8 @@ def watch(
         raise SettingsError(f"settle: {settle} seconds is not a positive time")
     preferences = gather(options.given_flags(context))
     request = Request(argv=("deepscan", *context.obj), origins=preferences.origins())
+    if not quiet and (note := preferences.foreign_detector()):
+        say(note)
     keep_memory_level()
     fetch_weights(preferences.settings.scoring, quiet)
     inputs: dict[Path, Input] = {}  # what is there, and where its results belong

@@ -97,6 +97,16 @@ def test_a_checkpoint_beside_the_file_is_found_from_anywhere(
     assert gather().settings.scoring.weights == str(here / "mine.safetensors")
 
 
+def test_a_detector_that_a_folder_chooses_is_said(here: Path) -> None:
+    """A folder of evidence may hold a deepscan.toml, and with it a detector that sees nothing."""
+    assert gather().foreign_detector() == ""
+    project_says(here, '[scoring]\nweights = "mine.safetensors"\n')
+    assert gather().foreign_detector() == (
+        f"note: {here / 'deepscan.toml'} chooses the detector, mine.safetensors; --weights chooses another"
+    )
+    assert gather({"scoring.weights": "default"}).foreign_detector() == ""
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
