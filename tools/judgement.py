@@ -119,15 +119,12 @@ def alarms(run: Path, pack: Path, splits: int = 20, draws: int = 60) -> Iterator
         for label, faces in ((0, (1, 5, 20)), (1, (1,))):
             able = [v for v in rest if v.label == label]
             for k in faces:
-                trials = (
-                    [[v] for v in able]
-                    if k == 1
-                    else [rng.choice(len(able), k, replace=False) for _ in range(draws)]
-                )
-                for trial in trials:
-                    picked = trial if k == 1 else [able[i] for i in trial]
-                    kind = "manipulated" if label else "real"
-                    counts.setdefault((kind, k), []).append(alarmed(picked, calibration))
+                trials = [[v] for v in able]
+                if k > 1:
+                    drawn = [rng.choice(len(able), k, replace=False) for _ in range(draws)]
+                    trials = [[able[i] for i in picked] for picked in drawn]
+                kind = "manipulated" if label else "real"
+                counts.setdefault((kind, k), []).extend(alarmed(t, calibration) for t in trials)
     for (kind, k), both in counts.items():
         mean, stretch = np.mean(both, 0)
         yield (
@@ -137,8 +134,8 @@ def alarms(run: Path, pack: Path, splits: int = 20, draws: int = 60) -> Iterator
     high = fitted(found).high
     for half in (0, 1):
         real = [v for v in found if not v.label and len(v.logits) >= 5]
-        names = sorted({_collection(v) for v in real})
-        part = [v for v in real if names.index(_collection(v)) % 2 == half]
+        places = {name: i for i, name in enumerate(sorted({_collection(v) for v in real}))}
+        part = [v for v in real if places[_collection(v)] % 2 == half]
         times = sorted((stands_out(v, high) for v in part), reverse=True)
         yield (
             f"half {half + 1} of the real clips: {len(part)}, the highest stretches stand out by"

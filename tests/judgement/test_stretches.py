@@ -29,8 +29,8 @@ def judged(
     return judge(source(), found, frames, thresholds_of(TRIED), second_look=look)
 
 
-def outstanding(frames: list[FrameEvidence], **changes: object) -> Stretch | None:
-    scores = judged(frames, **changes).scores
+def outstanding(frames: list[FrameEvidence]) -> Stretch | None:
+    scores = judged(frames).scores
     assert scores is not None
     return scores.stretch
 
