@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.machine import hear_ctrl_c
+from builders.machine import hear_signals
 from deepscan import interrupt
 
 # The second lock of a mutex waits for ever, in the C library, where no signal is heard. When the main thread
@@ -60,7 +60,7 @@ print("alive")
 
 
 def started(
-    code: str, *words: object, before: Callable[[], None] = hear_ctrl_c
+    code: str, *words: object, before: Callable[[], None] = hear_signals
 ) -> subprocess.Popen:  # type: ignore[type-arg]
     command = [sys.executable, "-c", code, *map(str, words)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders.machine import hear_ctrl_c
+from builders.machine import hear_signals
 from deepscan import Sampling, Scoring, Settings
 from deepscan.batches import batch
 from deepscan.batches.batch import Batch
@@ -264,7 +264,7 @@ def test_a_signal_stops_it_and_keeps_what_is_finished(tmp_path: Path, name: str)
         [*command, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=hear_signals,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

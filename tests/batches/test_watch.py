@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders.machine import hear_ctrl_c
+from builders.machine import hear_signals
 from deepscan.batches.watch import Arrivals
 from deepscan.cli import run
 
@@ -158,7 +158,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_half_written(sample: Path, tmp_path
         ],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=hear_signals,
     )
     try:
         while not list(out.glob(".a.mp4.part-*")):  # in the middle indeed

@@ -13,6 +13,8 @@ CHROMIUM = (
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def hear_ctrl_c() -> None:
-    """For Popen's preexec_fn: what a shell runs in the background ignores Ctrl-C, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def hear_signals() -> None:
+    """For Popen's preexec_fn: what a shell runs in the background, or nohup, hands down ignored signals."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
