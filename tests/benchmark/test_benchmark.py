@@ -123,9 +123,11 @@ def test_a_study_is_trained_once_and_told_in_every_form(
     }
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named_and_planned_not_trained(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    folder = trained
     bench(folder, "--table=1", *training(folder), code=1)
     listed = capsys.readouterr().err
     assert "not trained yet: " in listed
