@@ -12,6 +12,7 @@ from typing import Any
 
 from deepscan.errors import DataError, UnreadableInput
 from deepscan.files import parse_json
+from deepscan.records import Box
 
 SCHEMA = "deepscan.compare/1"
 OVERLAP = 0.5  # intersection over union from which two boxes in one frame are one face
@@ -160,21 +161,11 @@ def _faces(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[Mat
 
 
 def _met(one: dict[str, Any], other: dict[str, Any]) -> int:
-    there = {frame["index"]: frame["box"] for frame in other["frames"]}
+    there = {frame["index"]: Box(*frame["box"]) for frame in other["frames"]}
     return sum(
-        frame["index"] in there and overlap(frame["box"], there[frame["index"]]) >= OVERLAP
+        frame["index"] in there and Box(*frame["box"]).iou(there[frame["index"]]) >= OVERLAP
         for frame in one["frames"]
     )
-
-
-def overlap(one: list[float], other: list[float]) -> float:
-    """Intersection over union of two boxes: left, top, right, bottom."""
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    tall = min(one[3], other[3]) - max(one[1], other[1])
-    if wide <= 0 or tall <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return wide * tall / (sum(areas) - wide * tall)
 
 
 def _face(one: dict[str, Any] | None, other: dict[str, Any] | None) -> MatchedFace:

@@ -7,6 +7,7 @@ import pytest
 
 from deepscan.faces import suppression
 from deepscan.faces.suppression import overlap, suppress
+from deepscan.records import Box
 
 BOXES = np.array(
     [
@@ -77,3 +78,8 @@ def test_a_crowd_has_as_many_neighbours_each_as_a_group_has() -> None:
     # Left, right, above, below and across, each pair once or twice; the group has an edge all round.
     assert compared(10) > 4 * 100 * 0.8
     assert compared(100) < 1.3 * 100 * compared(10)
+
+
+def test_the_overlap_of_two_boxes_is_intersection_over_union() -> None:
+    assert Box(0, 0, 2, 2).iou(Box(1, 0, 3, 2)) == pytest.approx(2 / 6)
+    assert Box(0, 0, 2, 2).iou(Box(2, 0, 3, 2)) == 0

@@ -12,7 +12,7 @@ import pytest
 from builders.reports import CALIBRATED, made
 from deepscan.cli import run
 from deepscan.report import json as report_json
-from deepscan.verification.compare import compare, overlap
+from deepscan.verification.compare import compare
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,3 @@ def test_what_is_no_result_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "not a report of deepscan's" in capsys.readouterr().err
     assert run(["compare", str(tmp_path / "none"), str(tmp_path)]) == 1
     assert "name a folder of results" in capsys.readouterr().err
-
-
-def test_overlap_is_intersection_over_union() -> None:
-    assert overlap([0, 0, 2, 2], [1, 0, 3, 2]) == pytest.approx(2 / 6)
-    assert overlap([0, 0, 2, 2], [2, 0, 3, 2]) == 0
