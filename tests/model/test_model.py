@@ -21,7 +21,8 @@ from deepscan.errors import SettingsError, WeightsMismatch, WeightsMissing
 from deepscan.faces.alignment import seen
 from deepscan.files import sha256
 from deepscan.model import adapters, checkpoint, packed, processor, weights
-from deepscan.model.detector import Detector, QueryAggregation, without_detail
+from deepscan.model.aggregation import QueryAggregation
+from deepscan.model.detector import Detector, without_detail
 from deepscan.model.header import FORMAT, PREPROCESSING, DetectorSettings, Header, read_header
 from deepscan.model.tower import QuickGELU as OwnQuickGELU
 from deepscan.model.tower import Tower, TowerSize
