@@ -19,7 +19,7 @@ from deepscan.benchmark.studies import RUNS
 from deepscan.benchmark.tables import plain_name
 from deepscan.errors import DataError, SettingsError
 from deepscan.model import weights
-from deepscan.training.loop import Progress
+from deepscan.training.loop import TrainingProgress
 from deepscan.training.rows import digests_of_data
 from deepscan.training.run import resume, train
 from deepscan.training.settings import TrainSettings, from_plain
@@ -114,7 +114,7 @@ class RunStore:
         return self._digests[key]
 
 
-def complete(run: Run, date: str, progress: Progress | None, say: Say) -> Run:
+def complete(run: Run, date: str, progress: TrainingProgress | None, say: Say) -> Run:
     """Train a run to its end, from where it was interrupted.
 
     Raises:

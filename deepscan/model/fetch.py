@@ -24,7 +24,7 @@ from deepscan.errors import OutputError, WeightsMismatch, WeightsMissing
 from deepscan.files import sha256, waiting
 
 # Called with the bytes received and their total.
-Progress = Callable[[int, int], None]
+FetchProgress = Callable[[int, int], None]
 
 CHUNK = 2**20
 TIMEOUT = 30.0  # seconds without a byte
@@ -58,7 +58,7 @@ def download(
     target: Path,
     digest: str,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: FetchProgress | None = None,
 ) -> None:
     """Download `url` to `target`, through the proxies that the environment names.
 
@@ -89,7 +89,12 @@ def download(
 
 
 def _fetch(
-    url: str, target: Path, part: Path, digest: str, size: int | None, progress: Progress | None
+    url: str,
+    target: Path,
+    part: Path,
+    digest: str,
+    size: int | None,
+    progress: FetchProgress | None,
 ) -> None:
     idle = 0
     while True:
@@ -115,7 +120,7 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.is_file() else 0
 
 
-def _receive(url: str, part: Path, size: int | None, progress: Progress | None) -> str | None:
+def _receive(url: str, part: Path, size: int | None, progress: FetchProgress | None) -> str | None:
     """Append the missing bytes to `part`. Returns None once it is complete, else what interrupted it."""
     have = _size(part)
     if have and have == size:  # interrupted before it was checked
@@ -168,7 +173,7 @@ def _check_space(part: Path, needed: int) -> None:
         )
 
 
-def wheel(requirement: str, folder: Path, progress: Progress | None = None) -> Path:
+def wheel(requirement: str, folder: Path, progress: FetchProgress | None = None) -> Path:
     """Let pip fetch a wheel without its dependencies, from the index this machine is configured for.
 
     Raises:

@@ -24,7 +24,7 @@ from deepscan.model.catalogue import (
     catalogue,
     shipped_folder,
 )
-from deepscan.model.fetch import Progress
+from deepscan.model.fetch import FetchProgress
 from deepscan.model.header import Header, read_header
 from deepscan.plain import nearest
 
@@ -32,7 +32,7 @@ __all__ = [
     "BaseEntry",
     "Catalogue",
     "DetectorEntry",
-    "Progress",
+    "FetchProgress",
     "PublishedEntry",
     "base_by_hash",
     "base_file",
@@ -111,7 +111,9 @@ def _bases_of_published() -> Iterator[BaseEntry]:
             )  # fmt: skip
 
 
-def base_file(entry: BaseEntry, offline: bool = False, progress: Progress | None = None) -> Path:
+def base_file(
+    entry: BaseEntry, offline: bool = False, progress: FetchProgress | None = None
+) -> Path:
     """The verified base in the cache, fetched first if it is not there.
 
     Raises:
@@ -129,7 +131,7 @@ def base_file(entry: BaseEntry, offline: bool = False, progress: Progress | None
 
 
 def fetch(
-    entry: BaseEntry | PublishedEntry, offline: bool = False, progress: Progress | None = None
+    entry: BaseEntry | PublishedEntry, offline: bool = False, progress: FetchProgress | None = None
 ) -> Path:
     """Fetch weights into the cache, check them and, if need be, convert them.
 

@@ -30,7 +30,7 @@ GPU_LOG_EVERY = 10
 
 
 @runtime_checkable
-class Progress(Protocol):
+class TrainingProgress(Protocol):
     """Called with what is being done, how much of it is done, how much there is, and a note."""
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
@@ -43,7 +43,7 @@ def fit(
     folder: RunFolder,
     ranks: Ranks,
     store: Callable[[Best], None],
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Best:
     """Train in place, from the newest state in `folder` on; `store` is called when validation finds a best.
@@ -179,7 +179,7 @@ def score(
     detector: Detector,
     rows: Sequence[CropRow],
     settings: TrainSettings,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     stage: str = "validating",
     change: Callable[[Pixels], Pixels] | None = None,
 ) -> Float[np.ndarray, " n"]:
@@ -291,6 +291,8 @@ def _speed(row: Row) -> str:
     return f"{row.images_per_second:.1f} images/s{memory}"
 
 
-def _tell(progress: Progress | None, stage: str, done: int, total: int, note: str = "") -> None:
+def _tell(
+    progress: TrainingProgress | None, stage: str, done: int, total: int, note: str = ""
+) -> None:
     if progress is not None:
         progress(stage, done, total, note)

@@ -25,7 +25,7 @@ from deepscan.training import calibrate, identity
 from deepscan.training.data import pictures
 from deepscan.training.folder import Best, RunFolder, check_digests
 from deepscan.training.identity import Seen
-from deepscan.training.loop import Progress, fit, score
+from deepscan.training.loop import TrainingProgress, fit, score
 from deepscan.training.rows import Splits, own_crops, own_digest, read_splits
 from deepscan.training.settings import TrainSettings
 from deepscan.training.splits import BLENDED, blended, spread
@@ -49,7 +49,7 @@ class Trained:
 def train(
     settings: TrainSettings,
     date: str,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train on all of `settings.data`, select by its validation side, judge once on `settings.test`.
@@ -81,7 +81,7 @@ def train(
 
 def resume(
     folder: Path,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     say: Callable[[str], None] | None = None,
     device: str | None = None,
 ) -> Trained:
@@ -112,7 +112,7 @@ def _run(
     date: str,
     base: tuple[BaseEntry, Path],
     ranks: Ranks,
-    progress: Progress | None,
+    progress: TrainingProgress | None,
     say: Callable[[str], None] | None,
 ) -> Trained:
     entry, base_path = base
@@ -183,7 +183,7 @@ def calibrate_anew(
     weights_file: Path,
     out: Path,
     settings: TrainSettings,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Calibration:
     """Write a copy of a checkpoint to `out`, calibrated and judged on `settings.data`.
@@ -238,7 +238,7 @@ def _calibration(
     detector: Detector,
     rows: Sequence[CropRow],
     settings: TrainSettings,
-    progress: Progress | None,
+    progress: TrainingProgress | None,
     what: str,
     logits: Float[np.ndarray, " n"] | None = None,
     unseen: bool = False,
