@@ -23,6 +23,10 @@ M_ARENA_MAX = -8  # of glibc's malloc.h
 
 T = TypeVar("T")
 
+# Called with a stage, the amount done, and the total, 0 where it is not known. The stages of a scan are
+# "loading", "faces", "scoring" (of sampled frames), "second look", "explaining" and "writing", in this order.
+Progress = Callable[[str, int, int], None]
+
 
 class Clock:
     """Records wall time by stage, and the process's peak memory at the end of each.

@@ -36,10 +36,10 @@ from deepscan.errors import (
     WeightsError,
 )
 from deepscan.files import check_free, check_inside, clear_parts, is_part, sha256, weights_sha256
-from deepscan.flow import keep_memory_level
+from deepscan.flow import Progress, keep_memory_level
 from deepscan.model.header import read_header
 from deepscan.model.networks import each, limit_threads, sleep_for_gpu, weights_file
-from deepscan.pipeline import Progress, examine, scan
+from deepscan.pipeline import examine, scan
 from deepscan.records import Report, Request
 from deepscan.search import Search
 

@@ -27,8 +27,6 @@ MOST_NAMED = 3  # files that were passed over, in one message
 
 WRITTEN = "written by an earlier run of deepscan"
 
-Tell = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Input:
@@ -42,7 +40,9 @@ class Input:
             raise SettingsError(f"{self.path}: results at {self.inner} would lie outside of --out")
 
 
-def found(paths: Iterable[Path], exclude: Path, tell: Tell | None = None) -> Iterator[Input]:
+def found(
+    paths: Iterable[Path], exclude: Path, tell: Callable[[str], None] | None = None
+) -> Iterator[Input]:
     """The inputs in `paths`: files themselves, and the media files in folders, sorted.
 
     In folders a file is taken by its suffix or its first bytes. Each comes once. Links to folders are not

@@ -34,11 +34,10 @@ from deepscan.data.distortions import Distortion
 from deepscan.data.prepare import PrepareSettings, prepare
 from deepscan.faces.alignment import seen
 from deepscan.files import sha256
-from deepscan.flow import Clock
+from deepscan.flow import Clock, Progress
 from deepscan.model.detector import Detector
 from deepscan.model.header import Header, read_header
 from deepscan.model.networks import load_detector, weights_file
-from deepscan.pipeline import Progress
 from deepscan.shapes import Float, UInt8
 from deepscan.training import identity
 from deepscan.training.data import picture, pictures

@@ -31,8 +31,8 @@ from deepscan.data.listings import SPLITS
 from deepscan.errors import InputError, OutputError, SettingsError, UnreadableInput
 from deepscan.faces.finder import FaceFinder
 from deepscan.files import alone
+from deepscan.flow import Progress
 from deepscan.model.networks import limit_threads, threads
-from deepscan.pipeline import Progress
 
 LEVELS = ("raw", "c23", "c40")
 

@@ -29,7 +29,7 @@ from deepscan.records import Case
 from deepscan.serve.worker import Analysis
 
 if TYPE_CHECKING:
-    from deepscan.pipeline import Progress
+    from deepscan.flow import Progress
 
 try:
     import fcntl

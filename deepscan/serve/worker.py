@@ -17,7 +17,7 @@ from deepscan.errors import DeepscanError, InputError
 from deepscan.records import Case, Request
 
 if TYPE_CHECKING:
-    from deepscan.pipeline import Progress
+    from deepscan.flow import Progress
 
 # A clip that takes longer is stopped; a minute is usual, however long the clip is.
 MOST_SECONDS = 1800.0

@@ -27,10 +27,11 @@ from deepscan.errors import (
     WeightsMissing,
 )
 from deepscan.files import check_readable, parse_json, sha256
+from deepscan.flow import Progress
 from deepscan.model import weights
 from deepscan.model.header import read_header
 from deepscan.model.networks import caution, each, threads
-from deepscan.pipeline import Progress, scan
+from deepscan.pipeline import scan
 from deepscan.plain import read_value
 from deepscan.records import Report
 from deepscan.report import json as report_json

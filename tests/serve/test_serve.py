@@ -30,8 +30,8 @@ import uvicorn
 from builders import reports
 from deepscan.cli import run
 from deepscan.errors import UnreadableInput
+from deepscan.flow import Progress
 from deepscan.media.recognise import is_media
-from deepscan.pipeline import Progress
 from deepscan.records import Case
 from deepscan.report import json as report_json
 from deepscan.report import page
