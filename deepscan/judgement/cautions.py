@@ -53,7 +53,7 @@ def about_input(
     if declared is not None and found < 0.9 * declared - 0.5:
         yield f"The file announces {declared:.1f} s but ends after {found:.1f} s: it may be cut."
     if not source.exact_times:
-        yield "The container keeps no usable time stamps; times follow the order of the frames."
+        yield "Not every frame has a usable time stamp; times follow the order of the frames."
     if source.restarts:
         places = listed([time_code(at) for at in source.restarts])
         yield (

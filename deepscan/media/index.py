@@ -36,7 +36,7 @@ REPEATS = 16
 # Where clocks may leap, a leap of so many seconds is none in time (as for FFmpeg's own tool).
 LEAP = 10
 
-# Streams with more unusable time stamps than one in so many are timed by the order of frames alone.
+# Streams with more time stamps that fall back than one in so many are timed by the order of frames alone.
 FEW = 10
 
 Open = Callable[[], AbstractContextManager[tuple[Any, Any]]]
@@ -298,9 +298,9 @@ def _and_end(items: Iterator[Any]) -> Iterator[Any]:
 def _times(pts: np.ndarray, dts: np.ndarray, tick: Fraction) -> tuple[np.ndarray, bool]:
     """Times of frames in display order whose packets have these stamps, and whether they are exact.
 
-    Stamps that ascend are believed, and frames without one, or with one of the few that do not ascend, take
-    the times between. Else the stamps belong to the frames in another order, or there are none: then the rate
-    decides.
+    Stamps that ascend are believed. Frames without one, with that of the frame before, or with one of a few
+    that fall back, take the times between. If many fall back, the stamps belong to the frames in another
+    order; without any the rate decides.
     """
     n = len(pts)
     places = np.arange(n)
@@ -309,8 +309,8 @@ def _times(pts: np.ndarray, dts: np.ndarray, tick: Fraction) -> tuple[np.ndarray
     good = stated & np.concatenate([[True], pts[1:] > highest[:-1]])[:n]
     if good.all():
         return pts, True
-    wrong = int(stated.sum() - good.sum())
-    if good.sum() > 1 and wrong <= n // FEW:
+    fallen = int((stated[1:] & (pts[1:] < highest[:-1])).sum())
+    if good.sum() > 1 and fallen <= n // FEW:
         anchors = places[good]
         step = int(np.median(np.diff(pts[good]) / np.diff(anchors)))
         times = np.interp(places, anchors, pts[good]).astype(np.int64)

@@ -32,6 +32,7 @@ def number_of(frame: Any) -> int | None:
 def packets(container: Any, stream: Any) -> Iterator[Any]:
     """The stream's packets in decoding order, up to the end or to where the file breaks off."""
     packets = container.demux(stream)
+    theora = stream.codec_context.name == "theora"
     while True:
         try:
             packet = next(packets, None)
@@ -40,5 +41,7 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
             return  # what could be read before the damage is still evidence
         if packet is None:
             return
-        if packet.size:  # without content: the end, or in AVI "the last picture once more"
+        # Without content: the end, or in AVI "the last picture once more". Theora's headers, which have the
+        # first bit set, come as packets where another recording was joined on.
+        if packet.size and not (theora and bytes(packet)[0] & 0x80):
             yield packet

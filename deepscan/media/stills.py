@@ -81,7 +81,7 @@ def is_still(path: Path) -> bool:
         )
     try:
         with opened(path) as image:
-            if image.format == "JPEG" and _is_motion_jpeg(path, image.size):
+            if image.format == "JPEG" and is_motion_jpeg(path):
                 return False
             return image.format not in ANIMATED or getattr(image, "n_frames", 1) == 1
     except Image.DecompressionBombError:
@@ -131,13 +131,15 @@ def _reads_heic() -> bool:
     return True
 
 
-def _is_motion_jpeg(path: Path, size: tuple[int, int]) -> bool:
-    """Whether pictures of the same size follow the first one at once, as in a raw film of JPEGs.
+def is_motion_jpeg(path: Path) -> bool:
+    """Whether it is a JPEG which another of the same size follows at once, as in a raw film of JPEGs.
 
     A photograph, which has EXIF, may have another view or a gain map behind it.
     """
     with path.open("rb") as file:
-        head = file.read(2**24)
+        if (head := file.read(2)) != b"\xff\xd8":
+            return False
+        head += file.read(2**24)
     at, exif = 2, False
     while (
         head[at : at + 1] == b"\xff" and head[at + 1 : at + 2] != b"\xda"
@@ -148,8 +150,10 @@ def _is_motion_jpeg(path: Path, size: tuple[int, int]) -> bool:
     if exif or at < 2 or head[at : at + 3] != b"\xff\xd8\xff":
         return False
     try:
-        with Image.open(io.BytesIO(head[at:]), formats=("JPEG",)) as second:
-            return second.size == size
+        first, second = (
+            Image.open(io.BytesIO(head[begin:]), formats=("JPEG",)) for begin in (0, at)
+        )
+        return first.size == second.size
     except BROKEN:
         return False
 

@@ -29,6 +29,7 @@ from deepscan.media.decoding import DECODER_HOLDS, Doubt, decoded
 from deepscan.media.display import MAX_PIXELS, Tags, check_size, colour_of, display, rotation
 from deepscan.media.index import read_index
 from deepscan.media.packets import packets, short_of_memory
+from deepscan.media.stills import is_motion_jpeg
 from deepscan.media.streams import choose_stream
 from deepscan.records import Colour, Frame, Pixels, Source
 
@@ -110,6 +111,8 @@ class VideoSource:
     def __init__(self, path: Path, stream: int | None = None) -> None:
         check_readable(path)
         self._path, self._stream = path, stream
+        # FFmpeg may take it for a picture otherwise.
+        self._format = "mjpeg" if is_motion_jpeg(path) else None
         self._others: tuple[str, ...] = ()
         with self._open() as (container, chosen):
             self._pixel_aspect = chosen.sample_aspect_ratio or Fraction(1)
@@ -309,6 +312,7 @@ class VideoSource:
             # "file:" keeps a name like `a:b.mp4` from being read as a protocol.
             with av.open(
                 f"file:{self._path}",
+                format=self._format,
                 options={
                     "protocol_whitelist": "file",
                     "format_whitelist": CONTAINERS,

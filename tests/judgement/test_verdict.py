@@ -139,7 +139,7 @@ def test_a_low_score_is_never_called_authentic() -> None:
     ("changes", "looked", "declared", "words"),
     [
         ({"variable_rate": True}, coverage(), None, "frame rate varies"),
-        ({"exact_times": False}, coverage(), None, "no usable time stamps"),
+        ({"exact_times": False}, coverage(), None, "a usable time stamp"),
         ({"restarts": (Fraction(62),)}, coverage(), None, "clock restarts at 1:02.000"),
         ({}, coverage(damaged=2), None, "2 of 32 sampled frames are damaged"),
         ({}, coverage(too_small=3), None, "3 faces too small"),

@@ -67,6 +67,15 @@ def test_a_wrong_stamp_is_no_damage(tmp_path: Path, stamp: Callable[[int, int], 
     assert sorted(n for n, _ in seen(source)) == list(range(40))
 
 
+def test_frames_that_share_a_stamp_take_the_times_between(tmp_path: Path) -> None:
+    """Clocks too coarse for the frame rate give each second frame the time of the one before."""
+    sound = clips.write(tmp_path / "sound.mp4", 40, options={"bf": "0", "g": "10"})
+    clip = clips.restamped(tmp_path / "a.mkv", sound, lambda n, pts: pts - pts % 2)
+    source = VideoSource(clip)
+    assert seen(source) == every(40)
+    assert source.source.duration == Fraction(8, 5)
+
+
 @pytest.mark.parametrize("options", [clips.b_frames(), {"bf": "0", "g": "10"}])
 @pytest.mark.parametrize("kept", [2, 5])
 def test_frames_without_stamps_take_the_times_between(

@@ -286,9 +286,10 @@ def jpeg(picture: np.ndarray, **more: object) -> bytes:
     return out.getvalue()
 
 
-def test_a_film_of_jpegs_is_a_video(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [96, 960])  # FFmpeg takes the larger ones for pictures
+def test_a_film_of_jpegs_is_a_video(tmp_path: Path, width: int) -> None:
     path = tmp_path / "a.mjpeg"
-    path.write_bytes(b"".join(jpeg(clips.numbered(n)) for n in range(5)))
+    path.write_bytes(b"".join(jpeg(clips.numbered(n, width, width * 2 // 3)) for n in range(5)))
     assert not is_still(path)
     source = VideoSource(path)
     assert [clips.number(frame.pixels) for frame in source.decode(range(5))] == list(range(5))
