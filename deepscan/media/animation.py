@@ -12,7 +12,8 @@ from deepscan.config import Sampling
 from deepscan.errors import NoVideoStream, UnreadableInput
 from deepscan.files import sha256
 from deepscan.media.display import check_size
-from deepscan.media.stills import BROKEN, opened, pixels_of, reading
+from deepscan.media.recognise import picture_behind
+from deepscan.media.stills import BROKEN, opened, picture_end, pixels_of, reading
 from deepscan.media.video import DamagedFrame, instants
 from deepscan.records import Frame, Source
 
@@ -67,6 +68,7 @@ class WebpAnimation:
             exact_times=True,
             bit_rate=None,
             colour=colours,
+            others=("another picture behind it",) * picture_behind(path, picture_end(path, "WEBP")),
         )
 
     def choose(self, sampling: Sampling) -> tuple[int, ...]:

@@ -57,6 +57,7 @@ class Index:
         restarts: times where the clock restarts.
         hidden: frames outside the edit list, or that are coded but never shown.
         last_duration: ticks.
+        last_byte: where in the file the last packet that was read begins.
     """
 
     pts: np.ndarray
@@ -69,6 +70,7 @@ class Index:
     restarts: tuple[int, ...]
     hidden: int
     last_duration: int
+    last_byte: int
 
     def number(self, packet: Any) -> int | None:
         """The number of a packet that was read after a seek; None if it cannot be told."""
@@ -94,6 +96,7 @@ class _Packets:
     size: np.ndarray
     first: np.ndarray  # the first packet of the same frame: another one for second fields
     hidden: np.ndarray  # coded, but never shown
+    last_byte: int
 
     @property
     def shown(self) -> np.ndarray:
@@ -154,6 +157,7 @@ def read_index(open_stream: Open, rate: Fraction | None) -> Index:
         ),
         hidden=int((walked.hidden | walked.discarded)[walked.first == numbers].sum()),
         last_duration=duration,
+        last_byte=walked.last_byte,
     )
 
 
@@ -168,6 +172,7 @@ def _walk(container: Any, stream: Any) -> _Packets:
     codec = stream.codec_context.name
     fields = Fields(stream.codec_context.extradata) if codec == "h264" else None
     before: Field | None = None  # a first field, whose second one may follow
+    last_byte = 0
     for place, packet in enumerate(packets(container, stream)):
         found = None
         if fields is not None and (fields.possible or packet.is_keyframe):
@@ -180,6 +185,7 @@ def _walk(container: Any, stream: Any) -> _Packets:
         )
         first.append(place - second)
         before = None if second else found
+        last_byte = max(last_byte, packet.pos or 0)
         # A VP8 frame that is shown has this bit set (RFC 6386, 9.1).
         hidden = codec == "vp8" and not bytes(packet)[0] & 0x10
         walked.extend((*_stamps(packet), packet.duration or 0))
@@ -188,7 +194,15 @@ def _walk(container: Any, stream: Any) -> _Packets:
     if "avi" in container.format.name.split(",") and (pts != dts).any():
         pts = np.full(len(pts), NO_TIME)  # AVI stores none: with B-frames FFmpeg makes them up
     return _Packets(
-        pts, dts, duration, key == 1, discarded == 1, size, np.array(first, np.int64), hidden == 1
+        pts,
+        dts,
+        duration,
+        key == 1,
+        discarded == 1,
+        size,
+        np.array(first, np.int64),
+        hidden == 1,
+        last_byte,
     )
 
 

@@ -1,6 +1,12 @@
-"""Recognises videos and pictures by a file's first bytes, whatever its name."""
+"""Recognises videos and pictures by a file's first bytes, whatever its name, and others joined on behind."""
 
 from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 # First bytes of the containers and pictures that deepscan reads: an offset, and the bytes there. The
 # decoder, in a process of its own, checks the rest.
@@ -28,10 +34,55 @@ _START = b"\x00\x00\x01"
 _PACKETS = (188, 192, 204)
 
 HEAD = 1024  # first bytes that are examined
+MAPPED = 2**27  # bytes; the decoder's address space is limited
+LONGEST_MARK = 80  # bytes of what recordings begin with
 
 # First bytes of sound in the same containers.
 _SOUND = (b"ftypM4A ", b"ftypM4B ", b"ftypM4P ")
 _OGG_VIDEO = (b"\x80theora", b"\x01video", b"BBCD\0", b"OVP80")  # in an Ogg file's first pages
+
+
+# What recordings begin with, in so many bytes that hardly any other content looks like it: MP4 and MOV, but
+# not pictures in the same container; Matroska, FLV, AVI, NUT, YUV4MPEG, IVF, RealMedia, ASF and WTV.
+_RECORDING = re.compile(
+    rb"\0\0\0.ftyp(?!avi[fs]|he[iv]|mif|msf)|\x1aE\xdf\xa3.{1,60}?\x42\x82|FLV\x01[\1\4\5]\0\0\0\x09"
+    rb"|RIFF....AVI |nut/multimedia container\0|YUV4MPEG2 W|DKIF\0\0\x20\0|\.RMF\0\0\0"
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c|\xb7\xd8\0\x20\x37\x49\xda\x11",
+    re.DOTALL,
+)
+_PICTURE = re.compile(
+    rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|RIFF....WEBP|\0\0\0.ftyp(?:avif|hei[cx]|mif1)",
+    re.DOTALL,
+)
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """A file's first `MAPPED` bytes, read as they are needed."""
+    size = min(path.stat().st_size, MAPPED)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as start:
+        yield start
+
+
+def recording_behind(path: Path, start: int) -> bool:
+    """Whether another recording begins in a file at byte `start` or behind it."""
+    return _behind(path, start, _RECORDING)
+
+
+def picture_behind(path: Path, start: int) -> bool:
+    """Whether another picture begins in a file at byte `start` or behind it."""
+    return _behind(path, start, _PICTURE)
+
+
+def _behind(path: Path, start: int, what: re.Pattern[bytes]) -> bool:
+    with path.open("rb") as file:
+        file.seek(start)
+        before = b""
+        while piece := file.read(2**20):
+            if what.search(before + piece):
+                return True
+            before = piece[-LONGEST_MARK:]
+    return False
 
 
 def is_media(head: bytes) -> bool:

@@ -7,13 +7,13 @@ viewers show is judged, and the others are counted. HEIC needs the extra `heic`.
 from __future__ import annotations
 
 import io
-import mmap
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from deepscan.errors import NoVideoStream, UnreadableInput
 from deepscan.files import check_readable, sha256
 from deepscan.media import colour
 from deepscan.media.display import check_size, tagged_colour
+from deepscan.media.recognise import mapped, picture_behind, recording_behind
 from deepscan.records import Colour, Frame, Pixels, Source
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
@@ -40,9 +41,8 @@ SEQUENCES = (b"avis", b"msf1", b"hevc", b"hevx")
 NEW_SUBFILE, SUB_IFDS = 254, 330
 
 HEAD = 2**18  # first bytes of a file, which hold the tags of its colours
-
-# Brands of the videos that phones put behind a photograph.
-FILMS = (b"mp42", b"mp41", b"isom", b"qt  ")
+FIRST = 16  # first bytes of a file, which hold its own mark
+PNG_END = b"IEND\xaeB`\x82"
 
 # What Pillow raises for damaged files, depending on where the damage lies.
 BROKEN = (
@@ -136,26 +136,30 @@ def is_motion_jpeg(path: Path) -> bool:
 
     A photograph, which has EXIF, may have another view or a gain map behind it.
     """
-    with path.open("rb") as file:
-        if (head := file.read(2)) != b"\xff\xd8":
+    with mapped(path) as content:
+        if content[:2] != b"\xff\xd8":
             return False
-        head += file.read(2**24)
-    at, exif = 2, False
-    while (
-        head[at : at + 1] == b"\xff" and head[at + 1 : at + 2] != b"\xda"
-    ):  # up to the coded picture
-        exif |= head[at + 1 : at + 2] == b"\xe1"
-        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
-    at = head.find(b"\xff\xd9", at) + 2
-    if exif or at < 2 or head[at : at + 3] != b"\xff\xd8\xff":
-        return False
+        at, exif = _jpeg_end(content)
+        if exif or content[at : at + 3] != b"\xff\xd8\xff":
+            return False
+        both = content[:HEAD], content[at : at + HEAD]
     try:
-        first, second = (
-            Image.open(io.BytesIO(head[begin:]), formats=("JPEG",)) for begin in (0, at)
-        )
+        first, second = (Image.open(io.BytesIO(head), formats=("JPEG",)) for head in both)
         return first.size == second.size
     except BROKEN:
         return False
+
+
+def _jpeg_end(content: mmap) -> tuple[int, bool]:
+    """Where a JPEG ends (0 if it does not), and whether it has EXIF."""
+    at, exif = 2, False
+    while (
+        content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] != b"\xda"
+    ):  # up to the coded picture
+        exif |= content[at + 1 : at + 2] == b"\xe1"
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    end = content.find(b"\xff\xd9", at)
+    return (end + 2 if end >= 0 else 0), exif
 
 
 @contextmanager
@@ -279,7 +283,9 @@ def _others(path: Path, image: Image.Image, pages: int) -> Iterator[str]:
         yield _counted(thumbnails, "thumbnail")
     if depths := len(image.info.get("depth_images", ())):
         yield _counted(depths, "depth map")
-    if _holds_film(path):
+    if (end := picture_end(path, str(image.format))) and picture_behind(path, end):
+        yield "another picture behind it"
+    if recording_behind(path, FIRST):
         yield "a video behind the picture"
 
 
@@ -287,10 +293,30 @@ def _counted(count: int, one: str) -> str:
     return f"{count} {one}{'s' * (count != 1)}"
 
 
-def _holds_film(path: Path) -> bool:
-    """Whether an MP4 or MOV lies behind the picture, as in phones' moving photos."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(b"ftyp" + brand, 16) >= 0 for brand in FILMS)
+def _boxes_end(content: mmap) -> int:
+    """Where the boxes of an ISO base media file end, or another file's begin."""
+    at = 0
+    while (kind := content[at + 4 : at + 8]).isalnum() and not (at and kind == b"ftyp"):
+        size = int.from_bytes(content[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(content[at + 8 : at + 16], "big")
+        if size < 8:  # 0: up to the end
+            return len(content) if size == 0 else at
+        at += size
+    return min(at, len(content))
+
+
+def picture_end(path: Path, kind: str) -> int:
+    """Where the picture of this kind ends in its file; 0 if that is not known."""
+    with mapped(path) as content:
+        if kind == "JPEG":
+            return _jpeg_end(content)[0]
+        if kind == "PNG":
+            at = content.find(PNG_END)
+            return at + len(PNG_END) if at >= 0 else 0
+        if kind == "WEBP":
+            return 8 + int.from_bytes(content[4:8], "little")
+        return _boxes_end(content) if kind in ("AVIF", "HEIF") else 0
 
 
 def pixels_of(path: Path, image: Image.Image) -> tuple[Pixels, Colour]:

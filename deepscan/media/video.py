@@ -29,7 +29,8 @@ from deepscan.media.decoding import DECODER_HOLDS, Doubt, decoded
 from deepscan.media.display import MAX_PIXELS, Tags, check_size, colour_of, display, rotation
 from deepscan.media.index import read_index
 from deepscan.media.packets import packets, short_of_memory
-from deepscan.media.stills import is_motion_jpeg
+from deepscan.media.recognise import picture_behind, recording_behind
+from deepscan.media.stills import FIRST, is_motion_jpeg, picture_end
 from deepscan.media.streams import choose_stream
 from deepscan.records import Colour, Frame, Pixels, Source
 
@@ -132,7 +133,7 @@ class VideoSource:
             raise UnreadableInput(
                 f"{path}: the video stream holds no frames; copy or export it again from its source"
             )
-        hidden: tuple[str, ...] = ()
+        more: tuple[str, ...] = ()
         count = self._index.hidden
         if listed > len(self._index.stamps):  # an edit list may leave out packets, too
             with self._open(edits=False) as (container, chosen):
@@ -140,7 +141,11 @@ class VideoSource:
         if codec == "apng" and _hides_first(path):
             count += 1
         if count > 0:
-            hidden = (f"{count} frame{'s' * (count > 1)} that it does not show",)
+            more = (f"{count} frame{'s' * (count > 1)} that it does not show",)
+        if recording_behind(path, max(self._index.last_byte, FIRST)):
+            more += ("another recording behind it",)
+        if codec == "apng" and picture_behind(path, picture_end(path, "PNG")):
+            more += ("another picture behind it",)
         first, pixels = self._first_frame()
         pts, base = self._index.pts, self._time_base
         span = int(pts[-1] - pts[0])
@@ -172,7 +177,7 @@ class VideoSource:
             tags=tags,
             restarts=tuple(at * base for at in self._index.restarts),
             stream=number,
-            others=self._others + hidden,
+            others=self._others + more,
             colour=self._colour(first),
         )
 

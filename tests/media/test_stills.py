@@ -271,6 +271,19 @@ def test_thumbnails_and_videos_behind_a_photograph_are_named(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize("first", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("second", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_a_picture_joined_on_behind_is_named(tmp_path: Path, first: str, second: str) -> None:
+    parts = io.BytesIO(), io.BytesIO()
+    QUARTERS.save(parts[0], first)
+    Image.new("RGB", (32, 32)).save(parts[1], second)
+    path = tmp_path / "a"
+    path.write_bytes(parts[0].getvalue())
+    assert StillSource(path).source.others == ()
+    path.write_bytes(parts[0].getvalue() + parts[1].getvalue())
+    assert StillSource(path).source.others == ("another picture behind it",)
+
+
 def test_of_a_phones_multi_picture_the_first_is_judged(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     QUARTERS.save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])

@@ -66,6 +66,27 @@ def test_another_stream_can_be_asked_for(tmp_path: Path) -> None:
         VideoSource(clip, stream=7)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec", "read", "copies"),
+    [
+        ("flv", "libx264", 1, 2),
+        ("mp4", "libx264", 1, 2),
+        ("wmv", "wmv2", 1, 2),
+        ("mkv", "libx264", 2, 3),  # FFmpeg reads two
+        ("avi", "mpeg4", 2, 2),
+    ],
+)
+def test_recordings_joined_on_that_players_do_not_show_are_named(
+    tmp_path: Path, suffix: str, codec: str, read: int, copies: int
+) -> None:
+    clip = clips.write(tmp_path / f"one.{suffix}", 10, codec)
+    both = clips.joined(tmp_path / f"a.{suffix}", *[clip] * copies)
+    source = VideoSource(both).source
+    assert VideoSource(clip).source.others == ()
+    assert source.frames == 10 * read
+    assert source.others == ("another recording behind it",) * (copies > read)
+
+
 def test_what_an_edit_list_leaves_out_is_counted(tmp_path: Path) -> None:
     clip = clips.write(tmp_path / "a.mp4", 50, options=clips.b_frames())
     source = VideoSource(clips.edit_list(clip, Fraction(13, 25))).source
