@@ -43,9 +43,6 @@ TRANSFERS_KNOWN = (1, 2, 4, 5, 6, 7, 11, 12, 13, 14, 15, 16, 18)
 # to 3 levels dark.
 BICUBIC, FULL_CHROMA, ACCURATE = 4, 0x2000, 0x40000
 
-# The scaler's white in 16 bits, of pictures that are YUV: 255 times 256.
-YUV_WHITE = 65280
-
 
 def check_size(path: Path, width: int, height: int) -> None:
     """Raise UnreadableInput if a picture has too many pixels to decode."""
@@ -165,20 +162,7 @@ def display(frame: Any, pixel_aspect: Fraction, path: Path, single_field: bool =
     width = max(round(frame.width * pixel_aspect), 1) if plausible else frame.width
     height = frame.height * (1 + single_field)
     check_size(path, width, height)
-    how: dict[str, Any] = {}
-    if frame.colorspace == colour.UNSPECIFIED and not frame.format.is_rgb:
-        matrix = _guessed_matrix(frame)
-        how["src_colorspace"] = {1: "ITU709", 6: "ITU601", 9: "BT2020"}[matrix]
-    if max(component.bits for component in frame.format.components) > 8:
-        how["interpolation"] = BICUBIC | FULL_CHROMA | ACCURATE
-    convert = frame.color_trc in colour.HDR or frame.color_primaries in colour.WIDE
-    # One thread: more would live as long as the frame's scaler, which only the garbage collector frees, and
-    # pile up until no new ones could start.
-    form = "rgb48le" if convert else "rgb24"
-    pixels = frame.reformat(width=width, height=height, format=form, threads=1, **how).to_ndarray()
-    if convert:
-        white = 65535 if frame.format.is_rgb else YUV_WHITE
-        pixels = colour.to_sdr(pixels, white, frame.color_trc, frame.color_primaries)
+    pixels = colours_shown(frame, width, height)
     if frame.interlaced_frame and not single_field and frame.height > 2:
         pixels = _one_field(pixels)
     a, b, c, d = _matrix(frame)
@@ -188,6 +172,33 @@ def display(frame: Any, pixel_aspect: Fraction, path: Path, single_field: bool =
         flip_x, flip_y = a < 0, d < 0
     pixels = pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
     return np.ascontiguousarray(pixels)
+
+
+def colours_shown(frame: Any, width: int, height: int) -> Pixels:
+    """The frame's RGB of BT.709 in this size, as it is stored otherwise."""
+    how: dict[str, Any] = {}
+    if frame.colorspace == colour.UNSPECIFIED and not frame.format.is_rgb:
+        matrix = _guessed_matrix(frame)
+        how["src_colorspace"] = {1: "ITU709", 6: "ITU601", 9: "BT2020"}[matrix]
+    bits = max(component.bits for component in frame.format.components)
+    if bits > 8:
+        how["interpolation"] = BICUBIC | FULL_CHROMA | ACCURATE
+    convert = frame.color_trc in colour.HDR or frame.color_primaries in colour.WIDE
+    # One thread: more would live as long as the frame's scaler, which only the garbage collector frees, and
+    # pile up until no new ones could start.
+    form = "rgb48le" if convert else "rgb24"
+    pixels = frame.reformat(width=width, height=height, format=form, threads=1, **how).to_ndarray()
+    if convert:
+        return colour.to_sdr(pixels, _white(frame, bits), frame.color_trc, frame.color_primaries)
+    return pixels
+
+
+def _white(frame: Any, bits: int) -> int:
+    """The scaler's white in 16 bits: 255 times 256 for YUV of limited range, else the highest code."""
+    if frame.format.is_rgb and bits > 8:
+        return 65535
+    full = frame.color_range == 2 or frame.format.name.startswith("yuvj")
+    return 65536 - 2 ** (16 - bits) if full and not frame.format.is_rgb else 65280
 
 
 def _one_field(pixels: Pixels) -> Pixels:

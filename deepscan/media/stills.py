@@ -11,19 +11,19 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from mmap import mmap
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from deepscan.config import Sampling
 from deepscan.errors import NoVideoStream, UnreadableInput
 from deepscan.files import check_readable, sha256
-from deepscan.media import colour
-from deepscan.media.display import check_size, tagged_colour
+from deepscan.media import still_colours
+from deepscan.media.display import check_size
+from deepscan.media.heif import primary
 from deepscan.media.recognise import mapped, picture_behind, recording_behind
 from deepscan.records import Colour, Frame, Pixels, Source
 
@@ -40,7 +40,7 @@ SEQUENCES = (b"avis", b"msf1", b"hevc", b"hevx")
 # TIFF: of a page that is a smaller version of another (NewSubfileType), and of pages beside the listed ones.
 NEW_SUBFILE, SUB_IFDS = 254, 330
 
-HEAD = 2**18  # first bytes of a file, which hold the tags of its colours
+HEAD = 2**18  # first bytes of a file, which hold the beginnings of its boxes
 FIRST = 16  # first bytes of a file, which hold its own mark
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -283,6 +283,8 @@ def _others(path: Path, image: Image.Image, pages: int) -> Iterator[str]:
         yield _counted(thumbnails, "thumbnail")
     if depths := len(image.info.get("depth_images", ())):
         yield _counted(depths, "depth map")
+    if image.format in ("AVIF", "HEIF") and primary(path).gain_map:
+        yield "a gain map, which makes HDR of it"
     if (end := picture_end(path, str(image.format))) and picture_behind(path, end):
         yield "another picture behind it"
     if recording_behind(path, FIRST):
@@ -329,48 +331,4 @@ def pixels_of(path: Path, image: Image.Image) -> tuple[Pixels, Colour]:
         raise UnreadableInput(
             f"{path}: 32 bits a pixel, which no scale of grey is fixed for; save it with 8 or 16"
         )
-    upright = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip at 255
-        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-    if "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-    return _converted(path, upright, image.info.get("icc_profile"))
-
-
-def _converted(path: Path, image: Image.Image, profile: bytes | None) -> tuple[Pixels, Colour]:
-    transfer, primaries = _tagged(path)
-    if transfer in colour.HDR or primaries in colour.WIDE:
-        code = np.asarray(image.convert("RGB")).astype(np.uint16) * 257
-        return colour.to_sdr(code, 65535, transfer, primaries), tagged_colour(transfer, primaries)
-    if profile:
-        with suppress(ImageCms.PyCMSError, *BROKEN):
-            given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            name = ImageCms.getProfileDescription(given).strip()
-            if "srgb" not in name.lower():
-                wanted = (
-                    "CMYK" if image.mode == "CMYK" else "L" if image.mode in ("L", "LA") else "RGB"
-                )
-                shown = ImageCms.profileToProfile(
-                    image.convert(wanted),
-                    given,
-                    ImageCms.createProfile("sRGB"),
-                    ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                    "RGB",
-                )
-                assert shown is not None
-                return np.asarray(shown), Colour(
-                    primaries=name, conversion=f"ICC profile {name} to sRGB"
-                )
-    return np.asarray(image.convert("RGB")), tagged_colour(transfer, primaries)
-
-
-def _tagged(path: Path) -> tuple[int, int]:
-    """Transfer and primaries (ITU-T H.273) that an AVIF, HEIC or PNG states; 2 is unspecified."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    if head[4:8] == b"ftyp" and (at := head.find(b"colrnclx")) >= 0:
-        primaries, transfer = struct.unpack(">HH", (head[at + 8 : at + 12] + bytes(4))[:4])
-        return transfer, primaries
-    if head.startswith(b"\x89PNG") and 0 <= (at := head.find(b"cICP")) < head.find(b"IDAT"):
-        return head[at + 5], head[at + 4]
-    return colour.UNSPECIFIED, colour.UNSPECIFIED
+    return still_colours.shown(path, image, image.info.get("icc_profile"))

@@ -9,7 +9,9 @@ import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
@@ -17,6 +19,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from builders import clips
 from deepscan.config import Sampling
 from deepscan.errors import InputError, NoVideoStream, UnreadableInput
+from deepscan.media.heif import Primary, Tags, primary
 from deepscan.media.isolation import open_source
 from deepscan.media.stills import StillSource, is_still
 from deepscan.media.video import DamagedFrame, VideoSource
@@ -358,21 +361,139 @@ def wide_profile() -> bytes:
     return bytes(profile)
 
 
-def test_hdr_stills_are_converted(tmp_path: Path) -> None:
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
+    return png[:33] + chunk(name, body) + png[33:]
+
+
+def test_hdr_stills_of_8_bits_are_converted(tmp_path: Path) -> None:
     """PQ's 0.4417, which 113 of 255 comes next to, is a quarter of reference white: 143."""
     avif, png = tmp_path / "a.avif", tmp_path / "a.png"
     picture = Image.fromarray(clips.plain((113, 113, 113)))
     picture.save(avif, quality=100)
     at = avif.read_bytes().index(b"nclx")
     clips.patch(avif, at + 4, struct.pack(">HH", 9, 16))
-    chunk = b"cICP" + bytes([9, 16, 0, 1])
     picture.save(png)
-    data = png.read_bytes()
-    whole = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    png.write_bytes(data[:33] + whole + data[33:])
+    png.write_bytes(with_chunk(png.read_bytes(), b"cICP", bytes([9, 16, 0, 1])))
     for path in (avif, png):
         assert shown(path)[0, 0].tolist() == pytest.approx([143] * 3, abs=3)
-        assert StillSource(path).source.colour.conversion == "PQ to SDR of BT.709"
+        assert StillSource(path).source.colour.conversion == "PQ to SDR of BT.709, from 8 bits"
+
+
+# PQ's 0.4532 is light of 0.28 times reference white: level 150. The nearest of 8 bits would give 152.
+DEEP = round(0.4532 * 65535)
+
+
+def deep_png(path: Path) -> Path:
+    line = b"\0" + struct.pack(">H", DEEP) * 3 * 64
+    header = struct.pack(">IIBBBBB", 64, 32, 16, 2, 0, 0, 0)
+    chunks = (
+        (b"IHDR", header),
+        (b"cICP", bytes([9, 16, 0, 1])),
+        (b"IDAT", zlib.compress(line * 32)),
+    )
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in (*chunks, (b"IEND", b"")))
+    )
+    return path
+
+
+def deep_heic(path: Path) -> Path:
+    heif = pytest.importorskip("pillow_heif")
+    picture = heif.from_bytes("RGB;16", (64, 32), struct.pack("<H", DEEP) * 3 * 64 * 32)
+    tags = {"color_primaries": 9, "transfer_characteristics": 16, "matrix_coefficients": 9}
+    picture.save(path, quality=-1, chroma=444, full_range_flag=1, **tags)
+    return path
+
+
+def deep_avif(path: Path) -> Path:
+    def state(target: Any) -> None:
+        target.colorspace, target.color_trc, target.color_primaries = 9, 16, 9
+        target.color_range = 1
+
+    def paint(frame: av.VideoFrame) -> None:
+        for plane, level in zip(frame.planes, (64 + round(876 * 0.4532), 512, 512), strict=True):
+            plane.update(np.full(plane.buffer_size // 2, level, np.uint16).tobytes())
+        state(frame)
+
+    grey = clips.plain((0, 0, 0), 64, 64)
+    return clips.write(
+        path, [grey], "libsvtav1", "yuv420p10le", options={"preset": "12", "crf": "1"}, frame=paint,
+        stream=lambda stream: state(stream.codec_context),
+    )  # fmt: skip
+
+
+def without_colours(path: Path) -> Path:
+    """An AVIF whose boxes say nothing of colours; the coded picture does."""
+    deep_avif(path)
+    path.write_bytes(path.read_bytes().replace(b"colrnclx", b"freenclx"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (deep_png, "a.png"),
+        (deep_heic, "a.heic"),
+        (deep_avif, "a.avif"),
+        (without_colours, "a.avif"),
+    ],
+)
+def test_hdr_stills_are_read_in_all_of_their_bits(
+    tmp_path: Path, make: Callable[[Path], Path], name: str
+) -> None:
+    path = make(tmp_path / name)
+    assert shown(path)[16, 32].tolist() == pytest.approx([150] * 3, abs=1)
+    assert StillSource(path).source.colour.conversion == "PQ to SDR of BT.709"
+
+
+def test_hdr_stills_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    QUARTERS.save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    plain = shown(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(with_chunk(data, b"cICP", bytes([9, 18, 0, 1])))
+    assert clips.corners(shown(tmp_path / "a.png")) == clips.corners(plain)
+
+
+def test_a_profile_may_state_hdr(tmp_path: Path) -> None:
+    """The tag "cicp" of ICC profiles (ICC.1:2022), here with PQ and BT.2020's primaries."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    count = int.from_bytes(profile[128:132], "big")
+    moved = bytearray(profile[:128] + struct.pack(">I", count + 1))
+    for n in range(count):
+        name, at, size = struct.unpack(">4sII", profile[132 + 12 * n : 144 + 12 * n])
+        moved += struct.pack(">4sII", name, at + 12, size)
+    moved += struct.pack(">4sII", b"cicp", len(profile) + 12, 12) + profile[132 + 12 * count :]
+    moved += b"cicp" + bytes([0, 0, 0, 0, 9, 16, 0, 1])
+    moved[:4] = struct.pack(">I", len(moved))
+    picture = Image.fromarray(clips.plain((113, 113, 113)))
+    picture.save(tmp_path / "a.jpg", icc_profile=bytes(moved), quality=100)
+    assert shown(tmp_path / "a.jpg")[0, 0].tolist() == pytest.approx([143] * 3, abs=3)
+
+
+def test_a_gain_map_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    QUARTERS.save(path)
+    entry = struct.pack(">I4sIHH4s", 21, b"infe", 2 << 24, 9, 0, b"tmap") + b"\0"
+    content = bytearray(path.read_bytes())
+    at = content.index(b"iinf") - 4
+    size = int.from_bytes(content[at : at + 4], "big")
+    content[at : at + 4] = struct.pack(">I", size + len(entry))
+    content[at + size : at + size] = entry
+    meta = content.index(b"meta") - 4
+    content[meta : meta + 4] = struct.pack(
+        ">I", int.from_bytes(content[meta : meta + 4], "big") + len(entry)
+    )
+    path.write_bytes(content)
+    assert primary(path).gain_map
+    QUARTERS.save(path)
+    assert primary(path) == Primary(False, Tags(1, 13, 6, True), False)
 
 
 def test_heic_is_read_with_its_extra(tmp_path: Path) -> None:
