@@ -2,8 +2,9 @@
 
 Baseline and +Ours take steps in turn in one process on the same random crops, so that a slow moment of the
 machine affects both; the result is the median of the ratios of neighbouring steps. GFLOP are a step's,
-forward and backward, by torch.utils.flop_counter. Reading and augmenting crops goes on in other processes
-and is the same for both: a second table says what it takes of one core for each crop shown.
+forward and backward, by torch.utils.flop_counter. On a processor the steps take one thread, and its own
+seconds count, which other work on the machine leaves alone. Reading and augmenting crops goes on in other
+processes and is the same for both: a second table says what it takes of one core for each crop shown.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     asked = parser.parse_args(arguments)
+    if asked.device == "cpu":
+        torch.set_num_threads(1)
     columns = "adapter", "baseline crops/s", "+Ours crops/s", "cost of +Ours", "[95 %]"
     table = Table(*columns, "baseline GFLOP/crop", "+Ours GFLOP/crop")
     for adapter in asked.adapters.split(","):
