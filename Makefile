@@ -25,7 +25,7 @@ test-slow: base
 
 # What depends on the processor, on one without AVX-512 and bfloat16: oneDNN is held to AVX2.
 test-plain: base
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n 2 -m "not slow" tests/model/test_model.py tests/test_pipeline.py \
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n 2 -m "not slow" tests/model/test_tower.py tests/model/test_detector.py tests/test_pipeline.py \
 	  tests/verification/test_doctor.py
 
 # Mutated clips through detect, as many mutants of other files through their readers, and as many of hypothesis's
