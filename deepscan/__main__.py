@@ -40,15 +40,19 @@ def _forget_working_folder() -> None:
 def _open_streams() -> None:
     """Give a process that has no stdin, stdout or stderr, as daemons have none, some that lead nowhere.
 
-    Otherwise the next files to be opened would take their numbers, and what is printed would go there.
+    Otherwise the next files to be opened would take their numbers, and what is printed would go there; in the
+    processes that are started later, too.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            # The lowest number that is free: this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r+" if number else "r", encoding="utf-8"))  # noqa: SIM115
+            stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":

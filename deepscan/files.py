@@ -220,14 +220,14 @@ def _exchange(folder: Path, new: Path, earlier: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Let one process at a time write the file `path`. Without effect on file systems that have no locks.
+def alone(path: Path) -> Iterator[bool]:
+    """Let one process at a time write the file `path`. Gives False, without effect, if there are no locks.
 
     Raises:
         OutputError: another process is at work there, or the folder cannot be written.
     """
-    with _locked(path, wait=False):
-        yield
+    with _locked(path, wait=False) as locked:
+        yield locked
 
 
 @contextmanager

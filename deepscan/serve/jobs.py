@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -24,19 +24,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from deepscan.errors import DeepscanError, InputError, OutputError
-from deepscan.files import part_file
+from deepscan.files import alone, part_file
 from deepscan.records import Case
 from deepscan.serve.worker import Analysis
 
 if TYPE_CHECKING:
     from deepscan.flow import Progress
 
-try:
-    import fcntl
-except ImportError:  # Windows, which deletes no file that is open
-    fcntl = None  # type: ignore[assignment]
-
-LOCK = ".in-use"
+LOCK = "in-use"
 
 UNDO = 60.0  # seconds for which the removal of a clip that has ended can be undone
 
@@ -108,11 +103,10 @@ class JobQueue:
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
             self._folder = Path(tempfile.mkdtemp(prefix="deepscan-serve-", dir=folder))
-            self._lock_file = (self._folder / LOCK).open("w")
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
-        if fcntl is not None:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        self._in_use = ExitStack()
+        self._in_use.enter_context(alone(self._folder / LOCK))
         self._jobs: dict[str, Job] = {}
         self._lock = threading.RLock()
         self._line: queue.Queue[str | None] = queue.Queue()
@@ -137,7 +131,7 @@ class JobQueue:
             while thread.is_alive():
                 self._analyst.stop()  # more than once: it may just have been given a clip
                 thread.join(0.1)
-        self._lock_file.close()
+        self._in_use.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # --- what the server asks for ---
@@ -286,10 +280,10 @@ def _pack(folder: Path, archive: Path, name: str) -> None:
 def _sweep(folder: Path) -> None:
     """Delete the folders of killed servers, whose locks nobody holds."""
     for left in folder.glob("deepscan-serve-*"):
-        with suppress(OSError):  # that queue is open, or just opening or closing
-            if fcntl is None:
-                (left / LOCK).unlink()
-            else:
-                with (left / LOCK).open("r+") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left)
+        if not (left / f".{LOCK}.lock").is_file():
+            continue  # that queue is just opening or closing
+        with suppress(OutputError, OSError):  # that queue is open
+            with alone(left / LOCK) as locked:
+                pass
+            if locked:
+                shutil.rmtree(left)

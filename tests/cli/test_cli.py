@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -568,7 +569,19 @@ def test_tab_is_answered_without_heavy_imports() -> None:
     assert not {"torch", "numpy", "av", "rich"} & set(loaded.stdout.split())
 
 
-@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_started_processes_have_streams_where_this_one_had_none(tmp_path: Path) -> None:
+    """A pipe that took the number of stdout would get what a library prints, and wait for ever."""
+    links = "import os; print([os.readlink(f'/proc/self/fd/{n}') for n in range(3)], file=open('seen', 'w'))"
+    code = (
+        "import subprocess, sys; from deepscan.__main__ import _open_streams; _open_streams();"
+        f' subprocess.run([sys.executable, "-c", {links!r}])'
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-"
+    subprocess.run(["/bin/sh", "-c", command], check=True, cwd=tmp_path)
+    assert (tmp_path / "seen").read_text() == f"{[os.devnull] * 3}\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams_change_nothing(wall: Path, tmp_path: Path, closed: str) -> None:
     """As a daemon, a service or pythonw starts it."""
     command = (

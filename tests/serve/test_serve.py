@@ -447,7 +447,7 @@ def test_a_key_is_asked_for(stand: Stand, tmp_path: Path, local: bool) -> None:
         "/jobs/{id}/..%2f..%2f..%2fetc%2fpasswd",
         "/jobs/{id}/%2e%2e%2fclip%2fa.mp4",
         "/jobs/..%2f{id}/report.html",
-        "/jobs/{id}/.in-use",
+        "/jobs/{id}/.in-use.lock",
         "/jobs/{id}/heatmaps",
         "/jobs/{id}/report.html%00.txt",
         "//etc/passwd",
@@ -565,7 +565,7 @@ def test_what_a_killed_server_left_goes_and_what_another_has_stays(
     left = tmp_path / "deepscan-serve-killed" / "id" / "clip"
     left.mkdir(parents=True)
     (left / "secret.mp4").write_bytes(MP4)
-    (tmp_path / "deepscan-serve-killed" / ".in-use").touch()
+    (tmp_path / "deepscan-serve-killed" / ".in-use.lock").touch()
     with JobQueue(stand, tmp_path) as one:
         assert not left.exists()
         job = one.receive("a.mp4", 10)
