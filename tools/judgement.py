@@ -8,7 +8,6 @@ shots of the archive's people.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import zipfile
@@ -16,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +36,10 @@ from deepscan.records import (
     VerdictName,
 )
 from deepscan.training import calibrate
-from tools.evidence.ship import FOLDS, Video, crop_of, videos
+from tools.evidence.entries import Entry, read_entries
+from tools.evidence.folds import FOLDS
+from tools.evidence.recipes import DEFAULT
+from tools.evidence.ship import Video, crop_of, videos
 
 RATIO = 4.48  # by which ship brings the folds' scores to the detector's scale
 QUALITY = CropQuality(200, 200, 128, 0, 1)
@@ -102,9 +103,9 @@ def alarms(run: Path, pack: Path, splits: int = 20, draws: int = 60) -> Iterator
     Faces of one video are drawn from clips of at least four frames. A stretch is judged on the frames that
     chose it, which is stricter than a second look, and with as few other frames as there are.
     """
-    entries = json.loads(zipfile.ZipFile(pack).read("index.json"))
+    entries = read_entries(zipfile.ZipFile(pack))
     scores = np.load(run / "scores.npz")
-    found = [v for fold in FOLDS for v in videos(scores, entries, fold, "lora-60")]
+    found = [v for fold in FOLDS for v in videos(scores, entries, fold, DEFAULT.name)]
     groups = [v.person.split("/")[0] if v.fold.startswith("M") else v.person for v in found]
     rng = np.random.default_rng(0)
     counts: dict[tuple[str, int], list[tuple[bool, bool]]] = {}
@@ -147,13 +148,13 @@ def alarms(run: Path, pack: Path, splits: int = 20, draws: int = 60) -> Iterator
     yield f"three frames of each clip of pairs manipulated: {np.mean(above):.1%} of {len(made)} reach it"
 
 
-def partly(found: Sequence[Video], entries: Sequence[dict[str, Any]]) -> Iterator[Video]:
+def partly(found: Sequence[Video], entries: Sequence[Entry]) -> Iterator[Video]:
     """The real clips of pairs, each time with three successive frames from their manipulation."""
     clips = {
-        entries[v.crops[0]]["video"]: v.logits for v in found if v.fold == "pairs"
+        entries[v.crops[0]].video: v.logits for v in found if v.fold == "pairs"
     }  # "NAME/real" and "NAME/fake", the same frames of both
     for video in (v for v in found if v.fold == "pairs" and not v.label):
-        name = entries[video.crops[0]]["video"].rpartition("/")[0]
+        name = entries[video.crops[0]].video.rpartition("/")[0]
         swapped = clips.get(f"{name}/fake", ())
         count = min(len(video.logits), len(swapped))
         for at in range(0, count - 2, 2):
@@ -231,9 +232,9 @@ def shots(pack: Path, draws: int = 100) -> Iterator[str]:
     """Of made sequences of shots: tracks that mix persons, and persons in several tracks."""
     archive = zipfile.ZipFile(pack)
     people: dict[str, list[Pixels]] = {}
-    for entry in json.loads(archive.read("index.json")):
-        if entry["label"] == 0 and "/" in entry["source"]:
-            people.setdefault(entry["video"], []).append(crop_of(archive, entry["name"]))
+    for entry in read_entries(archive):
+        if entry.label == 0 and "/" in entry.source:
+            people.setdefault(entry.video, []).append(crop_of(archive, entry.name))
     names = sorted(name for name, crops in people.items() if len(crops) == 6)
     for title, pattern in PATTERNS:
         rng = np.random.default_rng(1)

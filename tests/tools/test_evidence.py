@@ -1,14 +1,21 @@
-"""The trainer's promises, on made-up crops: maps add up, masks are where pixels change, views move both."""
+"""Training and judging of evidence maps: maps add up, losses and rates by hand, what scores are worth."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tools.evidence import model, plan, views
+from builders import evidence_material as made
+from tools.evidence import evaluation, model, plan, train
+from tools.evidence.evaluation import Scores
+from tools.evidence.geometry import PATCHES
+from tools.evidence.recipes import HeadSettings
+from tools.evidence.sampling import Batch
 
 
 @pytest.fixture(autouse=True)
@@ -17,81 +24,138 @@ def _seeded() -> None:
 
 
 def tower() -> dict[int | str, torch.Tensor]:
-    return {k: torch.randn(2, 1 + model.P, model.D) for k in (6, 8)}
+    return {k: torch.randn(2, 1 + PATCHES, model.D) for k in (6, 8)}
+
+
+def a_head(**settings: Any) -> model.Head:
+    face = torch.arange(PATCHES) % 3 == 0
+    post = torch.ones(model.D), torch.zeros(model.D)
+    return model.Head(HeadSettings(layers=(6, 8), standard=False, **settings), face, 0, post)
 
 
 @pytest.mark.parametrize("token", ["global", "mean", "avg"])
 @pytest.mark.parametrize("prior", ["none", "learn", "fixed"])
 def test_evidence_and_a_constant_add_up_to_the_logit(token: str, prior: str) -> None:
-    face = torch.arange(model.P) % 3 == 0
-    head = model.Head(
-        model.HeadCfg(layers=(6, 8), token=token, prior=prior, standard=False),
-        face,
-        0,
-        (torch.ones(model.D), torch.zeros(model.D)),
-    )
-    said = head(tower())
+    said = a_head(token=token, prior=prior)(tower())
     total = said["evidence"].sum(1) + said["constant"]
     torch.testing.assert_close(total, said["logit"], atol=1e-4, rtol=0)
 
 
 def test_cls_has_no_map() -> None:
-    head = model.Head(
-        model.HeadCfg(layers=(6, 8), token="cls", standard=False),
-        torch.ones(model.P, dtype=torch.bool),
-        0,
-        (torch.ones(model.D), torch.zeros(model.D)),
-    )
-    assert head(tower())["evidence"] is None
+    assert a_head(token="cls")(tower())["evidence"] is None
 
 
-def test_a_pseudo_fake_is_its_real_twin_where_the_mask_is_empty() -> None:
-    """Also where it is redrawn, another's or its own face; the mask lies in the middle, where the face is."""
-    crops, others, redrawn = (255 * torch.rand(4, 3, 256, 256) for _ in range(3))
-    points = views.TEMPLATE.expand(4, -1, -1)
-    kind = torch.tensor([0, 1, 2, 2])
-    fake, twin, mask, _ = views.pseudo(
-        crops, points, others, points, redrawn, kind, (0.3, 0.3, 0.15, 0.2, 0.05)
-    )
-    clean = (mask < 1e-4).expand_as(fake)
-    assert clean.float().mean() > 0.3
-    assert ((fake - twin).abs() * clean).max() <= 0.55  # the fake is rounded, its twin need not be
-    assert ((fake - twin).abs() * (mask > 0.9)).amax((1, 2, 3)).min() > 2
+# --- losses ------------------------------------------------------------------------------------------
 
 
-def test_what_is_redrawn_whole_changes_everywhere() -> None:
-    crops, redrawn = (255 * torch.rand(2, 3, 256, 256) for _ in range(2))
-    points = views.TEMPLATE.expand(2, -1, -1)
-    *_, mask, seen = views.pseudo(
-        crops, points, crops, points, redrawn, torch.tensor([3, 3]), (1.0, 0.0, 0.0, 0.0, 0.0)
-    )
-    assert mask.min() == 1
-    assert seen.all()
+def batch(**given: torch.Tensor) -> Batch:
+    """Two manipulated crops, the first with a mask, and two real ones, of two patches each."""
+    usual = {
+        "images": torch.zeros(4, 3, 224, 224),
+        "labels": torch.tensor([1.0, 1.0, 0.0, 0.0]),
+        "truth": torch.tensor([(1.0, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)]),
+        "known": torch.tensor([True, False, True, True]),
+        "core": torch.tensor([(1.0, 0.0)] * 4),
+        "face": torch.ones(4, 2),
+        "counts": torch.ones(4, dtype=torch.bool),
+    }
+    return Batch(**usual | given)
 
 
-@pytest.mark.parametrize("margin", [1.0, 0.6])
-def test_a_view_moves_picture_and_mask_alike(margin: float) -> None:
-    """The mask is a disc, the picture the same disc; without codecs and light they remain one."""
-    at = torch.arange(256.0)
-    disc = ((at[:, None] - 140) ** 2 + (at[None] - 110) ** 2 < 45**2).float()[None, None]
-    disc = disc.expand(8, -1, -1, -1)
-    seen, mask = views.viewed(255 * disc.expand(-1, 3, -1, -1), disc, margin, strength=0.0)
-    assert seen.shape == (8, 3, 224, 224)
-    shown = seen.sum(1) > 0  # but for the black of a frame that ends
-    assert ((seen[:, 0] / 255 - mask[:, 0]).abs() * shown).max() < 0.01
-    assert shown.float().mean((1, 2)).min() > 0.02
-    assert len({round(float(m), 4) for m in mask.mean((1, 2, 3))}) == 8  # each is seen differently
+def test_patches_of_a_crop_without_a_mask_count_where_it_is_manipulated_for_sure() -> None:
+    """Of the second crop only its core patch is counted, and half as much as others are."""
+    logits = torch.zeros(4, 2)
+    logits[1] = torch.tensor(
+        [math.log(3), 50.0]
+    )  # the second patch would be wrong, or right, by far
+    softplus = math.log(4 / 3)  # -log of sigmoid(log 3) = 3/4
+    wanted = (6 * math.log(2) + 0.5 * softplus) / 6.5
+    assert train.of_patches(logits, batch(), 0.5).item() == pytest.approx(wanted)
+    only = train.of_patches(logits, batch(), 0.0).item()
+    assert only == pytest.approx(math.log(2))
+
+
+def test_a_pseudo_fake_that_nothing_is_seen_of_takes_no_part() -> None:
+    logits = torch.zeros(4, 2)
+    logits[0] = 9.0
+    counts = torch.tensor([False, True, True, True])
+    found = train.of_patches(logits, batch(counts=counts), 0.0).item()
+    assert found == pytest.approx(math.log(2))
+
+
+def test_the_rate_rises_for_a_twelfth_of_the_steps_and_falls_by_half_a_cosine() -> None:
+    found = [train.rate_share(step, 120) for step in (0, 9, 10, 65, 119)]
+    assert found[:3] == [0.1, 1.0, 1.0]
+    assert found[3] == pytest.approx(0.5)
+    assert 0 < found[4] < 0.001
+
+
+# --- what scores are worth ---------------------------------------------------------------------------
+
+
+def test_scores_are_judged_by_videos_and_kinds(tmp_path: Path) -> None:
+    """Two crops of one manipulated video lie around a real one's: their mean lies above it.
+
+    Of both kinds' two pairs with the real video, the swap's is right and the lip-sync's wrong: AUC 0.5.
+    """
+    swap: dict[str, Any] = {"video": "a", "kind": "face_swap"}
+    crops = [made.crop("pairs", 1, **swap), made.crop("pairs", 1, **swap)]
+    crops += [made.crop("pairs", 1, video="b", kind="lip_sync"), made.crop("pairs", 0, video="c")]
+    material = made.material(tmp_path / "pack.zip", crops)
+    copy = np.array([0.0, 0.0, -4.0, 0.0], np.float32)
+    found = Scores(np.array([-1.0, 3.0, -2.0, 0.0], np.float32), copy, None, None)
+    said = evaluation.judged(material, np.arange(4), found, 1.0)
+    assert said == {
+        "auc": 0.5,
+        "videos": [1, 2],
+        "auc_kinds": {"face_swap": [1.0, 1], "lip_sync": [0.0, 1]},
+        "auc_ref": 0.75,  # half of the copy's -4 taken off, the lip-sync's 0 is the real one's
+        "auc_ref_kinds": {"face_swap": [1.0, 1], "lip_sync": [0.5, 1]},
+    }
+
+
+def test_maps_are_judged_by_where_they_are_strongest_and_by_masks(tmp_path: Path) -> None:
+    """One manipulated crop's map is its mask, the other's a corner; the real one's is nowhere positive."""
+    mask = np.zeros((256, 256), bool)
+    mask[96:192, 80:176] = True
+    crops = [made.crop("pairs", 1, mask=mask), made.crop("pairs", 1), made.crop("pairs", 0)]
+    material = made.material(tmp_path / "pack.zip", crops)
+    inside = np.zeros((14, 14), bool)
+    inside[6:10, 5:9] = True
+    evidence = np.full((3, PATCHES), -1.0, np.float32)
+    evidence[0, inside.ravel()] = 1.0
+    evidence[1, 0] = 1.0
+    attention = np.full((3, PATCHES), 1 / PATCHES, np.float32)
+    found = Scores(np.array([1.0, 2.0, 0.0], np.float32), None, evidence, attention)
+    said = evaluation.judged(material, np.arange(3), found, 1.0)
+    assert (said["peak_fake"], said["peak_real"]) == (0.5, None)
+    assert said["positive_on_face"] == pytest.approx(16 / 17, abs=1e-4)
+    assert said["pixel_auc"] == said["pixel_auc_each"]
+    assert said["pixel_auc"] > 0.75  # the mask covers its border's patches in part
+
+
+def test_an_auc_of_one_class_is_no_number() -> None:
+    assert math.isnan(evaluation.auc(np.array([1, 1]), np.array([0.0, 1.0])))
+    assert evaluation.auc(np.array([0, 1]), np.array([0.0, 1.0])) == 1
+
+
+# --- the plan ----------------------------------------------------------------------------------------
 
 
 def test_a_broken_off_training_goes_on_with_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(plan, "leave_out", lambda *given: asked.extend(*given[6:7]))
+
+    def leave_out(*given: Any) -> None:
+        asked.extend(given[4])
+
+    monkeypatch.setattr(plan, "leave_out", leave_out)
     monkeypatch.setattr(plan, "final", lambda recipe, *_: asked.append(f"{recipe.steps} steps"))
     before = plan.Log(tmp_path)
+    found = Scores(np.zeros(3), None, None, None)
     for fold in (*plan.RUNS["R1"], *plan.RUNS["R2"], plan.RUNS["R3"][0]):
-        before.keep(f"lora-60/0/0/{fold}", np.zeros((2, 3)))
+        before.keep(f"lora-60/0/0/{fold}", fold, np.arange(3), found)
     before.save()
-    plan.phase_default({}, None, torch.float32, plan.Log(tmp_path), 0)  # type: ignore[arg-type]
+    plan.phase_default(None, plan.Log(tmp_path), 0)  # type: ignore[arg-type]
     assert asked == ["R3", "R4", "1300 steps"]

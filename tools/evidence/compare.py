@@ -8,7 +8,6 @@ DFDC the crops that `plan` judges on are taken, up to 400 of each class.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -19,9 +18,12 @@ import numpy as np
 from deepscan.config import Scoring
 from deepscan.judgement import metrics
 from deepscan.model.networks import load_scorer
-from tools.evidence.ship import REFERENCE, crop_of
+from tools.evidence.entries import read_entries
+from tools.evidence.folds import METHODS
+from tools.evidence.recipes import DEFAULT
+from tools.evidence.ship import crop_of, logits_of
 
-FOLDS = ("M1", "M2", "M3", "M4", "M5", "dfdc")
+FOLDS = (*METHODS, "dfdc")
 
 
 def main() -> None:
@@ -29,30 +31,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("pack", type=Path)
-    parser.add_argument("--recipe", default="lora-60")
+    parser.add_argument("--recipe", default=DEFAULT.name)
     parser.add_argument("--weights", default="b16-lora")
     asked = parser.parse_args()
     archive = zipfile.ZipFile(asked.pack)
-    entries = json.loads(archive.read("index.json"))
+    entries = read_entries(archive)
     scores = np.load(asked.run / "scores.npz")
     detector = load_scorer(Scoring(weights=asked.weights)).detector
     found = []
     for fold in FOLDS:
         rows = scores[f"rows/{fold}"].tolist()
-        names = (f"{asked.recipe}/0/0/{fold}", f"{asked.recipe}-rest/0/0/{fold}")
-        values = scores[next(name for name in names if name in scores.files)]
         own = np.concatenate(
             [
                 detector.score(
-                    np.stack([crop_of(archive, entries[r]["name"]) for r in rows[at : at + 8]])
+                    np.stack([crop_of(archive, entries[r].name) for r in rows[at : at + 8]])
                 ).logit
                 for at in range(0, len(rows), 8)
             ]
         )
-        videos = [f"{entries[row]['source']}/{entries[row]['video']}" for row in rows]
-        labels = np.array([entries[row]["label"] for row in rows])
+        videos = [f"{entries[row].source}/{entries[row].video}" for row in rows]
+        labels = np.array([entries[row].label for row in rows])
         scores_of, of_video = [], labels
-        for logits in (own, values[0] - REFERENCE * values[1]):
+        for logits in (own, logits_of(scores, fold, asked.recipe)):
             _, of_video, score = metrics.video_scores(videos, labels, logits)
             scores_of.append(score / score.std())
         found.append([metrics.auc(of_video, score) for score in (*scores_of, sum(scores_of))])

@@ -7,47 +7,17 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tools.evidence.recipes import HeadSettings, TowerSettings
+
 D, P, GRID = 768, 196, 14
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class TowerCfg:
-    """How much of the tower is run, and what is trained in it."""
-
-    adapter: str = "norm"  # norm | lora | both | none
-    depth: int = 10
-    adapted: int | None = None  # last n of depth
-    rank: int = 8
-    alpha: float = 16.0
-    registers: int = 0
-
-
-@dataclass(frozen=True)
-class HeadCfg:
-    """What a head reads, and the losses it is trained by."""
-
-    layers: tuple[int, ...] = (6, 8, 10)
-    token: str = "global"  # global | cls | mean | avg
-    queries: int = 4
-    heads: int = 8
-    prior: str = "none"  # none | learn | fixed
-    patch: str = "evidence"  # evidence | reading | none
-    patch_weight: float = 1.0
-    assumed: float = 0.5  # weight of regions where a whole kind is known to be manipulated
-    mil: float = 0.0
-    flcl: float = 0.0
-    raal: float = 0.0
-    macl: float = 0.0
-    standard: bool = True  # each channel starts with mean 0 and deviation 1 over patches of crops
 
 
 def _block(
@@ -105,7 +75,7 @@ class Tower(nn.Module):
 
     def __init__(
         self,
-        cfg: TowerCfg,
+        cfg: TowerSettings,
         base: dict[str, Tensor],
         device: torch.device,
         half: torch.dtype,
@@ -224,7 +194,7 @@ class Head(nn.Module):
 
     def __init__(
         self,
-        cfg: HeadCfg,
+        cfg: HeadSettings,
         face: Tensor,
         seed: int,
         post: tuple[Tensor, Tensor],
@@ -320,6 +290,7 @@ class Head(nn.Module):
             const = const + cls @ self.wc
         reading = h * e / a.sum(1).clamp_min(1e-9) + const.detach().mean()
         return {
+            "cls_attention": feats.get("cls_attention"),
             "logit": e.sum(1) + const,
             "evidence": e,
             "reading": reading,

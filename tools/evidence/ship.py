@@ -38,11 +38,11 @@ from deepscan.model.detector import Detector
 from deepscan.model.header import DetectorSettings, Header
 from deepscan.records import Calibration, Pixels
 from deepscan.training import calibrate
+from tools.evidence.entries import Entry, read_entries
+from tools.evidence.folds import FOLDS, HELD
+from tools.evidence.recipes import DEFAULT, REFERENCE
 
-REFERENCE = 0.5
-FOLDS = ("pairs", "ffpp", "dfdc", "M1", "M2", "M3", "M4", "M5")
 MOST = 100  # videos of a class and fold: DFDC has as many as all others together
-HELD = ("pairs", "ffpp", "dfdc", "methods")
 WEAK_VIDEOS, WEAK_CROPS = 40, 3  # by which it is measured what weak material does
 
 
@@ -68,14 +68,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("pack", type=Path)
     parser.add_argument("--base", default="clip-vit-b16")
-    parser.add_argument("--recipe", default="lora-60")
+    parser.add_argument("--recipe", default=DEFAULT.name)
     parser.add_argument("--name", default="b16-evidence")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--table", type=Path)
     parser.add_argument("--date", required=True)
     asked = parser.parse_args()
     archive = zipfile.ZipFile(asked.pack)
-    entries = json.loads(archive.read("index.json"))
+    entries = read_entries(archive)
     scores = np.load(asked.run / "scores.npz")
     (final,) = asked.run.glob(f"{asked.recipe}-final-0.safetensors")
     found, config = tensors(final)
@@ -201,29 +201,34 @@ def assembled(
     return detector.eval()
 
 
-def videos(scores: Any, entries: Sequence[dict[str, Any]], fold: str, recipe: str) -> list[Video]:
+def videos(scores: Any, entries: Sequence[Entry], fold: str, recipe: str) -> list[Video]:
     """Up to MOST videos of each class of a fold, with their scores."""
+    logits = logits_of(scores, fold, recipe)
+    rows: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(scores[f"rows/{fold}"].tolist()):
+        rows.setdefault((entries[row].source, entries[row].video), []).append(place)
+    kept, counts = [], [0, 0]
+    for found in rows.values():
+        frames = [entries[int(scores[f"rows/{fold}"][place])].frame for place in found]
+        places = [found[i] for i in np.argsort(frames, kind="stable")]
+        numbers = [int(scores[f"rows/{fold}"][place]) for place in places]
+        entry = entries[numbers[0]]
+        if counts[entry.label] < MOST:
+            counts[entry.label] += 1
+            own = tuple(logits[places].tolist())
+            person = f"{entry.source}/{entry.person}"
+            kept.append(Video(fold, person, entry.label, entry.kind, own, tuple(numbers)))
+    return kept
+
+
+def logits_of(scores: Any, fold: str, recipe: str) -> np.ndarray:
+    """Of the crops `rows/FOLD` of scores.npz, by the detector that had not seen them."""
     if fold.startswith("held/"):
         values = scores[f"held/{recipe}-final/0/{fold.removeprefix('held/')}"]
     else:
         names = (f"{recipe}/0/0/{fold}", f"{recipe}-rest/0/0/{fold}")
         values = scores[next(name for name in names if name in scores.files)]
-    logits = values[0] - REFERENCE * values[1]
-    rows: dict[tuple[str, str], list[int]] = {}
-    for place, row in enumerate(scores[f"rows/{fold}"].tolist()):
-        rows.setdefault((entries[row]["source"], entries[row]["video"]), []).append(place)
-    kept, counts = [], [0, 0]
-    for found in rows.values():
-        frames = [entries[int(scores[f"rows/{fold}"][place])]["frame"] for place in found]
-        places = [found[i] for i in np.argsort(frames, kind="stable")]
-        numbers = [int(scores[f"rows/{fold}"][place]) for place in places]
-        entry = entries[numbers[0]]
-        if counts[entry["label"]] < MOST:
-            counts[entry["label"]] += 1
-            own = tuple(logits[places].tolist())
-            person = f"{entry['source']}/{entry['person']}"
-            kept.append(Video(fold, person, entry["label"], entry["kind"], own, tuple(numbers)))
-    return kept
+    return values[0] - REFERENCE * values[1]
 
 
 def spread_ratio(left_out: Sequence[Video], held: Sequence[Video]) -> float:
@@ -294,10 +299,10 @@ def stated(
 
 def shifts(detector: Detector, archive: zipfile.ZipFile, held: Sequence[Video]) -> list[float]:
     """By how much weak material moves the scores of videos, nine times of ten, for each kind of it."""
-    entries = json.loads(archive.read("index.json"))
+    entries = read_entries(archive)
     places = np.linspace(0, len(held) - 1, min(WEAK_VIDEOS, len(held)), dtype=int)
     chosen = [held[place].crops[:WEAK_CROPS] for place in places.tolist()]
-    crops = [[crop_of(archive, entries[row]["name"]) for row in rows] for rows in chosen]
+    crops = [[crop_of(archive, entries[row].name) for row in rows] for rows in chosen]
     plain = np.array([_score(detector, own) for own in crops])
     found = []
     for change in calibrate.WEAK.values():
