@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -24,6 +25,9 @@ STILL_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .avif .jp2 .h
 SUFFIXES = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
 
 MOST_NAMED = 3  # files that were passed over, in one message
+
+# Letters with bytes of 0 between, as no list of whole names has them.
+_UTF16 = re.compile(rb"(?:[ -~]\0){3}|(?:\0[ -~]){3}")
 
 WRITTEN = "written by an earlier run of deepscan"
 
@@ -91,7 +95,8 @@ def _inner(path: Path, folder: Path) -> PurePath:
 def listed(content: bytes) -> list[Path]:
     """The paths in a list: one on each line, or separated by NUL bytes as `find -print0` writes them.
 
-    Without a byte order mark they are bytes, since a file's name need not be text.
+    Lines end as on Unix, Windows or old Macs. Without a byte order mark they are bytes, since a file's name
+    need not be text.
 
     Raises:
         SettingsError: the list has a byte order mark and is not text, or is UTF-16 without one.
@@ -101,14 +106,14 @@ def listed(content: bytes) -> list[Path]:
             text = text_of(content)
         except UnicodeError as error:
             raise SettingsError(f"--from-file: {error}") from error
-        return [Path(name) for name in text.replace("\0", "\n").splitlines() if name]
-    if max(content[::2].count(0), content[1::2].count(0)) > 0.3 * len(content):
+        content = os.fsencode(text)
+    elif _UTF16.search(content):
         raise SettingsError(
             "--from-file: bytes of 0 between the letters, as of UTF-16 without a byte order mark; save it as"
             " UTF-8"
         )
-    mark = b"\0" if b"\0" in content else b"\n"
-    names = (name if mark == b"\0" else name.rstrip(b"\r") for name in content.split(mark))
+    end = next((one for one in (b"\0", b"\n") if one in content), b"\r")
+    names = (name.removesuffix(b"\r" if end == b"\n" else b"") for name in content.split(end))
     return [Path(os.fsdecode(name)) for name in names if name]
 
 

@@ -21,6 +21,7 @@ from deepscan.data.layouts import Layout
 from deepscan.data.listings import SPLITS
 from deepscan.errors import DataError
 from deepscan.files import parse_json, part_file
+from deepscan.plain import text_of
 
 # Where the JSONs may be under the given folder.
 LISTINGS_IN = ("", "dataset_json", "preprocessing/dataset_json")
@@ -143,7 +144,7 @@ def _paths(folder: Path) -> dict[str, Path]:
 def _load(path: Path) -> Any:
     """The set in a JSON, or None if it lists no set: a data set's own files may be in the same folder."""
     try:
-        document = parse_json(path.read_text("utf-8"))
+        document = parse_json(text_of(path.read_bytes()))
     except (OSError, ValueError) as error:  # ValueError: neither JSON nor text
         raise DataError(f"{path}: not readable JSON ({error}); copy or prepare it again") from error
     labels = document.get(path.stem) if isinstance(document, dict) else None

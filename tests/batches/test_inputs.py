@@ -60,7 +60,11 @@ def test_a_file_is_taken_once(tmp_path: Path) -> None:
 def test_lists_are_read_to_the_byte() -> None:
     assert listed(b"a.mp4\nb c.mp4\r\n\n") == [Path("a.mp4"), Path("b c.mp4")]
     assert listed(b"a\nb.mp4\0c.mp4\0") == [Path("a\nb.mp4"), Path("c.mp4")]
+    assert listed(b"a.mp4\rb c.mp4\r") == [Path("a.mp4"), Path("b c.mp4")]  # as old Macs write
+    assert listed(b"a\0b\0") == [Path("a"), Path("b")]
     assert os.fsencode(listed(b"\xff.mp4")[0]) == b"\xff.mp4"
+    odd = "form\x0cfeed, line\u2028and paragraph\u2029.mp4"  # which Python takes for ends of lines
+    assert listed(odd.encode()) == listed(codecs.BOM_UTF8 + odd.encode()) == [Path(odd)]
 
 
 @pytest.mark.parametrize("inner", ["../a", "/a", "b/../../a", ""])
@@ -131,6 +135,7 @@ def test_folders_of_results_alone_hold_no_inputs(tmp_path: Path) -> None:
         codecs.BOM_UTF16_BE + "a.mp4\nb ü.mp4".encode("utf-16-be"),
         codecs.BOM_UTF32_LE + "a.mp4\nb ü.mp4".encode("utf-32-le"),
         codecs.BOM_UTF8 + "a.mp4\0b ü.mp4\0".encode(),
+        codecs.BOM_UTF16_LE + "a.mp4\rb ü.mp4\r".encode("utf-16-le"),
     ],
 )
 def test_lists_as_windows_writes_them(encoded: bytes) -> None:
@@ -138,9 +143,12 @@ def test_lists_as_windows_writes_them(encoded: bytes) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_without_a_mark_is_not_taken_for_names_of_one_letter(encoding: str) -> None:
+@pytest.mark.parametrize("text", ["./clip ü.mp4\r\n.\r\n", "視頻證據資料夾一二三.mp4\r\n"])
+def test_utf_16_without_a_mark_is_not_taken_for_names_of_one_letter(
+    text: str, encoding: str
+) -> None:
     with pytest.raises(SettingsError, match="UTF-16 without a byte order mark"):
-        listed("./clip ü.mp4\r\n.\r\n".encode(encoding))
+        listed(text.encode(encoding))
 
 
 def test_a_list_that_is_no_text_names_its_encoding() -> None:
