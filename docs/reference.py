@@ -1,4 +1,4 @@
-"""Makes the reference while the site is built, from what the code itself says: nothing here can grow old.
+"""Makes the reference from the code while the site is built, so that it cannot become outdated.
 
 A hook of MkDocs (see mkdocs.yml). Commands come from their --help, settings from their records, report.json
 from its schema, Python from the docstrings of public names, the model cards from weights/.
@@ -48,9 +48,9 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def commands() -> str:
-    """What --help says of every command."""
+    """The --help text of every command."""
     root = entered(typer.main.get_command(cli.app), "deepscan")
-    parts = ["# Commands\n", "What `deepscan COMMAND --help` says.\n", fenced(root.get_help())]
+    parts = ["# Commands\n", "The text of `deepscan COMMAND --help`.\n", fenced(root.get_help())]
     for context in below(root):
         name = context.command_path.removeprefix("deepscan ")
         parts += [f"\n## {name}\n", fenced(context.get_help())]
@@ -87,8 +87,8 @@ def settings() -> str:
     parts = [
         "# Settings\n",
         "## Of an analysis\n",
-        "The fields of `deepscan.Settings`. `detect`'s flags set them, and every report states them all with "
-        "where each came from.\n",
+        "The fields of `deepscan.Settings`. The flags of `detect` set them, and every report states them "
+        "all, with where each was set.\n",
     ]
     for stage in dataclasses.fields(config.Settings):
         record = stage.default_factory
@@ -96,7 +96,7 @@ def settings() -> str:
         parts += [f"\n### {stage.name}\n", inspect.getdoc(record) or "", "", *rows(record)]
     parts += [
         "\n## Of training\n",
-        "The names that stand in a `--config` file, or under `[train]` in `deepscan.toml`.\n",
+        "The names to use in a `--config` file, or under `[train]` in `deepscan.toml`.\n",
         *rows(training.TrainSettings),
     ]
     for field in dataclasses.fields(training.TrainSettings):
@@ -145,8 +145,8 @@ def report() -> str:
     schema = report_json.schema()
     lines = [
         "# report.json\n",
-        f"{schema['description']} This page tells the schema that every report is checked against, "
-        "`deepscan.report/2`; several inputs with `--json` give one such document a line.\n",
+        f"{schema['description']} This page lists the fields of the schema that every report is checked "
+        "against, `deepscan.report/2`. With several inputs, `--json` writes one such document per line.\n",
         "| field | value | |",
         "|---|---|---|",
     ]
@@ -154,7 +154,7 @@ def report() -> str:
     lines += fields(report, schema, "")
     lines += [
         "\n## An input that could not be analysed\n",
-        "It has a line of its own with `--json`, and never a score.\n",
+        "With `--json` it has its own line, and never a score.\n",
         "| field | value | |",
         "|---|---|---|",
         *fields(error, schema, ""),
@@ -165,7 +165,7 @@ def report() -> str:
 def fields(
     node: dict[str, Any], schema: dict[str, Any], path: str, within: tuple[int, ...] = ()
 ) -> Iterator[str]:
-    """A row for each field under an object, in the schema's order; a report within a report is told once."""
+    """A row for each field under an object, in the schema's order; a report in a report is listed once."""
     within = (*within, id(node.get("properties")))
     for name, inner in node.get("properties", {}).items():
         output = resolved(inner, schema)
@@ -218,7 +218,7 @@ def python() -> str:
     """Public names, as `deepscan/__init__.py` lists them."""
     parts = [
         "# Python\n",
-        "`import deepscan` loads nothing heavy; names load on first use. All that is below is public, the "
+        "`import deepscan` loads nothing heavy; names load on first use. Everything below is public; the "
         "rest of the package may change.\n",
     ]
     for name in sorted(
@@ -232,7 +232,7 @@ def python() -> str:
         if isinstance(item, type):
             output = inspect.getmembers(item, lambda member: isinstance(member, property))
             parts += [
-                f"- `{of}` (property): {escape(inspect.getdoc(member) or 'what it is called')}"
+                f"- `{of}` (property): {escape(inspect.getdoc(member) or 'its name')}"
                 for of, member in output
             ]
         if isinstance(item, type) and issubclass(item, Exception):
@@ -274,7 +274,7 @@ def docstring(text: str) -> Iterator[str]:
 
 
 def model_card(path: Path) -> str:
-    """A card from weights/, its links led to where their targets are on the site, or to none."""
+    """A card from weights/, with links to the pages of this site, or without them."""
     text = path.read_text("utf-8").replace("../docs/", "../")
     return re.sub(r"\[([^\]]*)\]\((?!https?:|\.\./[\w-]+\.md|#)[^)]*\)", r"\1", text)
 

@@ -57,7 +57,7 @@ def test_the_tutorial_goes_as_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["examiners.md", "operators.md"])
+@pytest.mark.parametrize("page", ["examiners.md", "journalists.md", "operators.md"])
 def test_the_guides_go_as_they_say(page: str, tmp_path: Path) -> None:
     played(page, tmp_path)
 

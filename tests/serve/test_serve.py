@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -200,6 +201,30 @@ def test_a_clip_waits_is_analysed_and_its_report_is_read(
     assert not list(tmp_path.rglob("*.mp4"))  # the clips themselves are gone
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_the_guides_commands_for_programs_do_what_they_say(ask: Ask, tmp_path: Path) -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "serve.md").read_text("utf-8")
+    block = guide.split("## From a program")[1].split("```")[1]
+    lines = [line for line in block.splitlines() if line.startswith("curl")]
+    here, came = tmp_path / "here", list[str]()
+    here.mkdir()
+    (here / "clip.mp4").write_bytes(MP4)
+    for line in lines:
+        said = line.replace("ADDRESS", f"http://127.0.0.1:8765/?key={KEY}")
+        said = said.replace("ID", came[1]) if "ID" in line else said
+        words = shlex.split(said.replace("8765", str(ask.port)), comments=True)
+        asked = [words[0], "--silent", "--fail", *words[1:]]
+        done = subprocess.run(asked, cwd=here, capture_output=True, text=True, check=True)
+        came.append(done.stdout)
+        if "--data-binary" in words:
+            came[-1] = json.loads(done.stdout)["id"]
+            ask.ended(came[-1])
+    assert [job["name"] for job in json.loads(came[2])] == ["clip.mp4"]
+    assert "verdict" in json.loads((here / "report.json").read_text())
+    assert len(came) == 5
+    assert (ask.job(came[1]) or {})["state"] == "removed"
+
+
 def test_case_details_reach_the_report(ask: Ask, stand: Stand) -> None:
     status, words, _ = ask("POST", "/jobs?name=a.mp4&case=12/26&examiner=J.+Doe", MP4)
     assert status == 202
@@ -280,7 +305,7 @@ def test_other_files_are_refused_by_their_content(
 ) -> None:
     status, words, _ = ask("POST", f"/jobs?name={name}", content)
     assert status == 415
-    assert words.startswith("This is no video or picture that deepscan knows")
+    assert words.startswith("This is not a video or picture that deepscan knows")
     assert json.loads(ask("GET", "/jobs")[1]) == []
     assert not list(tmp_path.glob("deepscan-serve-*/*/*"))
 
@@ -303,7 +328,7 @@ def test_a_clip_that_is_too_large_is_refused_before_it_is_sent(
             line.sendall(f"{head}Content-Length: 20000\r\n\r\n".encode())
             answer = line.makefile().read()  # not one byte of it was sent
         assert answer.startswith("HTTP/1.1 413")
-        assert "larger than the 10.0 kB that this server takes" in answer
+        assert "larger than the 10.0 kB that this server accepts" in answer
         assert ask.ended(ask.send("small.mp4")["id"])["state"] == "finished"
 
 
@@ -335,7 +360,7 @@ def test_too_many_at_once_are_asked_to_wait(stand: Stand, tmp_path: Path) -> Non
         lines = [begin(ask, "a.mp4"), begin(ask, "b.mp4")]
         status, words, headers = ask("POST", "/jobs?name=c.mp4", MP4)
         assert (status, headers["retry-after"]) == (429, "10")
-        assert words == "2 clips are being received already; send this one after them."
+        assert words == "2 clips are being received already; send this one when they are done."
         for line in lines:
             line.sendall(bytes(5000 - len(MP4)))
             assert line.recv(100).startswith(b"HTTP/1.1 202")
@@ -649,7 +674,7 @@ def test_a_clip_that_takes_the_worker_down_takes_nothing_else(
     for child in children.read_text().split():
         if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
             os.kill(int(child), signal.SIGKILL)
-    assert "broke off" in ask.ended(job["id"])["sentence"]
+    assert "analysis stopped" in ask.ended(job["id"])["sentence"]
     again = ask.send("sample.mp4", sample.read_bytes())
     wait_for(lambda: (ask.job(again["id"]) or {})["state"] == "finished")
 
@@ -658,8 +683,8 @@ def test_a_clip_that_takes_the_worker_down_takes_nothing_else(
     ("arguments", "words"),
     [
         (["--keep", "0"], "not a positive time"),
-        (["--max-size", "0"], "no clip"),
-        (["--host", "203.0.113.1"], "cannot be listened on"),
+        (["--max-size", "0"], "any clip"),
+        (["--host", "203.0.113.1"], "cannot listen there"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -674,7 +699,7 @@ def test_a_taken_port_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert run(["serve", "--offline", "--port", port]) == 2
-    assert "--port N takes another" in capsys.readouterr().err
+    assert "choose another port with --port N" in capsys.readouterr().err
 
 
 def test_without_the_extra_it_says_how_to_get_it(
