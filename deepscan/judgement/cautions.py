@@ -51,37 +51,40 @@ def about_input(
         were = "is damaged and was" if decoding.damaged == 1 else "are damaged and were"
         yield f"{decoding.damaged} of {counted(decoding.sampled, 'sampled frame')} {were} not judged."
     if declared is not None and found < 0.9 * declared - 0.5:
-        yield f"The file announces {declared:.1f} s but ends after {found:.1f} s: it may be cut."
+        yield (
+            f"The file's header promises {declared:.1f} s but the video ends after {found:.1f} s, so it may"
+            " have been cut."
+        )
     if not source.exact_times:
-        yield "Not every frame has a usable time stamp; times follow the order of the frames."
+        yield "Not every frame has a usable time stamp, so times follow the order of the frames."
     if source.restarts:
         places = listed([time_code(at) for at in source.restarts])
         yield (
-            f"The file's clock restarts at {places}, as where recordings were joined end to end; times"
-            " count on there."
+            f"The file's clock restarts at {places}, as if recordings had been joined; times continue from"
+            " there."
         )
     if source.others:
-        yield f"The file holds more than was judged: {listed(source.others)}."
+        yield f"The file contains more than was judged: {listed(source.others)}."
     if source.colour.conversion:
-        yield f"The colours were converted ({source.colour.conversion}), as for an ordinary screen."
+        yield f"The colours were converted ({source.colour.conversion}) for an ordinary screen."
     if not source.colour.exact:
         yield (
-            f"The colours are of a kind that is not converted exactly (matrix {source.colour.matrix},"
-            f" transfer {source.colour.transfer}): tones may be off."
+            f"This kind of colour is not converted exactly (matrix {source.colour.matrix}, transfer"
+            f" {source.colour.transfer}), so tones may be off."
         )
     if source.variable_rate:
-        yield "The frame rate varies, as after screen recording, editing or phone capture."
+        yield "The frame rate varies, as in screen recordings, edited videos and phone videos."
     if interlaced:
         yield "The video is interlaced; one field of each frame was judged."
     if source.kind == "video" and decoding.sampled < FEWEST_FRAMES:
         yield (
-            f"Only {counted(decoding.sampled, 'frame')} of the video's {source.frames} were looked at: too"
-            " few for a clear low verdict or an interval; --frames asks for more."
+            f"Only {counted(decoding.sampled, 'frame')} of the video's {source.frames} were looked at, too"
+            " few for a clear low verdict or an interval; --frames looks at more."
         )
     if source.kind == "video" and (bits := bits_per_pixel(source)) < heavy(source.codec):
         yield (
-            f"The video is heavily compressed ({bits:.3f} bits per pixel and frame, {source.codec}):"
-            " fine traces of manipulation may be lost, and blocks taken for some."
+            f"The video is heavily compressed ({bits:.3f} bits per pixel and frame, {source.codec}),"
+            " which can hide fine traces of manipulation and leave others that look like them."
         )
 
 
@@ -96,7 +99,7 @@ def weaknesses(source: Source, frames: Sequence[FrameEvidence]) -> Iterator[str]
 def untried(
     source: Source, frames: Sequence[FrameEvidence], calibration: Calibration | None
 ) -> Iterator[str]:
-    """For what evidence like this face's nobody has shown that a low score means anything, in words."""
+    """The kinds of evidence, in words, for which a low score has not been shown to mean anything."""
     if calibration is None or not calibration.unseen:
         yield "kinds of manipulation that it was not trained on"
     if source.kind == "image":
@@ -144,22 +147,25 @@ def about_faces(
     """Warnings about the faces, above all the deciding one."""
     if too_small:
         were = "face too small to judge was" if too_small == 1 else "faces too small to judge were"
-        yield f"{too_small} {were} passed over."
+        yield f"{too_small} {were} left out."
     if too_many:
         were = "face was" if too_many == 1 else "faces were"
-        yield f"{too_many} {were} passed over: only the largest of each frame are judged."
+        yield f"{too_many} {were} left out, because only the largest of each frame are judged."
     if scores is None:
         return
     (track,) = (t for t in tracks if t.id == scores.track)
     if len(track.frames) < FEWEST_FRAMES <= sampled:
-        yield f"The face that decides was seen in only {len(track.frames)} of {sampled} instants."
+        yield f"The face that decides was seen in only {len(track.frames)} of {sampled} frames."
     size, sharpness, brightness, turn, inside = (
         _median(track.frames, name) for name in CropQuality.__dataclass_fields__
     )
     if size < SMALL_FACE:
-        yield f"The face that decides is small ({size:.0f} px): little detail to judge by."
+        yield f"The face that decides is small ({size:.0f} px), so there is little detail to judge."
     if sharpness < BLURRED:
-        yield f"The face that decides is blurred (sharpness {sharpness:.0f}): little detail to judge by."
+        yield (
+            f"The face that decides is blurred (sharpness {sharpness:.0f}), so there is little detail to"
+            " judge."
+        )
     if brightness < DARK:
         yield f"The face that decides is dark (mean grey level {brightness:.0f} of 255)."
     if turn > PROFILE:
@@ -171,10 +177,10 @@ def about_faces(
     for other in (t for t in tracks if t.enough and (t.cuts or t.merged)):
         times = listed([time_code(cut) for cut in other.cuts])
         before = f" across scene cuts (before {times})" if other.cuts else ""
-        with_ = f", and as {faces(other.merged)} in drawings," if other.merged else ""
+        with_ = f", also as {faces(other.merged)} in drawings," if other.merged else ""
         yield (
-            f"Face {other.id} was followed{before}{with_} by its look alone: compare its pictures, they may"
-            " show two persons."
+            f"Face {other.id} was followed{before}{with_} by look alone; compare its pictures, because they"
+            " may show two people."
         )
 
 
@@ -187,18 +193,18 @@ def about_scores(
     video, high = scores.video, thresholds.high
     if video < high <= scores.top10_mean and scores.stretch is None:
         yield (
-            f"The mean is {logit(video)} but the highest tenth of frames averages"
-            f" {logit(scores.top10_mean)}: a short manipulation would look like this."
+            f"The face scores {logit(video)} on average, but {logit(scores.top10_mean)} in the highest tenth"
+            " of its frames. A short manipulation would look like this."
         )
     if video >= high and scores.share_above < 0.5:
         yield (
-            f"The mean of {logit(video)} is carried by {percent(scores.share_above)} of the frames; the"
-            f" others lie below the threshold of {logit(high)}."
+            f"Only {percent(scores.share_above)} of the frames reach the limit of {logit(high)}; they raise"
+            f" the average to {logit(video)}."
         )
     if (other := _side(scores.largest_face, thresholds)) != (own := _side(video, thresholds)):
         yield (
-            f"Each frame's largest face averages {logit(scores.largest_face)}, {other}, while the face that"
-            f" decides is {own}."
+            f"The largest face of each frame scores {logit(scores.largest_face)} on average, {other}, but the"
+            f" face that decides scores {own}."
         )
     if video >= high:
         low = [
@@ -208,19 +214,19 @@ def about_scores(
             yield (
                 f"Face {scores.track} decides alone: {faces(low)}"
                 f" {'scores' if len(low) == 1 else 'score'} at or below"
-                f" {'its' if len(low) == 1 else 'their'} lower threshold."
+                f" {'its' if len(low) == 1 else 'their'} lower limit."
             )
     if (spread := scores.interval) is not None:
         crossed = [t for t in (thresholds.low, high) if spread.low < t <= spread.high]
         if crossed:
             yield (
-                f"With other instants its score could lie across the threshold{'s' * (len(crossed) - 1)} of"
-                f" {listed([logit(t) for t in crossed])} (95 % interval {logit(spread.low)} to"
-                f" {logit(spread.high)})."
+                "If other frames had been looked at, the score could lie on the other side of the"
+                f" limit{'s' * (len(crossed) - 1)} of {listed([logit(t) for t in crossed])} (95 % range:"
+                f" {logit(spread.low)} to {logit(spread.high)})."
             )
 
 
 def _side(score: float, thresholds: Thresholds) -> str:
     if score >= thresholds.high:
-        return "above the thresholds"
-    return "below the thresholds" if score <= thresholds.low else "between the thresholds"
+        return "above the limits"
+    return "below the limits" if score <= thresholds.low else "between the limits"

@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 
 from builders.evidence import coverage, seen, source
+from builders.language import terms
 from deepscan.judgement.cautions import HEAVY, bits_per_pixel, heavy
 from deepscan.judgement.verdict import judge
 from deepscan.records import FrameEvidence, VerdictName
@@ -21,7 +22,10 @@ def face(track: int = 1, logits: object = -3.0, **quality: float) -> list[FrameE
 
 
 def said(scored: list[FrameEvidence], **changes: object) -> tuple[str, ...]:
-    return judge(source(**changes), coverage(), scored).warnings
+    """The warnings; they stand near the first screen, and use none of the record's terms."""
+    warnings = judge(source(**changes), coverage(), scored).warnings
+    assert terms(" ".join(warnings)) == []
+    return warnings
 
 
 def test_a_sound_clip_is_told_nothing() -> None:
@@ -75,7 +79,7 @@ def test_a_picture_is_not_measured_by_a_films_bits() -> None:
 
 def test_a_face_seen_in_few_instants() -> None:
     (warning,) = said(face(logits=[-3.0] * 5))
-    assert "seen in only 5 of 32 instants" in warning
+    assert "seen in only 5 of 32 frames" in warning
 
 
 def test_a_cut_within_a_track_is_told_with_its_time() -> None:
@@ -131,18 +135,18 @@ def test_where_the_mean_says_it_already_nothing_stands_out() -> None:
 
 def test_a_mean_carried_by_few_frames() -> None:
     warnings = said(face(logits=[9.0 if i % 4 == 0 else 0.0 for i in range(32)]))
-    assert any("carried by 25 % of the frames" in warning for warning in warnings)
+    assert any("Only 25 % of the frames reach the limit" in warning for warning in warnings)
 
 
 def test_the_papers_rule_may_disagree() -> None:
     large = [replace(f, quality=replace(f.quality, face_size=200.0)) for f in face(1, -3.0)]
     warnings = said(large + face(2, 3.0))
-    assert any("largest face averages \u22123.00, below the thresholds" in w for w in warnings)
+    assert any("frame scores \u22123.00 on average, below the limits" in w for w in warnings)
     assert any(
-        "Face 2 decides alone: face 1 scores at or below its lower threshold" in w for w in warnings
+        "Face 2 decides alone: face 1 scores at or below its lower limit" in w for w in warnings
     )
 
 
 def test_an_interval_across_a_threshold() -> None:
     (warning,) = said(face(logits=[-1.4] * 16 + [-0.4] * 16))
-    assert "across the threshold of \u22121.00 (95 % interval" in warning
+    assert "on the other side of the limit of \u22121.00 (95 % range:" in warning

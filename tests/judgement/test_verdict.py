@@ -143,8 +143,8 @@ def test_a_low_score_is_never_called_authentic() -> None:
         ({"restarts": (Fraction(62),)}, coverage(), None, "clock restarts at 1:02.000"),
         ({}, coverage(damaged=2), None, "2 of 32 sampled frames are damaged"),
         ({}, coverage(too_small=3), None, "3 faces too small"),
-        ({}, replace(coverage(), faces_too_many=9900), None, "9900 faces were passed over"),
-        ({}, coverage(), 20.0, "announces 20.0 s but ends after 10.0 s"),
+        ({}, replace(coverage(), faces_too_many=9900), None, "9900 faces were left out"),
+        ({}, coverage(), 20.0, "promises 20.0 s but the video ends after 10.0 s"),
         ({}, replace(coverage(), interlaced=True), None, "interlaced"),
     ],
 )
