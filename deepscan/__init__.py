@@ -1,4 +1,4 @@
-"""deepscan inspects videos for manipulated faces and shows what its verdict rests on.
+"""Inspects videos for manipulated faces and records how it reached each verdict.
 
     import deepscan
     report = deepscan.scan("video.mp4")

@@ -21,32 +21,34 @@ from deepscan.plain import check_known, read, text_of
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames are looked at.
+    """Which frames to look at.
 
-    `rule`: "uniform" (`frames` instants spread evenly over the stream's time), "keyframes", "all", or
-    "every" (one every `seconds`). `second_look`: whether a stretch that stands out is looked at closely.
+    `rule`: "uniform" (`frames` of them, spread evenly over the stream's time), "keyframes", "all", or
+    "every" (one every `seconds`). `second_look`: whether to look again at a stretch that stands out.
     """
 
     rule: str = "uniform"
     frames: int = 32
     seconds: Fraction | None = None
-    stream: int | None = None  # number of the video stream in the file; None: the one players show
+    stream: int | None = (
+        None  # number of the video stream in the file; None: the one that players show
+    )
     second_look: bool = True
 
     def __post_init__(self) -> None:
         if self.stream is not None and self.stream < 0:
             raise SettingsError(
-                f"stream: {self.stream} is no number of a stream; they count from 0"
+                f"stream: {self.stream} is not the number of a stream; they count from 0"
             )
         if self.rule not in ("uniform", "keyframes", "all", "every"):
             raise SettingsError(
-                f"sampling: {self.rule!r} is none of uniform, keyframes, all, every:SECONDS"
+                f"sampling: {self.rule!r} is not one of uniform, keyframes, all, every:SECONDS"
             )
         if self.frames < 1:
             raise SettingsError(f"frames: {self.frames} is not a positive count")
         if (self.rule == "every") != (self.seconds is not None):
             raise SettingsError(
-                "sampling: every needs seconds, as in every:0.5, and others take none"
+                "sampling: every needs seconds, as in every:0.5; the other rules take none"
             )
         if self.seconds is not None and self.seconds <= 0:
             raise SettingsError(f"sampling: every:{self.seconds} is not a positive time")
@@ -90,13 +92,15 @@ class Scoring:
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     precision: str = "auto"  # auto | float32 | bfloat16
     batch: int = 16
-    offline: bool = False  # never fetch the base
+    offline: bool = False  # never download the base
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise SettingsError(f"device: {self.device!r} is none of auto, cpu, cuda, cuda:N")
+            raise SettingsError(f"device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
         if self.precision not in ("auto", "float32", "bfloat16"):
-            raise SettingsError(f"precision: {self.precision!r} is none of auto, float32, bfloat16")
+            raise SettingsError(
+                f"precision: {self.precision!r} is not one of auto, float32, bfloat16"
+            )
         if self.batch < 1:
             raise SettingsError(f"batch: {self.batch} is not a positive count")
 
@@ -106,25 +110,25 @@ MAPS = ("auto", "evidence", "attention", "likelihood")
 
 @dataclass(frozen=True, slots=True)
 class Heatmaps:
-    """What is drawn."""
+    """What to draw."""
 
     draw: bool = False
-    cls: bool = False  # the [CLS] attention beside the queries'
-    explain: bool = False  # measure whether the patches they mark matter to the score
+    cls: bool = False  # also the attention of [CLS]
+    explain: bool = False  # measure whether the score depends on the patches that the maps mark
     # What film and contact sheet show; auto: evidence, or attention of a detector that has no evidence.
     map: str = "auto"
 
     def __post_init__(self) -> None:
         if self.map not in MAPS:
-            raise SettingsError(f"map: {self.map!r} is none of {', '.join(MAPS)}")
+            raise SettingsError(f"map: {self.map!r} is not one of {', '.join(MAPS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one input may cost; one that costs more is an error. No limit changes a result."""
+    """How much one input may take; one that takes more is an error. No limit changes a result."""
 
-    seconds: float | None = None  # from first to last sampled frame; None: as long as it goes on
-    memory: int = 4096  # MiB of address space of the process that decodes it
+    seconds: float | None = None  # of decoding, first to last sampled frame; None: unless it hangs
+    memory: int = 4096  # MiB of address space for the process that decodes it
 
     def __post_init__(self) -> None:
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
@@ -135,11 +139,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a folder of results holds, beside what was found."""
+    """What a folder of results contains."""
 
-    private: bool = False  # no folders, tags, names of the machine; of faces the deciding one alone
+    private: bool = (
+        False  # without folders, tags, the machine's details and all faces but the deciding one
+    )
     pdf: bool = False  # also report.pdf
-    sign: str = ""  # a private key's file (see report.signing) that signs manifest.json
+    sign: str = ""  # file of the private key (see report.signing) that signs manifest.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +196,7 @@ class Settings:
             return read(cls, plain, "settings", whole=True)
         except SettingsError as error:
             raise SettingsError(
-                f"settings of another version of deepscan, or changed ones: {error}"
+                f"settings from another version of deepscan, or changed ones: {error}"
             ) from error
 
 

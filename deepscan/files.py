@@ -30,7 +30,7 @@ def check_readable(path: Path) -> None:
             if not os.access(path, os.R_OK | os.X_OK):
                 raise UnreadableInput(f"{path}: cannot be listed; check its permissions")
             raise UnreadableInput(
-                f"{path}: is a folder, not a video or picture; name files, or a folder that holds some"
+                f"{path}: is a folder, not a video or picture; name files, or a folder that contains some"
             )
         if not path.is_file():
             address = re.match(r"([a-z][a-z0-9+.-]+:)/+(.*)", str(path), re.DOTALL)
@@ -55,7 +55,7 @@ def check_readable(path: Path) -> None:
 def _meant(path: Path) -> str:
     """What to do about a file that is not there."""
     if not path.parent.is_dir():
-        return f"there is no folder {path.parent} either; check the path"
+        return f"the folder {path.parent} does not exist either; check the path"
     near = nearest(path.name, [entry.name for entry in islice(os.scandir(path.parent), MOST_NAMES)])
     return f"did you mean {path.parent / near}?" if near else "check the path"
 
@@ -66,14 +66,14 @@ _HEADS = (
     (b"\x89PNG", "a PNG picture, cut short or damaged"),
     (b"%PDF", "a PDF document; take the video out of it first"),
     (b"PK\x03\x04", "a ZIP archive or office document; take the video out of it first"),
-    (b"#EXTM3U", "a playlist; deepscan opens no file that another one names"),
-    (b"ffconcat", "a playlist; deepscan opens no file that another one names"),
+    (b"#EXTM3U", "a playlist; deepscan does not open files named in other files"),
+    (b"ffconcat", "a playlist; deepscan does not open files named in other files"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM file, damaged or cut short near its start"),
 )
 
 
 def diagnose(path: Path) -> str:
-    """What an unreadable file seems to be, by its first bytes; only for error messages."""
+    """Guess from the first bytes what an unreadable file is; only for error messages."""
     with path.open("rb") as file:
         head = file.read(1024)
     for start, words in _HEADS:
@@ -85,7 +85,7 @@ def diagnose(path: Path) -> str:
         text = head[:1000].decode("utf-8")
         if all(c.isprintable() or c.isspace() for c in text):
             return "text, not a video; check that this is the file you mean"
-    return "no video or picture that deepscan knows, or damaged from its first bytes on"
+    return "not a video or picture that deepscan knows, or damaged from the start"
 
 
 def sha256(path: Path) -> str:
@@ -94,7 +94,7 @@ def sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UnreadableInput(f"{path}: cannot be read to its end: {error.strerror}") from error
+        raise UnreadableInput(f"{path}: cannot be read to the end: {error.strerror}") from error
 
 
 def weights_sha256(path: Path) -> str:
@@ -160,7 +160,7 @@ def _unfinished(*paths: Path) -> Iterator[None]:
 
 
 def remove_unfinished(*paths: Path) -> None:
-    """Remove what is half-written: these, or everything, in a process that ends."""
+    """Remove these incomplete outputs, or all of them, in a process that is about to end."""
     for path in paths or tuple(_UNFINISHED):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -232,9 +232,9 @@ def alone(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def waiting(path: Path) -> Iterator[bool]:
-    """Let one process or thread at a time make the file `path`; the others wait for their turn.
+    """Let one process or thread at a time make the file `path`; others wait.
 
-    Gives whether the file system has locks; without, nobody waits.
+    Yields whether the file system has locks; without locks nobody waits.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -257,7 +257,7 @@ def _locked(path: Path, wait: bool) -> Iterator[bool]:
         lock.acquire(blocking=wait)
     except Timeout as error:
         raise OutputError(
-            f"{path}: another process is at work there; wait for its end, or choose another --out"
+            f"{path}: another process is using it; wait until it has finished, or choose another --out"
         ) from error
     except PermissionError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
@@ -309,13 +309,13 @@ def check_inside(folder: Path, out: Path) -> None:
     """Raise OutputError if writing to `folder`, which is under `out`, would follow a link."""
     inner = folder.relative_to(out)
     if ".." in inner.parts:
-        raise OutputError(f"{folder}: leads out of {out}")
+        raise OutputError(f"{folder}: lies outside {out}")
     for part in (folder, *folder.parents):
         if part == out:
             return
         if part.is_symlink():
             raise OutputError(
-                f"{part}: is a link, and results would lie where it leads; remove it, or choose another --out"
+                f"{part}: is a link, and results would go where it points; remove it, or choose another --out"
             )
 
 
@@ -328,7 +328,7 @@ def check_free(folder: Path, replace: bool) -> None:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     if not replace:
         raise OutputError(
-            f"{folder}: already there; --force replaces it, --out DIR writes elsewhere"
+            f"{folder}: already exists; --force replaces it, and --out DIR writes to another folder"
         )
     if not (folder / "report.json").is_file():
-        raise OutputError(f"{folder}: holds no report.json, so it is not deepscan's to replace")
+        raise OutputError(f"{folder}: contains no report.json, so deepscan does not replace it")

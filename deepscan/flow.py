@@ -58,9 +58,9 @@ class Clock:
 
 @contextmanager
 def beside(*work: Callable[[], None]) -> Iterator[None]:
-    """Run functions in a thread each beside the block, whose end waits for them.
+    """Run each function in a thread beside the block; the end of the block waits for them.
 
-    It does not if Ctrl-C ended it: then the process is about to end, and the threads with it.
+    It does not wait after Ctrl-C, because the process is about to end, and its threads with it.
     """
     threads = [threading.Thread(target=one, daemon=True) for one in work]
     for thread in threads:

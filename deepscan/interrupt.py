@@ -1,4 +1,4 @@
-"""Leaves soon after Ctrl-C or SIGTERM, whatever is being done.
+"""Ends the process soon after Ctrl-C or SIGTERM, whatever it is doing.
 
 Python hears a signal between two of its own steps, in the main thread. KeyboardInterrupt ends the work then,
 and every block removes what it has half-written. But one call into a library (a backward pass, the search for
@@ -34,7 +34,7 @@ _heard = -DEAF
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, as the handler of a signal.
 
-    Whoever presses Ctrl-C twice would break off the removal of what is half-written: once is enough.
+    A second Ctrl-C would interrupt the removal of incomplete files, so only the first one counts.
     """
     global _heard
     before, _heard = _heard, time.monotonic()
@@ -43,7 +43,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def hear_signals() -> None:
-    """Leave at SIGINT, SIGTERM and SIGHUP, except those that this process was told to ignore, as by nohup."""
+    """End at SIGINT, SIGTERM and SIGHUP, except for those that this process ignores, as under nohup."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)

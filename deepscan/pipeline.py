@@ -56,18 +56,18 @@ def scan(
 
     Args:
         path: a video or picture file; it is only read.
-        settings: what to examine, and how; the defaults are the command line's.
-        out: a folder for report.html, report.json, manifest.json and, with settings.heatmaps.draw,
-            heatmaps. It is written atomically. None: nothing is written.
-        force: replace `out` when it holds an earlier report.
-        request: how the run was asked for, for the report; a call from Python needs none.
+        settings: what to examine, and how; the defaults are those of the command line.
+        out: the folder to write report.html, report.json, manifest.json and heatmaps to,
+            atomically. None: nothing is written.
+        force: replace `out` if it holds an earlier report.
+        request: the command line and case details for the report; not needed in a call from Python.
         progress: called from this thread as stages advance.
         clock: records time and memory; a new one by default.
 
     Raises:
-        InputError: the file cannot be analysed, or not within settings.limits.
+        InputError: the file cannot be analysed, or exceeds settings.limits.
         WeightsError: the detector or its base is missing or wrong.
-        OutputError: `out` exists, or cannot be written.
+        OutputError: `out` exists already, or cannot be written.
     """
     with Search(Path(path), settings or Settings(), clock) as search:
         return examine(search, out=out, force=force, request=request, progress=progress)
@@ -82,7 +82,7 @@ def examine(
     progress: Progress | None = None,
     found: Callable[[], None] = lambda: None,
 ) -> Report:
-    """What `scan` does, of an input whose search may have begun.
+    """Do what `scan` does, for an input whose search may have started.
 
     Args:
         search: it is used up, and not closed.
@@ -212,7 +212,7 @@ def _report(
     if after != source.sha256:
         raise UnreadableInput(
             f"{source.path}: changed while it was analysed (SHA-256 {source.sha256}, then {after});"
-            " analyse a copy that nothing writes to"
+            f" analyse a copy that no program writes to"
         )
     origin = Provenance(
         versions=provenance.versions(),

@@ -1,4 +1,4 @@
-"""Reads text, whatever encoding it states, and records from plain values, checked by their annotations."""
+"""Reads text in the encoding that it states, and records from plain values, checked by their annotations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def has_mark(content: bytes) -> bool:
 
 
 def text_of(content: bytes) -> str:
-    """Text as any editor writes it: in the encoding of its byte order mark, as on Windows, else in UTF-8.
+    """Decode text by its byte order mark, as Windows editors write it, else as UTF-8.
 
     Raises:
         UnicodeError: it is not; the message names the encoding and the place.
@@ -51,7 +51,9 @@ def text_of(content: bytes) -> str:
             f"not {name.upper()} (at byte {len(mark) + error.start}); save it as UTF-8"
         ) from error
     if "\0" in text and not mark:
-        raise UnicodeError("bytes of 0 in it, as of UTF-16 without a mark; save it as UTF-8")
+        raise UnicodeError(
+            "contains zero bytes, like UTF-16 without a byte order mark; save it as UTF-8"
+        )
     return text
 
 
@@ -70,7 +72,7 @@ def read(kind: type[T], values: Any, where: str, whole: bool = False) -> T:
     if isinstance(values, kind):
         return values
     if not isinstance(values, Mapping):
-        raise SettingsError(f"{where}: {values!r} is no table")
+        raise SettingsError(f"{where}: {values!r} is not a table")
     given = read_fields(kind, values, where, whole)
     for field in fields(kind):  # type: ignore[arg-type]
         needed = whole or (field.default is MISSING and field.default_factory is MISSING)
@@ -135,7 +137,7 @@ def _converted(hint: Any, value: Any) -> Any:
     ):
         raise ValueError("another type")
     if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < 2**63):
-        raise ValueError("no number that a file holds: an infinity, or more than 64 bits")
+        raise ValueError("not a finite number of at most 64 bits")
     return value
 
 
@@ -150,7 +152,7 @@ def hints(kind: type) -> dict[str, Any]:
 
 
 def nearest(word: str, known: Collection[str]) -> str | None:
-    """The known word that somebody who typed this one meant, or None: one nearly equal, or one it begins."""
+    """The known word that was probably meant, nearly equal or beginning with this one; else None."""
     near = difflib.get_close_matches(word, known, 1)
     begun = sorted(name for name in known if len(word) > 1 and name.startswith(word))
     return next(iter([*begun, *near]), None)

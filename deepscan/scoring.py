@@ -42,7 +42,7 @@ def score_faces(
     progress: Progress,
     found: Callable[[], None],
 ) -> tuple[Coverage, list[list[FrameEvidence]]]:
-    """Score every face of the sampled frames by each detector, while faces are searched in the next ones.
+    """Score every face of the sampled frames by each detector, while the next frames are searched for faces.
 
     Args:
         search: its `parts` are used up.

@@ -1,4 +1,4 @@
-"""Search: decodes an input and finds, follows and cuts its faces, ahead of whoever scores them."""
+"""Search: decodes an input and finds, follows and cuts its faces, ahead of the scoring."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Looked:
 class Search:
     """An input that is decoded and searched for faces, ahead of the scoring by a chunk or two of frames.
 
-    It begins at once; a context manager, whose end ends it. `parts` are the frames with their faces.
+    A context manager: it begins at once and ends with the block. `parts` are the frames with their faces.
 
     Args:
         path, settings, clock: as for `pipeline.scan`.
@@ -69,11 +69,11 @@ class Search:
         self._ending.__exit__(*error)
 
     def close(self) -> None:
-        """End it, wherever it is."""
+        """End the search at once."""
         self.__exit__(None, None, None)
 
     def opened(self) -> Opened:
-        """What the decoder learnt on opening; waits until it has.
+        """What the decoder learnt on opening the input; waits for it.
 
         Raises:
             InputError: as `Decoder`.
@@ -83,7 +83,7 @@ class Search:
     def further(
         self, indices: Sequence[int], seen: TrackEvidence
     ) -> Iterator[tuple[Frame, Crop | None]]:
-        """Further frames, of these display-order indices, each with the face of a track, if it is there.
+        """More frames, by display-order indices, each with the face of a track if it is there.
 
         Only after the decoder's `credentials`. A damaged frame is left out.
         """

@@ -121,9 +121,9 @@ def results(folder: Path, report: bool) -> Path:
 @pytest.mark.parametrize(
     ("report", "replace", "words"),
     [
-        (True, False, "already there; --force replaces it"),
-        (False, False, "already there"),
-        (False, True, "not deepscan's to replace"),
+        (True, False, "already exists; --force replaces it"),
+        (False, False, "already exists"),
+        (False, True, "does not replace it"),
     ],
 )
 def test_folders_in_use_are_kept(tmp_path: Path, report: bool, replace: bool, words: str) -> None:
@@ -144,7 +144,7 @@ def test_deepscans_own_results_are_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_folder_made_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "results"
-    with pytest.raises(OutputError, match="already there"), part_folder(folder):
+    with pytest.raises(OutputError, match="already exists"), part_folder(folder):
         results(folder, report=True)
     assert names(folder) == ["old.txt", "report.json"]
     assert names(tmp_path) == ["results"]

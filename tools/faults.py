@@ -90,7 +90,7 @@ def whole(path: Path) -> str:
         source = open_source(path).source
     except DeepscanError as error:
         return "refused: " + (
-            "cannot be read whole" if "cannot be read whole" in str(error) else str(error)
+            "cannot be read completely" if "cannot be read completely" in str(error) else str(error)
         )
     return f"{source.width} x {source.height}, {source.kind}"
 
@@ -166,8 +166,8 @@ CASES = (
     ),
     Case("05-end-to-end/two-takes.mpg", TWO_TAKES, takes),
     Case("05-end-to-end/two-takes.ts", TWO_TAKES, takes),
-    Case("06-avif-as-video/grid-1x3-without-ispe.avif", "refused: cannot be read whole", whole),
-    Case("06-avif-as-video/without-ispe.avif", "refused: cannot be read whole", whole),
+    Case("06-avif-as-video/grid-1x3-without-ispe.avif", "refused: cannot be read completely", whole),
+    Case("06-avif-as-video/without-ispe.avif", "refused: cannot be read completely", whole),
     Case("06-avif-as-video/sound-grid-2x1.avif", "576 x 352, image", whole),
     Case("08-windows-text/list-utf16le.txt", "c.mp4", in_list),
     Case("08-windows-text/toml/deepscan.toml", "frames 2", setting),

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=80, help="of 16 crops, each run's budget")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--patches", type=float, default=1.0, help="share a step looks at")
-    parser.add_argument("--frames", type=int, default=8, help="crops of a test video that count")
+    parser.add_argument("--frames", type=int, default=8, help="crops to use from a test video")
     parser.add_argument("--seeds", default="0", help="as in 0,1,2")
     parser.add_argument("--timed", type=int, default=8, help="steps of each method in Table 5")
     parser.add_argument("--base", default="clip-vit-b16")
@@ -161,7 +161,7 @@ def hold_out(prepared: Path, folder: Path) -> Path:
         groups = sorted({str(entry["group"]) for entry in videos.values()})
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{prepared}/pairs.json: no listing of pairs as deepscan prepare writes it ({error})"
+            f"{prepared}/pairs.json: not a listing of pairs as deepscan prepare writes it ({error})"
         ) from error
     held = set(
         np.random.default_rng(SEED).permutation(groups)[: round(HELD_OUT * len(groups))].tolist()

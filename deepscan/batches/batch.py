@@ -197,8 +197,8 @@ class Batch:
             there = row.outcome.folder is not None and (row.folder / "report.json").is_file()
             if there and row.work != self._work:
                 raise SettingsError(
-                    f"{row.folder}: made with other weights, settings or another version; continue with the"
-                    " same, replace it with --force, or choose another --out"
+                    f"{row.folder}: made with other weights, settings or another version; use the"
+                    f" same ones to continue, replace it with --force, or choose another --out"
                 )
             if there and same:
                 return replace(row.outcome, path=one.path)
@@ -269,7 +269,7 @@ def scan_or_error(
     request: Request | None,
     progress: Progress | None = None,
 ) -> Report | InputError | OutputError:
-    """The report of one input, as `scan` writes it to `out`, or the reason why there is none.
+    """Scan one input into `out`; return its report, or the error that prevented one.
 
     Raises:
         WeightsError, SettingsError: every other input would fail too.
@@ -295,8 +295,8 @@ def _work(settings: Settings) -> str:
 
 def _quarantined(path: Path, death: Death) -> ProcessDied:
     return ProcessDied(
-        f"{path}: {death.tries} processes died of it, the last by {death.how}; memory may be short, or the"
-        " file built to do that. It is skipped until the batch is resumed"
+        f"{path}: {death.tries} processes died on it, the last from {death.how}; memory may be"
+        f" short, or the file may be built to cause this. It is skipped until the batch is resumed"
     )
 
 
@@ -333,7 +333,7 @@ def _scan(settings: Settings, request: Request | None, task: _Task) -> Outcome |
         return error
     cause = result.__cause__ if isinstance(result, OutputError) else None
     if isinstance(cause, OSError) and cause.errno in HOPELESS:
-        return OutputError(f"{result}; what is finished is kept, continue with --resume")
+        return OutputError(f"{result}; finished results are kept; continue with --resume")
     return Outcome.of(task.path, result)
 
 

@@ -52,10 +52,10 @@ def connect(address: str | None) -> None:
         ray.init(address=address or "local", **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
-            raise SettingsError(f"--engine ray: no cluster can be begun here: {error}") from error
+            raise SettingsError(f"--engine ray: no cluster can be started here: {error}") from error
         raise SettingsError(
-            f"--engine ray={address}: no cluster answers there: {error}; is it running, and can it be reached"
-            " from this machine? Without an address one is begun here"
+            f"--engine ray={address}: no cluster answers at this address: {error}; check that it is"
+            f" running and can be reached from this machine, or leave the address out to start one here"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(
@@ -162,8 +162,8 @@ class Actors:
                 self._idle.append(actor)
             elif failed >= STARTS:
                 raise SettingsError(
-                    "--engine ray: its workers do not start; is the same deepscan installed on every"
-                    f" machine? {died}"
+                    "--engine ray: its workers do not start; check that every machine has the same"
+                    f" version of deepscan. {died}"
                 )
         actor, task, tried = self._busy.pop(ready)
         if died is None:

@@ -48,7 +48,9 @@ def write(out: Path, results: Sequence[Outcome], private: bool = False) -> Path:
 
     path = out / NAME
     if path.is_dir() or (path.exists() and MARK not in path.read_text("utf-8", "replace")[:2000]):
-        raise OutputError(f"{path}: is not deepscan's to replace; --out DIR writes elsewhere")
+        raise OutputError(
+            f"{path}: not written by deepscan, so it is not replaced; choose another --out"
+        )
     rows.write_beside(out, results, private)
     with part_file(path) as part:
         shown = [one.withheld() for one in results] if private else results
@@ -86,7 +88,7 @@ def _urgency(result: Outcome) -> tuple[int, float, float]:
 def _words(result: Outcome) -> str:
     """The reason in plain words."""
     words = result.sentence.removeprefix(f"{result.path}: ")
-    return f"{words} Of the same bytes as {result.same_as}." if result.same_as else words
+    return f"{words} The same bytes as {result.same_as}." if result.same_as else words
 
 
 def _thumbnail(result: Outcome) -> str | None:

@@ -83,7 +83,7 @@ def is_result(path: Path) -> bool:
 
 
 def itself(path: Path) -> Input:
-    """The input for one file, or for a folder without media."""
+    """Return a file, or a folder without media, as an input."""
     return Input(path, PurePath(short_name(path.name) if path.name not in ("", "..") else "input"))
 
 
@@ -109,8 +109,8 @@ def listed(content: bytes) -> list[Path]:
         content = os.fsencode(text)
     elif _UTF16.search(content):
         raise SettingsError(
-            "--from-file: bytes of 0 between the letters, as of UTF-16 without a byte order mark; save it as"
-            " UTF-8"
+            "--from-file: zero bytes between the letters, like UTF-16 without a byte order mark;"
+            " save it as UTF-8"
         )
     end = next((one for one in (b"\0", b"\n") if one in content), b"\r")
     names = (name.removesuffix(b"\r" if end == b"\n" else b"") for name in content.split(end))
@@ -133,12 +133,12 @@ class _Passed:
     def messages(self, given: Path) -> Iterator[str]:
         for why, paths in sorted(self._files.items()):
             if paths == [given]:
-                yield f"{given}: passed over, {why}"
+                yield f"{given}: skipped ({why})"
                 continue
             names = [str(path.relative_to(given)) for path in sorted(paths)[:MOST_NAMED]]
             more = len(paths) - len(names)
             yield (
-                f"{given}: {len(paths)} passed over, {why}: {', '.join(names)}"
+                f"{given}: {len(paths)} skipped ({why}): {', '.join(names)}"
                 + (f" and {more} more" if more else "")
             )
 
@@ -189,7 +189,7 @@ def _unfit(path: Path) -> str:
     """Why a file is passed over; empty if it is an input."""
     # macOS leaves "._clip.mp4" beside a clip on disks that cannot store its attributes.
     if path.name.startswith("._"):
-        return "attributes that macOS keeps of other files"
+        return "attributes that macOS stores for other files"
     try:
         if not path.is_file():
             return "no regular file"
@@ -200,5 +200,5 @@ def _unfit(path: Path) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if path.suffix.lower() in SOUND_SUFFIXES.split() or is_sound(head):
-        return "sound alone"
+        return "sound only"
     return "" if is_media(head) else "neither video nor picture"

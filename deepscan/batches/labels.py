@@ -71,7 +71,7 @@ def write(results: Sequence[Path], out: Path, force: bool = False, images: bool 
                     _write_frames(report, folder / "data", stem)
             except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
                 raise UnreadableInput(
-                    f"{path}: not a report of this version's ({error!r:.100})"
+                    f"{path}: not a report of this version of deepscan ({error!r:.100})"
                 ) from error
         document = {
             "info": {"description": MEANING},
@@ -92,7 +92,7 @@ def _reports(results: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
         places = sorted(given.rglob("report.json")) if given.is_dir() else [given]
         if not places:
             raise UnreadableInput(
-                f"{given}: no report.json in it, or below it; name results of deepscan"
+                f"{given}: no report.json in it or below it; name a folder of results"
             )
         for path in places:
             try:
@@ -129,9 +129,9 @@ def _write_frames(report: dict[str, Any], folder: Path, stem: str) -> None:
     """Decode the input as it was decoded then; damaged frames are left out."""
     path, settings = Path(report["input"]["path"]), Settings.from_dict(report["run"]["settings"])
     if not path.is_file():
-        raise UnreadableInput(f"{path}: is not there any more; --no-images writes labels alone")
+        raise UnreadableInput(f"{path}: the file is gone; --no-images writes only the labels")
     if sha256(path) != report["input"]["sha256"]:
-        raise UnreadableInput(f"{path}: is not the file that was analysed: its SHA-256 differs")
+        raise UnreadableInput(f"{path}: not the file that was analysed; its SHA-256 differs")
     with decoder(path, settings.sampling, settings.limits) as decoding:
         for item in decoding.frames():
             if isinstance(item, Frame):

@@ -75,7 +75,7 @@ class Outcome:
         return self.verdict is VerdictName.ERROR
 
     def withheld(self) -> Outcome:
-        """The same with the names of files alone, as --private hands it on; `folder` is still a path."""
+        """The outcome with file names instead of paths, for --private; `folder` is still a path."""
         return replace(
             self,
             path=Path(self.path.name),
@@ -126,7 +126,7 @@ class Outcomes:
             out.mkdir(parents=True, exist_ok=True)
             if self._path.is_symlink():
                 raise OutputError(
-                    f"{self._path}: is a link; deepscan follows none among its outputs"
+                    f"{self._path}: is a link; deepscan does not follow links among its outputs"
                 )
             self._rows = sqlite3.connect(self._path, timeout=1, isolation_level=None)
             # One writer and no shared memory, so that it works on a network share, too.
@@ -142,7 +142,7 @@ class Outcomes:
                 )
             elif (version, application) != (FORMAT, APPLICATION):
                 raise OutputError(
-                    f"{self._path}: not a batch's record by this version; choose another --out"
+                    f"{self._path}: not a batch of this version of deepscan; choose another --out"
                 )
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class Outcomes:
         return None if found is None else self._attempt(found).outcome
 
     def begin(self, path: Path, attempt: Attempt) -> None:
-        """Note that an input is about to be read; its row's earlier content is void."""
+        """Note that an input is about to be read; this replaces its row."""
         self._write(path, attempt, {})
 
     def finish(self, path: Path, attempt: Attempt, outcome: Outcome) -> None:
@@ -257,13 +257,13 @@ class Outcomes:
         try:
             yield
         except sqlite3.OperationalError as error:
-            words = f"{error}; what is finished is kept, and --resume continues it"
+            words = f"{error}; finished results are kept, and --resume continues the batch"
             if "locked" in words:
-                words = "another deepscan is at work in it; wait for it, or choose another --out"
+                words = "another deepscan is using it; wait until it has finished, or choose another --out"
             raise OutputError(f"{self._path}: cannot be written: {words}") from error
         except sqlite3.DatabaseError as error:
             raise OutputError(
-                f"{self._path}: not a batch's record, or damaged ({error}); choose another --out"
+                f"{self._path}: not the record of a batch, or damaged ({error}); choose another --out"
             ) from error
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
@@ -284,5 +284,5 @@ def _stored(path: Path) -> str | bytes:
 
 
 def as_text(words: str) -> str:
-    """The words, with bytes of file names that are not text as escapes."""
+    """Escape the bytes of file names that are not text."""
     return words.encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,6 @@
 """Writes a batch's outcomes as tables, one row for each input.
 
-CSV and Parquet lie beside its index. With --parquet they go to a folder or any address fsspec knows, too.
+CSV and Parquet are written beside its index, and with --parquet to a folder or any address fsspec knows.
 
 Parts appear complete: object stores work that way, and in a folder each part is renamed into place. They
 are named by number, so writing the same batch again replaces the earlier parts.
@@ -57,7 +57,9 @@ def write_beside(out: Path, outcomes: Sequence[Outcome], private: bool = False) 
     outcomes = [_nameless(one) for one in outcomes] if private else outcomes
     for path in (out / name for name in TABLES):
         if path.exists() and not _ours(path):
-            raise OutputError(f"{path}: is not deepscan's to replace; --out DIR writes elsewhere")
+            raise OutputError(
+                f"{path}: not written by deepscan, so it is not replaced; choose another --out"
+            )
     with part_file(out / TABLES[0]) as part, part.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, SCHEMA.names, lineterminator="\n")
         table.writeheader()
@@ -90,7 +92,7 @@ def _inert(value: Any) -> Any:
 def write(outcomes: Iterable[Outcome], place: str, private: bool = False) -> list[str]:
     """Write part-00000.parquet and so on to a folder or an address ("s3://bucket/run"); return their names.
 
-    With `private` no folder is named, neither of inputs nor of results.
+    With `private` the rows name no folders, neither of inputs nor of results.
 
     Raises:
         SettingsError: fsspec, or what it needs for this address, is not installed, or the kind is unknown.

@@ -1,4 +1,4 @@
-"""Notices files that arrive in a folder: each once, as soon as it has stopped growing."""
+"""Reports files that arrive in a folder: each once, as soon as it has stopped growing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test sets by short name: what each is, how many videos it should hold, and what is there of it.
+"""The test sets by short name: what each is, how many videos it should have, and which of them are here.
 
 `data.deepfakebench` and `data.layouts` find listings and layouts; this file says which sets there are.
 """
@@ -22,7 +22,7 @@ Videos = Mapping[tuple[str, int], int]  # by split and label
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """A set to be judged on. `listings`: DeepfakeBench's names of it, the first that is found is read."""
+    """A test set. `listings`: DeepfakeBench's names for it; the first one found is read."""
 
     __test__ = False  # no test of pytest's
 
@@ -36,7 +36,7 @@ class TestSet:
 
     @property
     def layout(self) -> tuple[str, str]:
-        """The folder of its official layout, and where the set is to be had."""
+        """The folder of its official layout, and where to get the set."""
         names = self.listings or (self.title,)
         origins = (o for pattern, o in ORIGINS.items() if re.fullmatch(pattern, names[0]))
         return next(origins, (names[0], ""))
@@ -95,7 +95,7 @@ def parse(text: str) -> list[TestSet]:
         if named:
             if not re.fullmatch(r"[\w+.-]+", name) or name in SETS:
                 raise SettingsError(
-                    f"datasets: {name!r} is no free name; choose another for {folder}"
+                    f"datasets: {name!r} cannot be used as a name; choose another one for {folder}"
                 )
             new = [TestSet(name, name, folder=Path(folder))]
         elif name == "all":
@@ -104,8 +104,8 @@ def parse(text: str) -> list[TestSet]:
             new = [SETS[name]]
         else:
             raise SettingsError(
-                f"datasets: {name!r} is none of {', '.join(SETS)}, all; or NAME=FOLDER names crops of your"
-                " own"
+                f"datasets: {name!r} is not one of {', '.join(SETS)}, all; or NAME=FOLDER names your"
+                f" own crops"
             )
         for test_set in new:
             if test_set.short in found:
@@ -119,7 +119,7 @@ def parse(text: str) -> list[TestSet]:
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """The test side of a set as it is prepared."""
+    """The prepared crops of a set's test split."""
 
     test_set: TestSet
     folder: Path
@@ -138,7 +138,7 @@ class Crops:
 
 
 def read_test(test_set: TestSet, root: Path | None, compression: str = "c23") -> Crops:
-    """The crops of a set that it is judged by.
+    """Read the crops of a set's test split.
 
     Raises:
         DataError: it is not there, or not whole (see manifest), or has no test side.
@@ -148,7 +148,7 @@ def read_test(test_set: TestSet, root: Path | None, compression: str = "c23") ->
     sides = ("test",) if any(row.split for row in rows) else ("",)
     tested = [row for row in rows if row.split in sides]
     if not tested:
-        raise DataError(f"{folder}: {test_set.short} lists no video of the test split")
+        raise DataError(f"{folder}: {test_set.short} lists no videos of the test split")
     return Crops(test_set, folder, tested, [c for c in cropless if c.split in sides])
 
 
@@ -179,7 +179,7 @@ def _found(test_set: TestSet, root: Path | None) -> tuple[Path, str]:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What is there of a set: prepared crops, and its official layout.
+    """What was found of a set: prepared crops, and its official layout.
 
     `problem` is why the crops cannot be used, empty when they can; `differs` where the counts are others
     than expected.
@@ -196,7 +196,7 @@ class Inventory:
 
     @property
     def differs(self) -> list[str]:
-        """Counts that are not the expected ones, in words."""
+        """Unexpected counts, in words."""
         lines = []
         for (split, label), wanted in self.test_set.expected.items():
             have = self.videos.get((split, label), 0)
@@ -214,7 +214,7 @@ class Inventory:
 
 
 def inventory(test_set: TestSet, root: Path, compression: str = "c23") -> Inventory:
-    """Look for a set under the data root; nothing of it being there is no error here."""
+    """Look for a set under the data root; a missing set is not an error here."""
     crops, videos, cropless, problem = None, Counter[tuple[str, int]](), 0, ""
     try:
         crops, rows, without = _everything(test_set, root, compression)
@@ -257,7 +257,7 @@ def official(test_set: TestSet, root: Path | None) -> Path:
     """
     if root is None:
         raise DataError(
-            f"{test_set.short}: frames are distorted in videos, and only sets under the data root have them"
+            f"{test_set.short}: distortions need videos, and only sets under the data root have them"
         )
     place, _, _ = _layout(test_set, root, "c23")
     if place is None:
@@ -272,7 +272,7 @@ def official(test_set: TestSet, root: Path | None) -> Path:
 def present(
     sets: Sequence[TestSet | Crops], root: Path | None, skip_missing: bool
 ) -> tuple[list[Crops], dict[str, str]]:
-    """The sets that are there or are read already, and with `skip_missing` why the others are not.
+    """The sets that were found or already read, and with `skip_missing` why the others were not.
 
     Raises:
         DataError: one is not there, without `skip_missing`; or none is.
@@ -283,8 +283,8 @@ def present(
             found.append(one if isinstance(one, Crops) else read_test(one, root))
         except DataError as error:
             if not skip_missing:
-                raise DataError(f"{error}. --skip-missing goes on without it") from error
+                raise DataError(f"{error}. --skip-missing continues without it") from error
             skipped[one.short] = str(error)
     if not found:
-        raise DataError("none of the data sets is there: " + "; ".join(skipped.values()))
+        raise DataError("none of the data sets was found: " + "; ".join(skipped.values()))
     return found, skipped

@@ -37,10 +37,10 @@ REFERENCE = "effort"
 
 
 class Stepper:
-    """One detector that takes training's steps on whatever crops it is given, and is timed.
+    """A detector that takes timed training steps on any crops.
 
-    On a GPU by the clock; on a processor in its own seconds, which other work on the machine does not count
-    into: those of all threads, so that they are the clock's with one thread alone.
+    On a GPU it is timed by the clock, on a processor by its own time (the sum over all threads), which other
+    work on the machine does not affect.
     """
 
     def __init__(self, settings: TrainSettings, tower: str) -> None:
@@ -69,7 +69,7 @@ class Stepper:
 
 
 def race(one: Stepper, other: Stepper, steps: int) -> tuple[list[float], list[float]]:
-    """Seconds of `steps` steps of each, taken in turn on the same crops, after two of each that warm up."""
+    """Seconds of `steps` steps of each, in turn on the same crops, after two warm-up steps of each."""
     ways, settings = (one, other), one.settings
     rng = np.random.default_rng(0)
     taken: tuple[list[float], list[float]] = ([], [])
@@ -92,7 +92,7 @@ def ratio(seconds: Sequence[float], reference: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What `measure` found: seconds of single steps, each method's beside the reference's."""
+    """The result of `measure`: seconds of single steps, of each method and of the reference beside it."""
 
     tower: str
     device: str
@@ -121,7 +121,7 @@ def measure(settings: TrainSettings, tower: str, steps: int, say: Callable[[str]
 
 
 def write_timing(path: Path, timing: Timing) -> None:
-    """Keep a measurement.
+    """Write a measurement.
 
     Raises:
         OutputError: it cannot be written.
@@ -131,7 +131,7 @@ def write_timing(path: Path, timing: Timing) -> None:
 
 
 def read_timing(path: Path) -> Timing | None:
-    """The measurement that was kept, if any.
+    """Read a measurement; None if there is none.
 
     Raises:
         DataError: the file is something else.
@@ -143,7 +143,7 @@ def read_timing(path: Path) -> Timing | None:
         seconds = {name: (own, other) for name, (own, other) in values.pop("seconds").items()}
         return Timing(**values, seconds=seconds)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no measurement of deepscan ({error}); delete it") from error
+        raise DataError(f"{path}: not a measurement by deepscan ({error}); delete it") from error
 
 
 def table(timing: Timing | None) -> Table:
@@ -177,10 +177,10 @@ def table(timing: Timing | None) -> Table:
         )
         rows.append((row, cells))
     notes = [
-        f"Counted for {PUBLISHED_TOWER}, heads and query tokens included. As fvcore counts: two FLOPs a"
-        " multiply-accumulate, scaled_dot_product_attention left out; complete: with it.",
+        f"Counted for {PUBLISHED_TOWER}, including heads and query tokens. As fvcore counts: two"
+        f" FLOPs per multiply-accumulate, without scaled_dot_product_attention; complete: with it.",
         *(f"{adapter}: {why}." for adapter, why in EXPLAINED.items()),
-        f"The paper's epoch with Effort takes {base:.0f} s ({EPOCH:,} crops).",
+        f"In the paper, an epoch with Effort takes {base:.0f} s ({EPOCH:,} crops).",
     ]
     if timing is None:
         notes.append("Time was not measured; --train measures it.")
@@ -189,7 +189,8 @@ def table(timing: Timing | None) -> Table:
         notes.append(
             f"Time{own_seconds} measured with {timing.tower} on {timing.device}, batches of {timing.batch},"
             " steps of each method in turn with Effort's; brackets: 95 % intervals of the median ratio."
-            " Reading of crops is left out: seconds are not the paper's on another machine, ratios may be."
+            " Reading crops is not included. Seconds depend on the machine; ratios can be compared with the"
+            " paper's."
         )
     return Table("table-5", study.title, columns, tuple(rows), tuple(notes))
 

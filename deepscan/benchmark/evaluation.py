@@ -89,7 +89,7 @@ class Videos:
         return metrics.resample(self.labels, rng, ROUNDS)
 
     def only(self, kept: Bool[np.ndarray, " v"]) -> Videos:
-        """Those of the videos that are `kept`."""
+        """Only the videos that are `kept`."""
         names = [name for name, keep in zip(self.names, kept, strict=True) if keep]
         return Videos(self.name, names, self.labels[kept], self.scores[kept], self.seed)
 
@@ -142,7 +142,7 @@ def videos(
 
 
 def with_cropless(judged: Videos, scored: Scored, protocol: str = "deepscan") -> Videos:
-    """The same with every video without a crop counted as logit 0: as if the detector had no opinion.
+    """The same, with every video without a crop counted as logit 0, as if the detector were undecided.
 
     Under "deepfakebench" that is a probability of 1/2, and a video whose folder's name another one has that
     was scored is part of that one.
@@ -179,7 +179,7 @@ def auc(judged: Videos) -> Estimate:
 
 
 def frame_auc(scored: Scored, frames: int = FRAMES) -> Estimate:
-    """AUC over crops; its interval draws videos, for crops of one video are no independent evidence."""
+    """AUC over crops; its interval resamples videos, because crops of one video are not independent."""
     kept = chosen(scored, "deepscan", frames)
     place, logits = scored.place[kept], scored.logits[kept]
     own, index = np.unique(place, return_inverse=True)
@@ -197,14 +197,16 @@ def pooled(parts: Sequence[Videos]) -> Estimate:
 
 
 def gain(ours: Videos, theirs: Videos) -> tuple[Estimate, int]:
-    """AUC of `ours` minus that of `theirs` on the videos both scored, paired, and how many those are."""
+    """AUC of `ours` minus that of `theirs` on the videos that both scored (paired), and their number."""
     both = set(ours.names) & set(theirs.names)
     a, b = (v.only(np.array([name in both for name in v.names])) for v in (ours, theirs))
     order = {name: i for i, name in enumerate(b.names)}
     at = np.array([order[name] for name in a.names], int)
     b = Videos(b.name, a.names, b.labels[at], b.scores[at])
     if (a.labels != b.labels).any():
-        raise DataError(f"{ours.name}: the two detectors were given other labels; score one again")
+        raise DataError(
+            f"{ours.name}: the two detectors were given different labels; score one of them again"
+        )
     return auc(a) - auc(b), len(both)
 
 

@@ -1,4 +1,4 @@
-"""The paper's figures, drawn from predictions and kept attention, as PNG and SVG."""
+"""The paper's figures, drawn from predictions and recorded attention, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GREY = 128  # under a map whose crop is not to be shown
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as PNG and SVG; their paths.
+    """Write a figure as PNG and SVG; return their paths.
 
     Raises:
         OutputError: one cannot be written.

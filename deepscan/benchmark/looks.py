@@ -1,4 +1,4 @@
-"""Where a detector looks: attention kept from some crops, and how well it finds the forged region."""
+"""Where a detector looks: attention recorded on some crops, and how well it finds the forged region."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Looks:
         return self.attention(which).mean(1)
 
     def shown(self, label: int, count: int) -> list[int]:
-        """Crops of so many different videos of a label, spread evenly, to be drawn."""
+        """Crops of this many different videos of a label, spread evenly, to draw."""
         first: dict[str, int] = {}
         for i in np.flatnonzero(self.labels == label).tolist():
             first.setdefault(self.videos[i], i)
@@ -98,7 +98,7 @@ def shrunk(mask: Bool[np.ndarray, "side side"]) -> Bool[np.ndarray, "small small
 
 
 def thumbnail(crop: Pixels) -> UInt8[np.ndarray, "shown shown 3"]:
-    """A crop to be drawn."""
+    """A crop to draw."""
     size = (PICTURE_SIDE, PICTURE_SIDE)
     return np.asarray(Image.fromarray(crop).resize(size, Image.Resampling.LANCZOS))
 
@@ -106,7 +106,7 @@ def thumbnail(crop: Pixels) -> UInt8[np.ndarray, "shown shown 3"]:
 def looks_file(
     folder: Path, detector: str, seed: int | None, test_set: str, weights: str = ""
 ) -> Path:
-    """Where a detector's attention on a set is kept; without `weights`, that of any checkpoint."""
+    """The file of a detector's attention on a set; without `weights`, that of any checkpoint."""
     start = f"{plain_name(detector)}-{seed or 0}-{test_set}-"
     if weights:
         return folder / f"{start}{weights[:8]}.npz"
@@ -114,7 +114,7 @@ def looks_file(
 
 
 def write_looks(path: Path, looks: Looks) -> None:
-    """Keep them; attention in half precision.
+    """Write them; attention in half precision.
 
     Raises:
         OutputError: they cannot be written.
@@ -146,7 +146,7 @@ def read_looks(path: Path) -> Looks:
             },
         )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: no kept attention ({error}); delete it") from error
+        raise DataError(f"{path}: not a record of attention ({error}); delete it") from error
 
 
 # --- finding the forged region ---------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Found:
 
 
 def localisation(maps: Float[np.ndarray, "n p"], masks: Bool[np.ndarray, "n side side"]) -> Found:
-    """Hold maps, brought to the masks' size, against masks that hold both kinds of pixels."""
+    """Compare maps, scaled to the masks' size, with masks that contain both kinds of pixels."""
     grid, side = round(maps.shape[1] ** 0.5), masks.shape[1]
     large = np.stack(
         [
@@ -232,7 +232,7 @@ def localisation_table(name: str, by_row: Mapping[str, Looks], test_set: str) ->
 
 
 def activation_table(name: str, by_row: Mapping[str, Looks], test_set: str) -> Table:
-    """How attention is spread on real crops: what RAAL is about."""
+    """How attention is spread on real crops, which is what RAAL changes."""
     columns = (
         "entropy of queries",
         "entropy of [CLS]",

@@ -1,4 +1,4 @@
-"""What `deepscan benchmark` would do, and about how long that would take on this machine."""
+"""Estimates what `deepscan benchmark` would do, and how long it would take on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints + crops -> predictions, once: what is there already is never scored again."""
+"""Checkpoints + crops -> predictions; what is scored already is never scored again."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ VIEWS_AVERAGED = 4  # forward passes a crop: two scales, each mirrored too
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A checkpoint to be asked, and the name its predictions carry."""
+    """A checkpoint to score with, and the name for its predictions."""
 
     name: str
     checkpoint: Path
@@ -84,7 +84,7 @@ def candidate(
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """How many crops were scored, in how many seconds, and the share of these the detector was at work."""
+    """How many crops were scored, in how many seconds, and for which share of them the detector was busy."""
 
     crops: int
     seconds: float
@@ -103,7 +103,7 @@ def _loaded(asked: Candidate, scoring: Scoring) -> tuple[Detector, Header]:
 def missing(
     folder: Path, asked: Candidate, crops: Crops, view: str = PLAIN
 ) -> tuple[list[CropRow], list[Cropless]]:
-    """The rows of a set that `folder` holds no predictions of, by whole videos.
+    """The rows of a set, by whole videos, for which `folder` has no predictions.
 
     A video whose crops are others than those that were scored counts as missing.
     """
@@ -126,7 +126,7 @@ def score(
     change: Distortion | None = None,
     progress: Progress | None = None,
 ) -> Scored | None:
-    """Score what is missing of a set into the predictions in `folder`; None where nothing is.
+    """Add the missing scores of a set to the predictions in `folder`; None if none are missing.
 
     Frames of many videos share batches, read ahead by `workers` processes. An interrupted run has
     written its finished videos, but for the last few thousand crops.
@@ -224,7 +224,7 @@ def averaged_views(crops: UInt8[Tensor, "b h w 3"]) -> list[UInt8[Tensor, "b _h 
 
 
 def look(folder: Path, asked: Candidate, crops: Crops, scoring: Scoring, workers: int) -> Looks:
-    """A detector's attention on some crops of a set, kept in `folder`; looked at once.
+    """A detector's attention on some crops of a set, computed once and kept in `folder`.
 
     FLCL's delta is by the prototypes in its checkpoint, nan where there are none.
     """
@@ -274,7 +274,7 @@ def _delta(
 
 
 def speed(asked: Candidate, crops: Crops, scoring: Scoring, workers: int) -> float:
-    """Crops a second, measured on two batches after one that warms up: for estimates."""
+    """Crops per second, measured on two batches after a warm-up batch, for estimates."""
     detector, _ = _loaded(asked, scoring)
     rows = (crops.rows * (3 * scoring.batch))[: 3 * scoring.batch]
     begun, count = 0.0, 0
@@ -291,7 +291,7 @@ def speed(asked: Candidate, crops: Crops, scoring: Scoring, workers: int) -> flo
 def distorted(
     crops: Crops, distortion: Distortion, root: Path | None, folder: Path, progress: Progress | None
 ) -> Crops:
-    """The same test videos, cut again after their frames were distorted; kept in `folder` for the next time.
+    """The same test videos, cut again from distorted frames and kept in `folder`.
 
     At as many instants as the undistorted ones have crops, up to the FRAMES that count.
 

@@ -1,4 +1,4 @@
-"""Predictions: what detectors said of each crop, kept in Parquet. All tables and figures come from these.
+"""Predictions: each detector's output for each crop, in Parquet. All tables and figures come from these.
 
 A folder of predictions holds parts, each written whole; more are added as more is scored. Rows are
 crops; a video without a crop has one row without a logit.
@@ -65,7 +65,7 @@ def append(folder: Path, rows: Mapping[str, Sequence[Any]]) -> None:
 
 
 def read(path: Path) -> pa.Table:
-    """The predictions in a Parquet file or a folder of them; none in a folder that is not there yet.
+    """The predictions in a Parquet file or a folder of them; none if the folder does not exist.
 
     Raises:
         DataError: unreadable, or not of SCHEMA's columns.
@@ -92,7 +92,7 @@ def done(folder: Path, weights: str, name: str, view: str) -> dict[str, set[str 
 
 
 def drop(folder: Path, weights: str, name: str, view: str, videos: Collection[str]) -> None:
-    """Take out what was said of these videos' earlier crops, part by part."""
+    """Remove the predictions for these videos' earlier crops, part by part."""
     gone = _where(set=name, weights=weights, view=view) & pc.field("video").isin(list(videos))
     for file in _parts_in(folder):
         if len(_read_part(file, ["video"], gone)):
@@ -106,14 +106,14 @@ def _read_part(file: Path, columns: list[str], where: pc.Expression | None) -> p
     try:
         if absent := set(SCHEMA.names) - set(pq.read_schema(file).names):
             raise DataError(
-                f"{file}: of an older version (no column {min(absent)}); move it away, and what it held is"
-                " scored again"
+                f"{file}: written by an older version (no column {min(absent)}); move it away, and"
+                f" its videos are scored again"
             )
         return pq.read_table(file, columns=columns, filters=where)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"{file}: no predictions of deepscan benchmark ({error}); move it away, and what it held is"
-            " scored again"
+            f"{file}: not predictions of deepscan benchmark ({error}); move it away, and its videos"
+            f" are scored again"
         ) from error
 
 
@@ -137,7 +137,7 @@ def _where(**values: Any) -> pc.Expression:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One detector's answers on one set under one view.
+    """One detector's predictions on one set under one view.
 
     Args:
         names, labels, states: of videos, v.
@@ -161,7 +161,7 @@ class Scored:
 def scored(
     table: pa.Table, name: str, detector: str, seed: int | None = None, view: str = PLAIN
 ) -> Scored | None:
-    """What `detector` said of the set `name`; None where it was not asked.
+    """The predictions of `detector` on the set `name`; None if there are none.
 
     Raises:
         DataError: two checkpoints of that name were, or one video has two labels.
@@ -176,7 +176,7 @@ def scored(
     if len(weights) > 1:
         raise DataError(
             f"predictions: {detector} on {name} is of {len(weights)} checkpoints"
-            f" ({', '.join(w[:8] for w in weights)}); keep each in a folder of its own"
+            f" ({', '.join(w[:8] for w in weights)}); keep each in its own folder"
         )
     rows = rows.sort_by([("video", "ascending"), ("frame", "ascending")])
     videos = rows["video"].to_pylist()
@@ -249,7 +249,7 @@ def read_foreign(path: Path, detector: str) -> Foreign:
     kind = next((kind for kind in KINDS if kind in columns), None)
     if kind is None or "video" not in columns:
         raise DataError(
-            f"{path}: columns are {', '.join(columns)}; needed are video and one of {', '.join(KINDS)}, and"
+            f"{path}: columns are {', '.join(columns)}; it needs video and one of {', '.join(KINDS)}, and"
             " frame where values are frames'"
         )
     try:
@@ -258,7 +258,7 @@ def read_foreign(path: Path, detector: str) -> Foreign:
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: {kind} or frame: {error}") from error
     if not len(values) or not np.isfinite(values).all():
-        raise DataError(f"{path}: {kind}: holds no values, or some that are not finite")
+        raise DataError(f"{path}: {kind}: has no values, or some that are not finite")
     chances = kind == "probability" or (kind == "score" and 0 <= values.min() <= values.max() <= 1)
     if chances and not 0 <= values.min() <= values.max() <= 1:
         raise DataError(f"{path}: probability: values outside 0..1; name the column logit or score")
@@ -300,7 +300,7 @@ def match(foreign: Foreign, to: Scored) -> Scored | None:
             names = ", ".join(sorted(to.names[i] for i in found)[:3])
             raise DataError(
                 f"{foreign.file}: video {video!r} means {len(found)} videos of {to.name} ({names});"
-                " name more of their paths"
+                f" give more of each path"
             )
         place.append(next(iter(found), -1))
     index = np.array(place)

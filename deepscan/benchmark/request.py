@@ -1,4 +1,4 @@
-"""The request and the results of `deepscan benchmark`, and the steps that it is made of."""
+"""The request and the results of `deepscan benchmark`, and its steps."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What came out, and the files in `out` that it was written to."""
+    """The tables and figures, and the files in `out` that they were written to."""
 
     out: Path
     tables: list[Table] = field(default_factory=list)
@@ -101,7 +101,7 @@ def score(
     view: str = PLAIN,
     change: Distortion | None = None,
 ) -> None:
-    """Score what is missing of a set, and say so."""
+    """Score what is missing from a set, and report it."""
     scored = predict.score(
         request.out / "predictions",
         asked,
@@ -148,7 +148,7 @@ def kinds_of(request: Request) -> list[str]:
 
 
 def predictions_of(request: Request, candidates: Sequence[Candidate]) -> pa.Table:
-    """All predictions, or of the checkpoints asked for alone: an older one may carry the same name."""
+    """All predictions, or only those of the requested checkpoints: an older one may have the same name."""
     table = predictions.read(request.out / "predictions")
     if candidates:
         table = table.filter(

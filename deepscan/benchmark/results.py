@@ -20,8 +20,8 @@ PROTOCOL_WORDS = {
     " probabilities",
 }
 INTERVALS = (
-    "Brackets: 95 % bootstrap intervals over videos, stratified by class, of gains paired; they say what"
-    " other videos would do, not another seed of training."
+    "Brackets: 95 % bootstrap intervals over videos, stratified by class, of gains paired; they"
+    " cover the choice of videos, not the training seed."
 )
 
 # One detector's answers by set, a Scored for each seed.
@@ -38,7 +38,7 @@ class Rule:
     notes: tuple[str, ...] = field(default=())
 
     def words(self) -> tuple[str, ...]:
-        """The notes of a table judged so."""
+        """The notes for a table under this rule."""
         crops = "1 crop" if self.frames == 1 else f"{self.frames} crops"
         return (
             f"Video AUC by {PROTOCOL_WORDS[self.protocol].format(crops=crops)}.",
@@ -54,7 +54,7 @@ def answers(
     seeds: Sequence[int | None] = (None,),
     view: str = predictions.PLAIN,
 ) -> Answers:
-    """What there is of a detector, by set."""
+    """A detector's predictions, by set."""
     found: dict[str, list[Scored]] = {}
     for name in sets:
         for seed in seeds:
@@ -65,7 +65,7 @@ def answers(
 
 
 def foreign_answers(foreign: Foreign, ours: Answers) -> tuple[Answers, list[str]]:
-    """Another tool's answers on the sets that deepscan was judged on, and notes on them.
+    """Another tool's predictions on the sets that deepscan was evaluated on, and notes on them.
 
     Raises:
         DataError: its names fit none of them, or fit several videos.
@@ -77,7 +77,9 @@ def foreign_answers(foreign: Foreign, ours: Answers) -> tuple[Answers, list[str]
         if one is None:
             continue
         if len(set(one.labels[one.place].tolist())) < 2:
-            notes.append(f"{foreign.detector}: its answers on {name} are of one class; no AUC.")
+            notes.append(
+                f"{foreign.detector}: its predictions on {name} are all of one class; no AUC."
+            )
             continue
         found[name] = [one]
     if not found:
@@ -153,7 +155,7 @@ def study_table(
 
 
 def videos(found: Answers, rule: Rule) -> dict[str, list[Videos]]:
-    """Video scores of each seed by set, of the sets that have them of both classes."""
+    """Video scores of each seed, for the sets that have scores of both classes."""
     judged = {
         name: [evaluation.videos(one, rule.protocol, rule.frames) for one in of_seeds]
         for name, of_seeds in found.items()
@@ -170,9 +172,9 @@ def _one_sided(
 ) -> list[str]:
     """Which sets have no AUC in which rows, and why, as notes."""
     why = (
-        "only videos of one class had a face"
+        "only videos of one class have a face"
         if rule.protocol == "deepscan"
-        else "merged by folder names, its videos are of one class"
+        else "merged by folder names, its videos are all of one class"
     )
     listed: dict[str, list[str]] = {}
     for row, found in rows.items():
@@ -250,7 +252,7 @@ def _counted(rows: Mapping[str, Answers], rule: Rule) -> list[str]:
                 listed.setdefault(
                     name,
                     f"{name}: {counts['scored']} videos scored, {counts['faceless']} without a face,"
-                    f" {counts['failed']} failed; these are left out above.",
+                    f" {counts['failed']} failed; the latter are left out above.",
                 )
                 listed[name] += f" With them counted as logit 0: {row} {both.value:.3f}."
     return list(listed.values())
@@ -265,7 +267,7 @@ def _with_cropless(one: Scored, rule: Rule) -> Estimate:
 
 
 def measures_table(detector: str, found: Answers, rule: Rule) -> Table:
-    """Every measure of one detector, a column a set; of several seeds the first."""
+    """Every measure of one detector, one column per set; the first of several seeds."""
     by_set = {
         name: evaluation.measures(of_seeds[0], rule.frames) for name, of_seeds in found.items()
     }
@@ -281,8 +283,8 @@ def measures_table(detector: str, found: Answers, rule: Rule) -> Table:
         rows.append((measure, tuple(cells)))
     notes = (
         *rule.words(),
-        "Accuracy is at logit 0, probability 0.5; where the checkpoint carries a calibration also at its"
-        " threshold. ECE, Brier and Cllr take a video's mean logit for its log odds.",
+        "Accuracy is at logit 0, probability 0.5; and at the checkpoint's threshold if it has a"
+        " calibration. ECE, Brier and Cllr take a video's mean logit for its log odds.",
     )
     return Table(
         f"measures-{plain_name(detector)}",
@@ -302,7 +304,7 @@ def views_table(
     rule: Rule,
     notes: Sequence[str] = (),
 ) -> Table:
-    """One detector under several views, each held against the crops as they are."""
+    """One detector under several views, each compared with the unchanged crops."""
     rows = {
         view or "as they are": answers(table, detector, rule.sets, view=view)
         for view in ("", *views)

@@ -47,7 +47,7 @@ from deepscan.training.settings import TrainSettings
 
 
 def benchmark(request: Request, say: Say, progress: Callable[..., None] | None = None) -> Results:
-    """Do what is requested: train, score, look at attention, and write tables and figures.
+    """Train, score, record attention, and write tables and figures, as requested.
 
     Raises:
         DataError: a set is missing, without skip_missing; runs are missing, without train; or see
@@ -100,8 +100,8 @@ def _detectors(
     rows: dict[str, Answers] = dict(found)
     notes = [f"{candidate.name} was trained on {candidate.trained_on}." for candidate in candidates]
     notes += [
-        f"{candidate.name}: its checkpoint keeps no list of what it was trained on; overlap with these sets"
-        " is not checked."
+        f"{candidate.name}: its checkpoint does not list what it was trained on, so overlap with"
+        f" these sets is not checked."
         for candidate in candidates
         if candidate.seen is None
     ]
@@ -120,7 +120,7 @@ def _detectors(
         outputs.add(results.measures_table(detector, own, rule))
     for detector in found:
         if views:
-            cost = f"Averaged: {VIEWS_AVERAGED} forward passes a crop instead of one."
+            cost = f"Averaged: {VIEWS_AVERAGED} forward passes per crop instead of one."
             title = f"{detector}: averaging over mirrored and zoomed copies"
             outputs.add(
                 results.views_table("averaging", title, table, detector, views, rule, [cost]),
@@ -145,8 +145,9 @@ def _robustness(
     views = [str(d) for d in distortions]
     title = f"{detector}: distorted videos"
     note = (
-        "Levels 1 to 5 are DeeperForensics', of whole frames before faces are looked for; jpeg and resize are"
-        " of crops, and so is every kind on sets given as NAME=FOLDER: H.264 is then that of a key frame."
+        "Levels 1 to 5 are those of DeeperForensics and change whole frames before face detection."
+        " jpeg and resize change crops, and so does every kind on sets given as NAME=FOLDER; H.264"
+        " is then that of a key frame."
     )
     outputs.add(
         results.views_table("robustness", title, table, detector, views, rule, [note]),
@@ -229,8 +230,8 @@ def _finished(
     if lacking and not (request.train and request.recipe):
         names = ", ".join(f"{run.name} (seed {run.settings.seed}, {run.state})" for run in lacking)
         raise DataError(
-            f"{request.out / 'runs'}: not trained yet: {names}. --train trains them, --dry-run says how"
-            " long that takes, --tabulate shows what the predictions hold"
+            f"{request.out / 'runs'}: not trained yet: {names}. --train trains them, --dry-run"
+            f" estimates the time, --tabulate shows the predictions there are"
         )
     return [complete(run, request.date, progress, say) for run in runs]
 
@@ -240,8 +241,8 @@ def _budget(recipe: TrainSettings, seeds: Sequence[int]) -> str:
     data = ", ".join(folder.name for folder in recipe.data)
     several = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     return (
-        f"Trained on {data} for {length} of {recipe.batch} crops with {recipe.base}, {several};"
-        " the epoch is chosen on held-out people of that data."
+        f"Trained on {data} for {length} of {recipe.batch} crops with {recipe.base}, {several}; the"
+        f" epoch is selected on held-out people of that data."
     )
 
 
@@ -269,7 +270,7 @@ def _curve(
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """A row whose attention is wanted: a detector, and the candidate to compute it with if it is at hand."""
+    """A row that needs attention: a detector, and the candidate to compute it with, if there is one."""
 
     detector: str
     seed: int | None
@@ -292,7 +293,9 @@ def _looks(
             elif (path := looks_file(folder, of.detector, of.seed, name)).is_file():
                 found[row] = read_looks(path)
         if not found:
-            raise DataError(f"{folder}: no attention on {name} is kept; run without --tabulate")
+            raise DataError(
+                f"{folder}: no attention on {name} was recorded; run without --tabulate"
+            )
         yield name, found
 
 

@@ -1,4 +1,4 @@
-"""A study's runs: trained where they are missing, found again by settings and data where they are not."""
+"""A study's runs: found by their settings and data, or trained if they are missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of a study: its settings, where it lies or would lie, and how far it is."""
+    """A run of a study: its settings, its folder, and how far it is."""
 
     name: str
     settings: TrainSettings
@@ -43,7 +43,7 @@ class Run:
 
 
 class RunStore:
-    """The folder of all runs, and what a run of it starts from.
+    """The folder of all runs, and the recipe that they start from.
 
     Args:
         recipe: settings that every run shares; None where nothing can be trained, and finished runs are
@@ -62,7 +62,7 @@ class RunStore:
             DataError: the training data cannot be read.
         """
         if name not in RUNS:
-            raise SettingsError(f"run {name!r} is none of {', '.join(RUNS)}")
+            raise SettingsError(f"run {name!r} is not one of {', '.join(RUNS)}")
         if self._recipe is None:
             return self._by_name(name, seed)
         settings = replace(self._recipe, **RUNS[name], name=name, seed=seed)
@@ -115,7 +115,7 @@ class RunStore:
 
 
 def complete(run: Run, date: str, progress: TrainingProgress | None, say: Say) -> Run:
-    """Train a run to its end, from where it was interrupted.
+    """Train a run to the end, from where it stopped.
 
     Raises:
         DataError, OutputError, WeightsError: see training.run.
@@ -150,7 +150,7 @@ def _meaning(settings: TrainSettings) -> dict[str, Any]:
 
 
 def steps_of(run: Run, crops: int) -> int:
-    """How many steps a run takes on so many training crops."""
+    """The number of steps of a run on this many training crops."""
     whole = run.settings.epochs * max(1, crops // run.settings.batch)
     return min(run.settings.steps or whole, whole)
 
@@ -180,7 +180,7 @@ def _logged_speed(folder: Path) -> float:
         with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
             return median(float(row["images_per_second"]) for row in csv.DictReader(file))
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder / 'log.csv'}: not the log of a run ({error})") from error
+        raise DataError(f"{folder / 'log.csv'}: not the log of a training run ({error})") from error
 
 
 def _measured(settings: TrainSettings) -> float:

@@ -1,4 +1,4 @@
-"""Studies as data: which runs make up each of the paper's tables and figures, judged on what.
+"""Studies as data: which runs make up each of the paper's tables and figures, and on which sets.
 
 A run is a name and what its settings differ in from the recipe; a study lists rows that are runs, test
 sets, and the published figures beside them.
@@ -84,7 +84,7 @@ class Study:
     kind: str = "auc"
 
     def other(self, row: str) -> str | None:
-        """The row that `row` is held against."""
+        """The row that `row` is compared with."""
         found = self.against if isinstance(self.against, str) else self.against.get(row, "")
         return found if found and found != row else None
 
@@ -234,7 +234,7 @@ def study(name: str) -> Study:
         SettingsError: there is none.
     """
     if name not in STUDIES:
-        raise SettingsError(f"study {name!r} is none of {', '.join(STUDIES)}")
+        raise SettingsError(f"study {name!r} is not one of {', '.join(STUDIES)}")
     return STUDIES[name]
 
 

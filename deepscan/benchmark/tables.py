@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 CAVEAT = (
-    "Published figures are as their authors state them. Papers that follow DeepfakeBench usually select"
-    " checkpoints on the test sets; here they are selected on held-out training data, never on a test set."
+    "Published figures are as their authors state them. Papers that follow DeepfakeBench usually"
+    " select checkpoints on the test sets; here checkpoints are selected on held-out training data,"
+    " never on a test set."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A number, and so far as there are any its 95 % interval and the published one."""
+    """A number, with its 95 % interval and the published number, if there are any."""
 
     value: float | None
     low: float | None = None
@@ -42,7 +43,7 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """What was measured minus what was published."""
+        """Measured minus published."""
         if self.value is None or self.published is None:
             return None
         return self.value - self.published
@@ -113,7 +114,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """A line for each cell."""
+    """One line per cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["row", "column", "value", "low", "high", "published", "difference", "videos"])
@@ -192,7 +193,7 @@ def plain_name(name: str) -> str:
 
 
 def write(table: Table, folder: Path) -> list[Path]:
-    """Write all four files of a table; their paths.
+    """Write all four files of a table; return their paths.
 
     Raises:
         OutputError: one cannot be written.

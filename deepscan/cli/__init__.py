@@ -96,7 +96,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # errors of files name them; what is left is a full disk behind stdout
         if error.errno != errno.ENOSPC or error.filename:
             raise
-        say(f"error: standard output cannot be written: {error.strerror}; free some and try again")
+        say(f"error: standard output cannot be written: {error.strerror}; make room and try again")
         return Exit.NOTHING_USABLE
     if code == Exit.INTERRUPTED:
         say("interrupted; finished results are kept")

@@ -24,101 +24,100 @@ def benchmark(
         str | None,
         Option(
             help="Short names, as in cdf2,dfdc (see deepscan datasets); all: the paper's ten; NAME=FOLDER:"
-            " crops of your own. [a study's own]"
+            " your own crops. [those of the study]"
         ),
     ] = None,
     weights: Annotated[
         list[str] | None,
-        Option(help="Detectors to judge: shipped names or checkpoints; repeat it. [default]"),
+        Option(help="Detectors to evaluate: names or checkpoints; can be repeated. [default]"),
     ] = None,
     table: Annotated[
         list[int] | None,
-        Option(min=1, max=5, help="The paper's supplement, Table 1 to 5; repeat it."),
+        Option(min=1, max=5, help="Tables 1 to 5 of the paper's supplement; can be repeated."),
     ] = None,
     figure: Annotated[
-        list[int] | None, Option(min=1, max=4, help="Its Figure 1 to 4; repeat it.")
+        list[int] | None,
+        Option(min=1, max=4, help="Figures 1 to 4 of the supplement; can be repeated."),
     ] = None,
     study: Annotated[
         list[str] | None,
-        Option(
-            help="components, cross-manipulation, methods, variants, or all studies; repeat it."
-        ),
+        Option(help="components, cross-manipulation, methods, variants, or all; can be repeated."),
     ] = None,
     train: Annotated[
-        bool, Option("--train", help="Train the runs that are missing; measure Table 5's times.")
+        bool, Option("--train", help="Train missing runs, and measure the times for Table 5.")
     ] = False,
     dry_run: Annotated[
-        bool, Option("--dry-run", help="List what would run, with an estimate of time.")
+        bool, Option("--dry-run", help="List what would run, with an estimate of the time.")
     ] = False,
     data: Annotated[
-        Path | None, Option(help="Prepared crops that runs learn from. [FF++ c23 under the root]")
+        Path | None, Option(help="Prepared crops to train runs on. [FF++ c23 under the root]")
     ] = None,
     config: Annotated[
         Path | None, Option(help="TOML file of training settings.", metavar="FILE")
     ] = None,
-    steps: Annotated[int | None, Option(help="Stop training after this many.")] = None,
+    steps: Annotated[int | None, Option(help="Stop training after this many steps.")] = None,
     seeds: Annotated[
-        str, Option(help="Seeds of training, as in 0,1,2; values are means over them.")
+        str, Option(help="Training seeds, as in 0,1,2; values are means over them.")
     ] = "0",
     other: Annotated[
         list[str] | None,
         Option(
-            help="Another tool's predictions, CSV or Parquet of video, frame, score.",
+            help="Another tool's predictions: a CSV or Parquet file of video, frame, score.",
             metavar="NAME=FILE",
         ),
     ] = None,
     protocol: Annotated[
         Literal["deepscan", "deepfakebench"],
-        Option(help="deepfakebench: its rules as well as deepscan's."),
+        Option(help="deepfakebench: apply its rules as well as deepscan's."),
     ] = "deepscan",
-    frames: Annotated[int, Option(help="Crops of a video that count.", min=1)] = 32,
+    frames: Annotated[int, Option(help="Crops to use from each video.", min=1)] = 32,
     skip_missing: Annotated[
-        bool, Option("--skip-missing", help="Continue without sets that are missing, and say so.")
+        bool, Option("--skip-missing", help="Skip missing sets, with a note, instead of stopping.")
     ] = False,
     tabulate: Annotated[
         bool,
-        Option("--tabulate", help="Only tabulate what --out holds, without media or detectors."),
+        Option("--tabulate", help="Only build tables from what --out holds."),
     ] = False,
     distortions: Annotated[
         str | None,
         Option(
-            help="Robustness: all, or of saturation,contrast,blocks,noise,blur,pixelation,h264,jpeg,resize."
+            help="Robustness to all, or to saturation,contrast,blocks,noise,blur,pixelation,h264,jpeg,resize."
         ),
     ] = None,
     localisation: Annotated[
-        bool, Option("--localisation", help="Compare attention with masks.")
+        bool, Option("--localisation", help="Compare attention with manipulation masks.")
     ] = False,
     averaging: Annotated[
-        bool, Option("--averaging", help="Also average over mirrored and zoomed copies.")
+        bool, Option("--averaging", help="Also average each crop with mirrored and zoomed copies.")
     ] = False,
     root: options.Root = None,
     out: Annotated[
         Path,
         Option(
-            "--out", "-o", help="Runs, predictions, tables and figures; continued if it exists."
+            "--out",
+            "-o",
+            help="Folder for runs, predictions, tables and figures; an earlier one is continued.",
         ),
     ] = Path("benchmark"),
     tower: Annotated[
-        str, Option(help="Whose training steps Table 5 times.")
+        str, Option(help="Tower whose training steps are timed for Table 5.")
     ] = "ViT-L-14-quickgelu",
-    timed: Annotated[int, Option(help="Steps of each method it times.", min=2)] = 8,
+    timed: Annotated[
+        int, Option(help="Training steps of each method to time for Table 5.", min=2)
+    ] = 8,
     device: options.Device = "auto",
-    batch: Annotated[int, Option(help="Crops scored at once.", min=1)] = 64,
+    batch: Annotated[int, Option(help="Crops to score at once.", min=1)] = 64,
     workers: Annotated[int | None, Option(help="Processes that read crops. [by cores]")] = None,
     offline: options.Offline = False,
     json: Annotated[
-        bool, Option("--json", help="The tables as one JSON document to stdout.")
+        bool, Option("--json", help="Write the tables as one JSON document to stdout.")
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Judge detectors by the field's protocols, and reproduce the paper's tables and figures.
+    """Evaluate detectors by the field's protocols, and reproduce the paper's tables and figures.
 
-    Crops are scored once into OUT/predictions; tables (Markdown, CSV, LaTeX, JSON) and figures (PNG, SVG)
-    come from there, each number with its interval and beside the published one.
-
-    deepscan benchmark --datasets cdf2,dfdc --weights runs/lora-global/detector.safetensors
-
-    deepscan benchmark --table 1 --train
+    Crops are scored once, into OUT/predictions. Tables (Markdown, CSV, LaTeX, JSON) and figures (PNG, SVG)
+    are built from there; each number comes with its interval and the published one.
     """
     from datetime import UTC, datetime
 
@@ -187,8 +186,8 @@ def _check(
         study(name)
     if studies and (weights or other or distortions or averaging):
         raise SettingsError(
-            "a study names its own detectors: leave --weights, --other, --distortions and --averaging out, or"
-            " leave --table, --figure and --study out"
+            "a study names its own detectors: leave out --weights, --other, --distortions and"
+            " --averaging, or leave out --table, --figure and --study"
         )
     if not studies and datasets is None:
         raise SettingsError(
@@ -239,7 +238,7 @@ def _recipe(
     if "data" not in values:
         if root is None:
             raise SettingsError(
-                "runs learn from FaceForensics++ under the data root, or from --data"
+                "runs are trained on FaceForensics++ under the data root, or on --data"
             )
         values["dataset"] = values.get("dataset", "FaceForensics++")
         values["data"] = (locate(root, values["dataset"]),)

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 def compare(
     first: Annotated[Path, Argument(help="A folder of results, or the report.json in it.")],
-    second: Annotated[Path, Argument(help="Another, of the same input.")],
+    second: Annotated[Path, Argument(help="Another one, of the same input.")],
     json: options.Json = False,
 ) -> None:
     """Compare two results of one input: how they were made, and what they say.
 
-    They may come from other weights, settings, versions or machines. Faces are matched by their place in
-    frames that both looked at.
+    They may come from different weights, settings, versions or machines. Faces are matched by their place
+    in frames that both results include.
 
-    Exit codes: 0 both say the same, 1 one cannot be read, 3 they differ, or are of different files.
+    Exit codes: 0 both say the same, 1 one cannot be read, 3 they differ or are of different files.
     """
     from deepscan.verification.compare import DIFFERENT_INPUTS, SCHEMA
     from deepscan.verification.compare import compare as compared

@@ -14,13 +14,13 @@ from deepscan.cli.console import printable, say
 from deepscan.cli.help import Command, Group
 
 app = typer.Typer(
-    cls=Group, no_args_is_help=True, help="See which settings hold, and write a file of them."
+    cls=Group, no_args_is_help=True, help="Show the settings in force, and write a settings file."
 )
 
 
 @app.command("show", cls=Command)
 def config_show(json: options.Json = False) -> None:
-    """Every setting of `detect`, its value, and whether a file, a variable or nothing set it.
+    """Show every setting of detect, its value, and where it was set.
 
     From weakest to strongest: defaults, deepscan.toml in the working folder or above it, the user's own file,
     DEEPSCAN_* variables, flags.
@@ -54,11 +54,11 @@ def _shown(value: object) -> str:
 @app.command("init", cls=Command)
 def config_init(
     user: Annotated[
-        bool, Option("--user", help="Write the user's own file, for all folders.")
+        bool, Option("--user", help="Write your own settings file, which holds in all folders.")
     ] = False,
     force: options.Force = False,
 ) -> None:
-    """Write a deepscan.toml here, with every key, its meaning and its default, to be changed by hand."""
+    """Write a deepscan.toml here with every key, its meaning and its default, for you to edit."""
     from deepscan.cli.preferences import example
     from deepscan.config import user_file
     from deepscan.errors import OutputError
@@ -66,7 +66,7 @@ def config_init(
 
     path = user_file() if user else Path("deepscan.toml")
     if path.exists() and not force:
-        raise OutputError(f"{path}: already there; --force writes over it")
+        raise OutputError(f"{path}: already exists; --force overwrites it")
     with part_file(path) as part:
         part.write_text(example(), "utf-8")
     typer.echo(path)

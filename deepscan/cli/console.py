@@ -1,4 +1,4 @@
-"""Messages and progress bars on stderr, exit codes, and what else all commands share."""
+"""Messages and progress bars on stderr, exit codes, and other things that all commands share."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def _above(text: str) -> None:
 
 @contextmanager
 def unread(stream: Any) -> Iterator[None]:
-    """A block that prints to `stream`, which leads nowhere from then on if nobody reads it any more.
+    """Run a block that prints to `stream`; if nobody reads it any more, discard the output from then on.
 
-    A pipe that is closed, as by `head`, must neither end an analysis nor change its exit code.
+    A closed pipe, as after `head`, must not end an analysis or change its exit code.
     """
     try:
         yield
@@ -75,7 +75,7 @@ def unread(stream: Any) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Control characters, and bytes that are no text, as escapes."""
+    """Escape control characters and bytes that are not text."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -109,7 +109,7 @@ STAGES = {
 
 
 class Bars:
-    """What is under way, in one line on stderr: a title, the stage, how far it is and how long it takes."""
+    """The current work in one line on stderr: a title, the stage, its progress and the time left."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
@@ -148,7 +148,7 @@ def _columns() -> list[Any]:
     from rich.text import Text
 
     class Left(ProgressColumn):
-        """How far it is, and how long it takes: still, or so far where nobody knows."""
+        """The progress and the time left, or the time so far if the total is unknown."""
 
         def render(self, task: Task) -> Text:
             from deepscan.judgement.words import time_code
@@ -194,7 +194,7 @@ def progress_bars(quiet: bool) -> Iterator[Bars]:
 
 
 def fetch_weights(scoring: Scoring, quiet: bool) -> None:
-    """Have the detector and its base here before any scan, and say what is to know of how it will run."""
+    """Make sure that the detector and its base are here before a scan, and print any note on its speed."""
     from deepscan.model.networks import caution, prepare_weights
 
     with progress_bars(quiet) as bars:

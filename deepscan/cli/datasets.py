@@ -26,8 +26,8 @@ def datasets(
 ) -> None:
     """Show which test sets are here, prepared or as published, and whether they are complete.
 
-    Counts are videos. A set is prepared by deepscan prepare, or by DeepfakeBench. What is missing is listed
-    on stderr, with where to get it.
+    The numbers count videos. Sets can be prepared by deepscan prepare or by DeepfakeBench. What is missing is
+    listed on stderr, with the place to get it.
     """
     from deepscan.benchmark.datasets import SETS, inventory, parse
     from deepscan.config import data_root
@@ -43,12 +43,14 @@ def datasets(
         short, (folder, page) = one.test_set.short, one.test_set.layout
         if one.layout_missing:
             first = one.layout_missing[0]
-            say(f"{short}: {len(one.layout_missing)} listed videos are not there, first {first}")
+            say(
+                f"{short}: {len(one.layout_missing)} listed videos are missing, the first is {first}"
+            )
         if one.crops is None and one.layout is not None:
             say(f"{short}: {one.problem}")
         elif one.crops is None:
             say(
-                f"{short}: not under {place}; its folder is called {folder}"
+                f"{short}: not under {place}; its folder is {folder}"
                 + (f", from {page}" if page else "")
             )
         for words in one.differs if one.crops is not None else ():

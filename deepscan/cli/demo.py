@@ -20,12 +20,12 @@ def demo(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a sample clip with a manipulated face, and look for it.
+    """Make a sample clip with a manipulated face, and analyse it.
 
     The clip is a public-domain portrait set in motion; its face is manipulated from 2 s to 4 s. Results are
-    written next to it, as by `deepscan detect --heatmap`.
+    written next to it, as with `deepscan detect --heatmap`.
 
-    Exit codes: 0 analysed, 1 not analysed, 2 usage error, or the files exist already.
+    Exit codes: 0 analysed, 1 not analysed, 2 usage error or existing files.
     """
     from deepscan.batches.outcomes import Outcome
     from deepscan.cli.preferences import gather
@@ -41,7 +41,7 @@ def demo(
     for there in (clip, results):
         if there.exists() and not force:
             raise SettingsError(
-                f"{there}: already there; --force replaces it, deepscan demo FOLDER writes elsewhere"
+                f"{there}: already exists; --force replaces it, deepscan demo FOLDER writes elsewhere"
             )
     check_free(results, force)
     keep_memory_level()

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 OWN_RESULT = (
-    "written by an earlier run of deepscan; name the original, or copy this file out of its folder"
-    " of results if you mean it"
+    "written by an earlier run of deepscan; name the original, or copy this file to another folder"
+    " if you mean it"
 )
 
 
@@ -49,19 +49,19 @@ def detect(
     ] = False,
     shown_map: Annotated[
         options.Map,
-        Option("--map", help="With --heatmap: what film and contact sheet show."),
+        Option("--map", help="With --heatmap: the map that film and contact sheet show."),
     ] = "auto",
     explain: Annotated[
-        bool, Option("--explain", help="Measure whether the heatmaps are faithful to the score.")
+        bool, Option("--explain", help="Measure whether the score depends on what the maps mark.")
     ] = False,
     out: options.Results = Path("deepscan-out"),
-    frames: Annotated[int, Option(help="Instants spread evenly over a video.")] = 32,
+    frames: Annotated[int, Option(help="Frames to look at, spread evenly over a video.")] = 32,
     sampling: Annotated[
         str, Option(help="uniform, keyframes, all, or every:SECONDS.", metavar="RULE")
     ] = "uniform",
     stream: Annotated[
         int | None,
-        Option(help="Number of the video stream in the file; else the one players show."),
+        Option(help="Number of the video stream in the file; default: the one that players show."),
     ] = None,
     second_look: Annotated[
         bool,
@@ -73,7 +73,7 @@ def detect(
     weights: options.Weights = "default",
     device: options.Device = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
-    min_face: Annotated[int, Option(help="Smallest face judged, in pixels.", metavar="PX")] = 40,
+    min_face: Annotated[int, Option(help="Smallest face to judge, in pixels.", metavar="PX")] = 40,
     from_file: Annotated[
         Path | None,
         Option(
@@ -81,7 +81,7 @@ def detect(
         ),
     ] = None,
     resume: Annotated[
-        bool, Option("--resume", help="Continue the batch in --out: only what is not finished.")
+        bool, Option("--resume", help="Continue the batch in --out; skip what is finished.")
     ] = False,
     jobs: Annotated[int, Option(help="Inputs of a batch to analyse at the same time.")] = 1,
     engine: Annotated[
@@ -103,17 +103,19 @@ def detect(
     time_limit: Annotated[
         float | None,
         Option(
-            help="Give up on an input after this time; default: when it hangs.", metavar="SECONDS"
+            help="Give up on an input after SECONDS; default: only if it hangs.", metavar="SECONDS"
         ),
     ] = None,
     case: Annotated[str, Option(help="Case number, for the report.", metavar="TEXT")] = "",
     exhibit: Annotated[str, Option(help="Exhibit, for the report.", metavar="TEXT")] = "",
-    examiner: Annotated[str, Option(help="Who runs this, for the report.", metavar="TEXT")] = "",
-    notes: Annotated[str, Option(help="Anything else, for the report.", metavar="TEXT")] = "",
+    examiner: Annotated[str, Option(help="Examiner, for the report.", metavar="TEXT")] = "",
+    notes: Annotated[str, Option(help="Notes, for the report.", metavar="TEXT")] = "",
     pdf: Annotated[bool, Option("--pdf", help="Also write report.pdf, to print and file.")] = False,
     private: Annotated[
         bool,
-        Option("--private", help="Keep folders, tags and other people's faces out of results."),
+        Option(
+            "--private", help="Leave folders, tags and other people's faces out of the results."
+        ),
     ] = False,
     sign: Annotated[
         str, Option(help="Sign manifest.json with this private key; see keygen.", metavar="KEY")
@@ -128,13 +130,13 @@ def detect(
 ) -> None:
     """Look for manipulated faces in videos and pictures.
 
-    Each input gets a folder with report.html, report.json, manifest.json and, with --heatmap, pictures, an
-    overlay film and the raw attention. Several inputs, folders and --from-file make a batch: each result is
-    kept as soon as it is finished, with a row in batch.sqlite, and index.html lists them; --resume continues
-    an interrupted batch. A verdict never says that a video is authentic.
+    Each input gets a folder with report.html, report.json, manifest.json and, with --heatmap, maps on
+    pictures, a film and the raw values. Several inputs, folders and --from-file make a batch: each result is
+    saved as soon as it is finished, index.html lists them all, and --resume continues an interrupted batch.
+    No verdict says that a video is authentic.
 
-    Exit codes: 0 every input analysed, 1 none usable, 2 usage, 3 some failed, 4 no face to judge in any,
-    10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
+    Exit codes: 0 every input analysed, 1 none could be analysed, 2 usage error, 3 some failed, 4 no face to
+    judge in any, 10 manipulation indicated (with --fail-on manipulation), 130 interrupted.
     """
     from deepscan.batches.batch import Batch
     from deepscan.batches.cluster import joined
@@ -149,7 +151,7 @@ def detect(
     if not quiet and (note := preferences.foreign_detector()):
         say(note)
     if settings.heatmaps.cls and not settings.heatmaps.draw:
-        raise SettingsError("--cls-map adds to the heatmaps; add --heatmap")
+        raise SettingsError("--cls-map needs --heatmap")
     if settings.output.pdf:
         from deepscan.report import paper
 
@@ -159,7 +161,7 @@ def detect(
 
         signing.private_key(Path(settings.output.sign))  # refused before the work, not after it
     if settings.heatmaps.map != "auto" and not settings.heatmaps.draw:
-        raise SettingsError("--map chooses among the heatmaps; add --heatmap")
+        raise SettingsError("--map needs --heatmap")
     request = Request(
         argv=("deepscan", *context.obj),
         origins=preferences.origins(),
@@ -178,7 +180,7 @@ def detect(
             raise SettingsError(f"{given[0]}: {OWN_RESULT}")
         if resume or engine != "local" or parquet:
             raise SettingsError(
-                "--resume, --engine and --parquet are for batches, and this is one input"
+                "--resume, --engine and --parquet are for batches, but this is a single input"
             )
         results = [_one(given[0], out, settings, force, request, json, quiet, verbose)]
     else:
@@ -186,7 +188,7 @@ def detect(
             store(parquet)  # an unusable address is refused before the work, not after it
         inputs = list(found(given, out, None if quiet else say))
         if not inputs:
-            raise SettingsError(f"nothing to analyse: all that is there was {OWN_RESULT}")
+            raise SettingsError(f"nothing to analyse: all files there were {OWN_RESULT}")
         if all(one.path.is_dir() for one in inputs):
             check_readable(inputs[0].path)  # says what is wrong with the folder
         fetch_weights(settings.scoring, quiet)

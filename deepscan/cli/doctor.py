@@ -17,12 +17,12 @@ def doctor(
     json: options.Json = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only show problems.")] = False,
 ) -> None:
-    """Check that deepscan can run here, and that it computes what it should.
+    """Check this machine, and compare a small scan with known values.
 
-    Looks at Python, packages, torch and CUDA, FFmpeg and its codecs, weights and their SHA-256, the cache and
-    free space; then scores a small clip and compares with stored values. Uses no network.
+    Checks Python, packages, torch and CUDA, FFmpeg and its codecs, weights and their SHA-256, the cache and
+    free space; then scores a small clip and compares the scores with stored values. Uses no network.
 
-    Exit codes: 0 fit, perhaps with warnings; 1 something failed.
+    Exit codes: 0 ready, perhaps with warnings; 1 something failed.
     """
     from deepscan.verification.doctor import Health, examine
 
@@ -45,6 +45,6 @@ def doctor(
         typer.echo(jsonlib.dumps(document, indent=2))
     elif not quiet or failed:
         typer.echo(
-            f"{failed} of {len(checks)} checks failed." if failed else "Fit to run deepscan."
+            f"{failed} of {len(checks)} checks failed." if failed else "Ready to run deepscan."
         )
     raise typer.Exit(Exit.NOTHING_USABLE if failed else 0)

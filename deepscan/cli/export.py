@@ -16,7 +16,7 @@ def export(
     weights: Annotated[
         str,
         Argument(
-            help="A detector: a name (deepscan weights list), or a checkpoint file.",
+            help="A detector: its name (deepscan weights list) or checkpoint file.",
             autocompletion=options.detectors,
         ),
     ] = "default",
@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """Write a detector as ONNX, adapter merged, for programs without torch.
 
-    The graph takes aligned 256 px crops as deepscan cuts them, and gives logits and attention. It is written
-    once onnxruntime computes with it what torch does. Needs an extra:
+    The graph takes aligned 256 px crops as deepscan cuts them, and returns logits and attention. It is
+    written only if onnxruntime gives the same results as torch. Needs the extra:
     pip install 'deepscan-forensics[onnx]'.
     """
     from deepscan.config import Scoring
@@ -43,8 +43,8 @@ def export(
     path = weights_file(weights)
     target = out or Path(f"{read_header(path).name}.onnx")
     if target.exists() and not force:
-        raise OutputError(f"{target}: already there; --force writes over it")
+        raise OutputError(f"{target}: already exists; --force overwrites it")
     detector, header, _, _ = load_detector(scoring)
     apart = write(target, detector, header, sha256(path))
     typer.echo(target)
-    say(f"onnxruntime's outputs and torch's were at most {apart:.1e} apart")
+    say(f"onnxruntime's outputs differ from torch's by at most {apart:.1e}")

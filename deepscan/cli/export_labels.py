@@ -17,17 +17,17 @@ def export_labels(
     ],
     out: Annotated[Path, Option("--out", "-o", help="The data set's folder.")] = Path("labels"),
     images: Annotated[
-        bool, Option(" /--no-images", help="Write labels alone, without frames.")
+        bool, Option(" /--no-images", help="Write only the labels, without frames.")
     ] = True,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write results as labelled frames, in the COCO format that FiftyOne and annotation tools read.
 
-    data/ holds every frame that was looked at, labels.json each face in it: its box, what was concluded of
-    it, and its score in that frame.
+    data/ holds the frames that were looked at, labels.json the faces in them: the box, the verdict on the
+    face, and its score in that frame.
 
-    Exit codes: 0 written, 1 results or their inputs cannot be read, or the folder is there already.
+    Exit codes: 0 written, 1 results or their inputs cannot be read, or the folder exists already.
     """
     from deepscan.batches import labels
 

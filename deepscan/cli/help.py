@@ -63,7 +63,8 @@ EXAMPLES = {
     "model": ("deepscan model --adapter effort --tower ViT-L-14-quickgelu",),
     "datasets": ("deepscan datasets --root /data",),
     "benchmark": (
-        "deepscan benchmark --datasets cdf2,dfdc --root /data",
+        "deepscan benchmark --datasets cdf2,dfdc --weights detector.safetensors",
+        "deepscan benchmark --table 1 --train",
         "deepscan benchmark --study all --root /data --dry-run",
     ),
     "weights fetch": (
@@ -116,7 +117,7 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is named; for another word, an error that says what was probably meant."""
+        """Return the named command; an unknown word is an error that suggests the nearest one."""
         word = args[0]
         if self.get_command(ctx, word) is None and not word.startswith("-"):
             known = self.list_commands(ctx)

@@ -10,12 +10,14 @@ from typer import Argument
 
 
 def keygen(
-    path: Annotated[Path, Argument(help="The private key's file; its public half gets .pub.")],
+    path: Annotated[
+        Path, Argument(help="File for the private key; the public key gets .pub added.")
+    ],
 ) -> None:
-    """Make a key that signs results (detect --sign) and its public half that checks them (verify --key).
+    """Make a private key that signs results (detect --sign) and a public key that checks them (verify --key).
 
-    Whoever has the private key can sign as you: keep it where only you can read it. Give the public key, or
-    its SHA-256, to those who receive results, by another way than the results take.
+    Anyone who has the private key can sign as you, so keep it where only you can read it. Give the public
+    key, or its SHA-256, to those who receive results, and send it separately from the results.
     """
     from deepscan.report import signing
 

@@ -19,14 +19,14 @@ def model(
     no_query: Annotated[
         bool, Option("--no-query", help="The baseline: [CLS] is classified, no queries.")
     ] = False,
-    tower: Annotated[str, Option(help="open_clip's name of a plain ViT.")] = "ViT-B-16-quickgelu",
+    tower: Annotated[str, Option(help="Name of a plain ViT in open_clip.")] = "ViT-B-16-quickgelu",
     queries: Annotated[int, Option(help="Query tokens K.")] = 4,
     depth: Annotated[int | None, Option(help="Layers of the tower that run. [all]")] = None,
     json: options.Json = False,
 ) -> None:
     """Count a detector's trainable parameters and operations, next to the paper's figures.
 
-    Nothing is loaded: towers of any open_clip ViT can be counted.
+    No weights are loaded, so the tower can be any plain open_clip ViT.
     """
     from deepscan.model.header import DetectorSettings
     from deepscan.model.size import EXPLAINED, PUBLISHED, PUBLISHED_TOWER, size

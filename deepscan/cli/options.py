@@ -25,17 +25,18 @@ Token: TypeAlias = Literal["global", "cls", "avg", "weighted-avg", "concat"]
 Results = Annotated[
     Path, Option("--out", "-o", help="Folder for the results, one folder per input.")
 ]
-Heatmap = Annotated[bool, Option("--heatmap", help="Draw where the detector looked.")]
+Heatmap = Annotated[bool, Option("--heatmap", help="Also draw heatmaps and an overlay film.")]
 Weights = Annotated[
     str, Option(help="A detector's name or file; A,B for two.", autocompletion=detectors)
 ]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
-Offline = Annotated[bool, Option("--offline", help="Never fetch weights.")]
+Offline = Annotated[bool, Option("--offline", help="Never download weights.")]
 Root = Annotated[
-    Path | None, Option(help="Folder of your data sets; else DEEPSCAN_DATA, deepscan.toml.")
+    Path | None,
+    Option(help="Folder of your data sets; default: from DEEPSCAN_DATA or deepscan.toml."),
 ]
-Compression = Annotated[str, Option(help="raw, c23 or c40, of FaceForensics++.")]
-Force = Annotated[bool, Option("--force", help="Overwrite an earlier file.")]
+Compression = Annotated[str, Option(help="Compression of FaceForensics++: raw, c23 or c40.")]
+Force = Annotated[bool, Option("--force", help="Overwrite existing files.")]
 Json = Annotated[bool, Option("--json", help="JSON to stdout.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")]
 

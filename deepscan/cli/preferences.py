@@ -26,26 +26,26 @@ OTHER_VARIABLES = ("DEEPSCAN_CACHE", "DEEPSCAN_DATA")
 # What each key means, in the order of the file that `config init` writes, which states these meanings.
 MEANING = {
     "sampling.rule": "which frames: uniform, keyframes, all, or every:SECONDS",
-    "sampling.frames": "instants spread evenly over a video, for uniform",
+    "sampling.frames": "frames to look at, spread evenly over a video, for uniform",
     "sampling.stream": "number of the video stream in the file; without it, the one that players show",
     "sampling.second_look": "look closely at a stretch that stands out",
     "faces.min_size": "smallest face judged, in pixels",
-    "faces.min_confidence": "faces that the finder is less sure of are dropped",
-    "faces.working_side": "frames are shrunk to this longer side to find faces in",
+    "faces.min_confidence": "drop faces that the finder is less sure of",
+    "faces.working_side": "find faces in frames shrunk to this longer side",
     "scoring.weights": "a detector's name (deepscan weights list), or a checkpoint file; two with a comma",
     "scoring.device": "auto, cpu, cuda or cuda:N",
     "scoring.precision": "auto, float32 or bfloat16",
     "scoring.batch": "crops scored at once",
-    "scoring.offline": "never fetch weights",
-    "heatmaps.draw": "draw where the detector looked",
-    "heatmaps.cls": "the attention of [CLS] too",
+    "scoring.offline": "never download weights",
+    "heatmaps.draw": "draw heatmaps and an overlay film",
+    "heatmaps.cls": "also draw the attention of [CLS]",
     "heatmaps.map": "the map that film and contact sheet show",
-    "heatmaps.explain": "measure whether heatmaps are faithful to the score",
-    "limits.seconds": "give an input up after so many seconds; without it, once it hangs",
-    "limits.memory": "MiB of address space of the process that decodes an input",
-    "output.private": "keep folders, tags and all faces but the deciding one out of results",
+    "heatmaps.explain": "measure whether the score depends on what the maps mark",
+    "limits.seconds": "give up on an input after this many seconds; without it, only if it hangs",
+    "limits.memory": "MiB of address space for the process that decodes an input",
+    "output.private": "leave folders, tags and all faces but the deciding one out of the results",
     "output.pdf": "also write report.pdf",
-    "output.sign": "a private key's file that signs manifest.json (deepscan keygen)",
+    "output.sign": "file of the private key that signs manifest.json (deepscan keygen)",
 }
 
 
@@ -75,7 +75,7 @@ class Preferences:
     keys: dict[str, Preference] = field(default_factory=dict)
 
     def origins(self) -> dict[str, str]:
-        """The origin of each setting as a report names it; "sampling.seconds" has that of its rule."""
+        """Where each setting was set, as a report names it; "sampling.seconds" has the origin of its rule."""
         origins = {key: preference.origin for key, preference in self.keys.items()}
         return origins | {"sampling.seconds": origins["sampling.rule"]}
 
@@ -186,9 +186,9 @@ def _sampling(values: dict[str, Any]) -> Sampling:
 def example() -> str:
     """A deepscan.toml with every key at its default, all of them commented out."""
     lines = [
-        "# Settings of deepscan. Take away the # before what you change; the defaults are shown.",
+        "# Settings of deepscan. The defaults are shown; remove the # from each line that you change.",
         "# deepscan.toml < the user's file < DEEPSCAN_STAGE_KEY variables < flags;",
-        "# `deepscan config show` says which of them set what.",
+        "# `deepscan config show` shows where each value was set.",
         "",
         "[data]",
         '# root = "/data"  # the folder of your data sets',

@@ -21,24 +21,24 @@ TOLD = 10  # failures on stderr; --json has all of them
 def prepare(
     source: Annotated[
         Path,
-        Argument(help="A data set as its makers lay it out, a folder with pairs.csv, or a CSV."),
+        Argument(help="A data set in its official layout, a folder with pairs.csv, or a CSV."),
     ],
     out: Annotated[
-        Path, Option("--out", "-o", help="Folder for the crops; an earlier run in it is continued.")
+        Path, Option("--out", "-o", help="Folder for the crops; continues an earlier run in it.")
     ],
-    frames: Annotated[int, Option(help="Instants spread evenly over a video.")] = 32,
+    frames: Annotated[int, Option(help="Frames to take, spread evenly over a video.")] = 32,
     compression: options.Compression = "c23",
-    jobs: Annotated[int, Option(help="Processes; 0 takes all cores.")] = 0,
+    jobs: Annotated[int, Option(help="Number of processes; 0: one per core.")] = 0,
     json: Annotated[bool, Option("--json", help="The summary as JSON to stdout.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Cut data sets into aligned face crops, in DeepfakeBench's folders and JSON.
 
     A CSV has the columns path and label (0 or real, 1 or fake), and optionally method, split, mask,
-    source and group; its paths are relative to it. A run that was interrupted continues where it stopped.
+    source and group; its paths are relative to its folder. An interrupted run continues where it stopped.
 
-    Exit codes: 0 all prepared (videos without a face are counted, no failure), 1 no crops at all, 2
-    usage, 3 some videos failed, 130 interrupted.
+    Exit codes: 0 all prepared (videos without a face are no failures), 1 no crops at all, 2 usage error,
+    3 some videos failed, 130 interrupted.
     """
     from deepscan.batches.pool import cores
     from deepscan.data.prepare import PrepareSettings
@@ -84,10 +84,10 @@ def _say_failures(summary: Summary) -> None:
     for _, reason in summary.failures[:TOLD]:
         say(f"failed: {reason}")
     if len(summary.failures) > TOLD:
-        say(f"and {len(summary.failures) - TOLD} more; --json names them all")
+        say(f"and {len(summary.failures) - TOLD} more; --json lists them all")
     if summary.damaged_frames or summary.faceless_frames:
         say(
-            f"of the sampled frames {summary.faceless_frames} show no face and"
+            f"of the frames looked at, {summary.faceless_frames} show no face and"
             f" {summary.damaged_frames} are damaged"
         )
     say(f"{summary.fresh} videos cut now; listed in {', '.join(map(str, summary.listings))}")

@@ -18,7 +18,7 @@ MOST_ROWS = 100
 
 
 def write_index(out: Path, results: Sequence[Outcome], private: bool) -> Path | None:
-    """Write a batch's index.html; if that fails, report it and go on, since the results do not need it."""
+    """Write a batch's index.html; a failure is reported but not fatal, because results do not need it."""
     from deepscan.batches import index
 
     try:
@@ -81,7 +81,7 @@ def announce(result: Outcome, verbose: bool = False, reason: bool = True) -> Non
     if result.failed:
         say(f"error: {result.sentence}" if reason else f"{result.path}: not analysed")
         return
-    same = f", of the same bytes as {result.same_as}" if result.same_as else ""
+    same = f", the same bytes as {result.same_as}" if result.same_as else ""
     say(f"{result.path}: {result.verdict.value.replace('_', ' ')}{same}")
     if verbose:
         say(f"  {timings(result)}")

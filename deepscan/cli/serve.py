@@ -32,9 +32,9 @@ def serve(
 ) -> None:
     """Serve a page to drop clips on and read their reports.
 
-    For this machine alone unless --host says otherwise; visitors need the key in the address it prints.
-    Clips are analysed one by one, with heatmaps, and deleted as soon as they are; reports are deleted after
-    --keep minutes. Ctrl-C stops it and deletes everything that is left.
+    Only this machine can reach it unless you set --host, and visitors need the key in the printed address.
+    Clips are analysed one by one, with heatmaps, and then deleted; reports are deleted after --keep minutes.
+    Ctrl-C stops the server and deletes everything.
 
     Needs the extra: pip install 'deepscan-forensics[serve]'.
     """
@@ -54,7 +54,7 @@ def serve(
     from deepscan.cli.preferences import gather
 
     if max_size < 1:
-        raise SettingsError(f"max-size: {max_size} MB would take no clip")
+        raise SettingsError(f"max-size: {max_size} MB would not accept any clip")
     if not (math.isfinite(keep) and keep > 0):
         raise SettingsError(f"keep: {keep} minutes is not a positive time")
     preferences = gather(options.given_flags(context))
@@ -72,7 +72,9 @@ def serve(
     fetch_weights(settings.scoring, quiet=False)
 
     def ready(address: str) -> None:
-        say(f"Open {address} in a browser; Ctrl-C ends deepscan and deletes what it was given.")
+        say(
+            f"Open {address} in a browser; Ctrl-C stops deepscan and deletes all clips and reports."
+        )
         if open_page:
             import webbrowser
 

@@ -66,7 +66,7 @@ def _reason(result: Outcome) -> Text:
 
 
 def caption(results: Sequence[Outcome]) -> Text:
-    """What every number above stands under."""
+    """The conditions under which the numbers hold."""
     words = "No verdict says that a video is authentic."
     if any(result.provisional and result.score is not None for result in results):
         words = f"The detector is not calibrated, so its verdicts are provisional. {words}"

@@ -37,34 +37,36 @@ def train(
     flcl: Annotated[float | None, Option(help="Weight of the contrastive loss. [0.14]")] = None,
     alignment: Annotated[
         Literal["kl", "l1", "l2", "token-l2", "none"] | None,
-        Option(help="What keeps real crops near [CLS]: RAAL's metric, or token-l2. [kl]"),
+        Option(help="Alignment of real crops with [CLS]: RAAL's metric, or token-l2. [kl]"),
     ] = None,
     raal: Annotated[float | None, Option(help="Weight of the alignment. [1.0]")] = None,
     recipe: Annotated[
         Recipe | None,
-        Option(help="ours, or the paper's as far as it is public: qtfp. [ours]"),
+        Option(help="ours, or qtfp: the paper's, as far as it is public. [ours]"),
     ] = None,
     base: Annotated[
         str | None,
-        Option(help="CLIP base: a name, or its file. [clip-vit-b16]", metavar="NAME|FILE"),
+        Option(help="CLIP base: its name or file. [clip-vit-b16]", metavar="NAME|FILE"),
     ] = None,
     data: Annotated[
         list[Path] | None,
-        Option(help="Prepared crops (deepscan prepare, DeepfakeBench); more than once. [FF++ c23]"),
+        Option(
+            help="Prepared crops (deepscan prepare, DeepfakeBench); can be repeated. [FF++ c23]"
+        ),
     ] = None,
     root: Annotated[
         Path | None,
-        Option(help="Data root to look for FF++ in; else DEEPSCAN_DATA, deepscan.toml."),
+        Option(help="Folder with FF++; default: from DEEPSCAN_DATA or deepscan.toml."),
     ] = None,
-    test: Annotated[Path | None, Option(help="Crops judged once, at the end.")] = None,
+    test: Annotated[Path | None, Option(help="Test crops, scored once at the end.")] = None,
     out: Annotated[
-        Path | None, Option("--out", "-o", help="Run folder, made here. [runs/NAME]")
+        Path | None, Option("--out", "-o", help="Folder for the run. [runs/NAME]")
     ] = None,
     resume: Annotated[
         Path | None, Option(help="Continue the run in this folder.", metavar="RUN")
     ] = None,
     config: Annotated[
-        Path | None, Option(help="TOML file of settings; flags win.", metavar="FILE")
+        Path | None, Option(help="TOML file of settings; flags override it.", metavar="FILE")
     ] = None,
     name: Annotated[
         str | None, Option(help="The detector's name in reports. [ADAPTER-TOKEN]")
@@ -74,29 +76,38 @@ def train(
     ] = None,
     frames: Annotated[int | None, Option(help="Crops of each video in training. [8]")] = None,
     epochs: Annotated[
-        int | None, Option(help="Each takes as many crops as there are. [10]")
+        int | None, Option(help="Epochs, each of as many crops as there are. [10]")
     ] = None,
-    steps: Annotated[int | None, Option(help="Stop after this many, within the epochs.")] = None,
-    batch: Annotated[int | None, Option(help="Crops a step, half of them real. [16]")] = None,
-    accumulate: Annotated[int | None, Option(help="Parts that a batch is computed in. [1]")] = None,
-    lr: Annotated[float | None, Option(help="Adam's learning rate. [2e-4]")] = None,
-    schedule: Annotated[str | None, Option(help="constant or cosine. [constant]")] = None,
-    seed: Annotated[int | None, Option(help="Seed of all randomness. [0]")] = None,
+    steps: Annotated[
+        int | None, Option(help="Stop after this many steps, if the epochs last longer.")
+    ] = None,
+    batch: Annotated[int | None, Option(help="Crops per step, half of them real. [16]")] = None,
+    accumulate: Annotated[
+        int | None, Option(help="Split each batch into this many parts, to save memory. [1]")
+    ] = None,
+    lr: Annotated[float | None, Option(help="Learning rate. [2e-4]")] = None,
+    schedule: Annotated[
+        str | None, Option(help="Learning-rate schedule: constant or cosine. [constant]")
+    ] = None,
+    seed: Annotated[int | None, Option(help="Random seed. [0]")] = None,
     device: Annotated[str | None, Option(help="cpu, cuda or cuda:N. [cpu]")] = None,
     precision: Annotated[
         str | None, Option(help="auto, bfloat16 (autocast) or float32. [auto]")
     ] = None,
     recompute: Annotated[
-        bool | None, Option("--recompute", help="Less memory, a third more time.")
+        bool | None,
+        Option("--recompute", help="Recompute activations: less memory, a third more time."),
     ] = None,
-    compiled: Annotated[bool | None, Option("--compile", help="torch.compile.")] = None,
+    compiled: Annotated[bool | None, Option("--compile", help="Use torch.compile.")] = None,
     workers: Annotated[
-        int | None, Option(help="Processes that read and augment. [by cores]")
+        int | None, Option(help="Processes that read and augment crops. [by cores]")
     ] = None,
     licence_note: Annotated[
-        str | None, Option(help="Note on the data's terms, for the checkpoint.")
+        str | None, Option(help="Note on the terms of the data, stored in the checkpoint.")
     ] = None,
-    offline: Annotated[bool | None, Option("--offline", help="Never fetch the CLIP base.")] = None,
+    offline: Annotated[
+        bool | None, Option("--offline", help="Never download the CLIP base.")
+    ] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print all settings as a --config file, and stop.")
     ] = False,
@@ -106,11 +117,11 @@ def train(
     """Train a detector on CLIP's tower: the paper's method, its baselines and its ablations.
 
     Without --data it looks for FaceForensics++ (c23) under the data root. --recipe qtfp is the paper's
-    recipe as far as it is public, on ViT-L/14; ours differs from it as --dry-run shows. Every setting can
-    be made in a --config file, or under [train] in deepscan.toml, by the names of TrainSettings.
+    recipe as far as it is public, on ViT-L/14; --dry-run shows how ours differs. Every setting can also be
+    given in a --config file, or under [train] in deepscan.toml, by the names of TrainSettings.
 
     The run folder gets detector.safetensors (for detect --weights), results.json, settings.json, log.csv,
-    curves.png and TensorBoard events. The epoch is chosen on held-out people of --data, never on --test.
+    curves.png and TensorBoard events. The epoch is selected on held-out people of --data, never on --test.
     Several GPUs: torchrun -m deepscan train ...
     """
     given = {k: v for k, v in locals().items() if v is not None}
@@ -129,7 +140,7 @@ def train(
     if resume is not None:
         if given or config or root or recipe or dry_run:
             raise SettingsError(
-                "--resume takes the run's own settings; leave the other options out, or start a new run"
+                "--resume uses the settings of the run; leave out the other options, or start a new run"
             )
         with progress_bars(quiet) as bars:
             trained = go_on(resume, bars.stages(f"training {resume.name}"), tell)

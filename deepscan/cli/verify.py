@@ -33,9 +33,9 @@ def verify(
     json: options.Json = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Check that results, input and weights are what they were when the report was written.
+    """Check that results, input and weights have not changed since the report was written.
 
-    Exit codes: 0 all the same, 1 something cannot be checked, 2 usage, 3 something differs.
+    Exit codes: 0 all the same, 1 something cannot be checked, 2 usage error, 3 something differs.
     """
     from deepscan.verification.verify import NOTE, Match
     from deepscan.verification.verify import verify as check
@@ -59,7 +59,7 @@ def verify(
             words = finding.state.replace("_", " ")
             typer.echo(printable(f"{words:<12} {finding.what}  {finding.detail}"))
         same = sum(finding.state is Match.SAME for finding in found.findings)
-        typer.echo(f"{same} of {len(found.findings)} checks found what was written.")
+        typer.echo(f"{same} of {len(found.findings)} checks passed.")
         typer.echo(f"SHA-256 of manifest.json: {found.manifest_sha256}")
         typer.echo(NOTE)
     raise typer.Exit(EXIT[found.state])

@@ -35,16 +35,18 @@ def watch(
     heatmap: options.Heatmap = False,
     weights: options.Weights = "default",
     device: options.Device = "auto",
-    json: Annotated[bool, Option("--json", help="One line of JSON to stdout per file.")] = False,
+    json: Annotated[
+        bool, Option("--json", help="Write one line of JSON per file to stdout.")
+    ] = False,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Analyse what is in a folder and below it, and what arrives there, until Ctrl-C or SIGTERM.
+    """Analyse the files in a folder, and new ones as they arrive, until Ctrl-C or SIGTERM.
 
-    A file is read when it has stopped growing, and again when it changes. The results are a batch
-    in --out, as by detect; what is finished there is not done again.
+    A file is analysed once it has stopped growing, and again if it changes. The results are a batch in
+    --out, as from detect; what is finished there is not analysed again.
 
-    Exit code: 0, stopped.
+    Exit code: 0 when stopped.
     """
     from deepscan.batches.batch import Batch
     from deepscan.batches.inputs import found
@@ -55,7 +57,7 @@ def watch(
     from deepscan.records import Request
 
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; name the one that files arrive in")
+        raise InputError(f"{folder}: no such folder; name the folder that files arrive in")
     if not (math.isfinite(settle) and settle > 0):
         raise SettingsError(f"settle: {settle} seconds is not a positive time")
     preferences = gather(options.given_flags(context))
@@ -80,7 +82,7 @@ def watch(
     ):
         tell = bars.stages(str(folder))
         if not quiet:
-            say(f"watching {folder}; Ctrl-C ends it")
+            say(f"watching {folder}; press Ctrl-C to stop")
         while True:
             ready = [inputs[path] for path in arrivals.ready()]
             for left in range(len(ready), 0, -1):
@@ -97,7 +99,7 @@ def watch(
             time.sleep(min(settle / 2, 1.0))
     index = write_index(out, outcomes, preferences.settings.output.private) if outcomes else None
     if not quiet:
-        say(f"stopped; {_analysed(outcomes)} analysed, and nothing is left half-written")
+        say(f"stopped; {_analysed(outcomes)} analysed, no result is left incomplete")
     if index is not None and not quiet:
         link("All results", index)
 

@@ -13,7 +13,7 @@ from deepscan.cli import options
 from deepscan.cli.console import Exit, progress_bars
 from deepscan.cli.help import Command, Group
 
-app = typer.Typer(cls=Group, no_args_is_help=True, help="See, fetch, check and import weights.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="List, download, check and import weights.")
 
 
 def everything(incomplete: str) -> list[str]:
@@ -25,14 +25,14 @@ def everything(incomplete: str) -> list[str]:
 
 
 NAMES = Argument(
-    help="Names as `weights list` shows them, or open_clip tags (MODEL:TAG).",
+    help="Names as shown by weights list, or open_clip tags (MODEL:TAG).",
     autocompletion=everything,
 )
 
 
 @app.command("list", cls=Command)
 def weights_list(json: options.Json = False) -> None:
-    """All weights deepscan knows: are they here, their size, licence, training data and published AUC."""
+    """List all known weights: whether they are here, size, licence, training data and published AUC."""
     from deepscan.model.weights import describe
 
     rows = describe()
@@ -58,15 +58,15 @@ def weights_list(json: options.Json = False) -> None:
 def weights_fetch(
     names: Annotated[list[str] | None, NAMES] = None,
     offline: Annotated[
-        bool, Option("--offline", help="Use no network; say what is missing.")
+        bool, Option("--offline", help="Use no network; report what is missing.")
     ] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Fetch weights into the cache: of what is named, or the base that the default detector needs.
+    """Download the named weights, or the base that the default detector needs.
 
-    Does nothing if they are ready. An interrupted download is continued. HTTP_PROXY, HTTPS_PROXY and
-    NO_PROXY are honoured; so are HF_ENDPOINT (a mirror), HF_HOME (what other programs fetched from the hub is
-    used) and HF_HUB_OFFLINE.
+    Does nothing if they are here already. Continues an interrupted download. Honours HTTP_PROXY, HTTPS_PROXY
+    and NO_PROXY, and of Hugging Face's variables HF_ENDPOINT (a mirror), HF_HOME (downloads of other programs
+    are used) and HF_HUB_OFFLINE.
     """
     from deepscan.model import weights
 
@@ -93,10 +93,10 @@ def weights_import(
         ),
     ],
 ) -> None:
-    """Put weights into the cache from a file, for machines without a network.
+    """Import weights from a file, for machines without a network.
 
     Published detectors are converted: GenD's model.safetensors, and Effort's .pth, of which only plain
-    tensors are read and nothing is run. Any other file is refused with the reason.
+    tensors are read and no code is run. Any other file is refused, with the reason.
     """
     from deepscan.model.weights import import_file
 
@@ -106,10 +106,11 @@ def weights_import(
 @app.command("path", cls=Command)
 def weights_path(
     name: Annotated[
-        str | None, Argument(help="A name; without one, the folder.", autocompletion=everything)
+        str | None,
+        Argument(help="A name; without one, show the folder.", autocompletion=everything),
     ] = None,
 ) -> None:
-    """Where fetched weights are kept (DEEPSCAN_CACHE changes it), or where one file is, or would be."""
+    """Show the folder of downloaded weights (DEEPSCAN_CACHE sets it), or the path of one file."""
     from deepscan.model.weights import cache_folder, entry_of
 
     typer.echo(cache_folder() if name is None else entry_of(name).path)
@@ -117,9 +118,9 @@ def weights_path(
 
 @app.command("verify", cls=Command)
 def weights_verify(names: Annotated[list[str] | None, NAMES] = None) -> None:
-    """Check SHA-256 values: of what is named, or of all that is here and what the default detector needs.
+    """Check SHA-256 values: of the named weights, or of all that are here and those the default needs.
 
-    Exit codes: 0 all as they should be, 1 one is damaged or absent.
+    Exit codes: 0 all correct, 1 one is damaged or absent.
     """
     from deepscan.model import weights
 

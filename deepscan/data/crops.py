@@ -180,7 +180,7 @@ def _rows(folder: Path, videos: Sequence[ListedVideo]) -> list[CropRow]:
             elif (path, video.split) in rows:
                 if rows[path, video.split].label != video.label:
                     raise DataError(
-                        f"{path}: listed as real and as manipulated ({rows[path, video.split].video},"
+                        f"{path}: listed both as real and as manipulated ({rows[path, video.split].video},"
                         f" {name}); correct the listing"
                     )
             else:
@@ -202,12 +202,12 @@ def _rows(folder: Path, videos: Sequence[ListedVideo]) -> list[CropRow]:
                 )
     if missing:
         raise DataError(
-            f"{folder}: {len(missing)} listed pictures are not there, first {missing[0]}; looked under"
-            f" {', '.join(str(folder / inner) for inner in PICTURES_IN)}."
-            " Complete the copy or prepare it again"
+            f"{folder}: {len(missing)} listed pictures are missing, the first is {missing[0]}; looked under"
+            f" {', '.join(str(folder / inner) for inner in PICTURES_IN)}. Complete the copy, or"
+            f" prepare it again"
         )
     if not rows:
-        raise DataError(f"{folder}: its listings name no picture at all; prepare the set again")
+        raise DataError(f"{folder}: its listings name no pictures; prepare the set again")
     return list(rows.values())
 
 

@@ -149,14 +149,14 @@ def _load(path: Path) -> Any:
         raise DataError(f"{path}: not readable JSON ({error}); copy or prepare it again") from error
     labels = document.get(path.stem) if isinstance(document, dict) else None
     if labels is not None and not isinstance(labels, dict):
-        raise DataError(f"{path}: {path.stem!r} in it is no table of labels; prepare it again")
+        raise DataError(f"{path}: {path.stem!r} in it is not a table of labels; prepare it again")
     return labels
 
 
 def _videos(path: Path, labels: Any, compression: str) -> Iterator[ListedVideo]:
     """The entries of one set, real ones first."""
     if labels is None:
-        raise DataError(f"{path}: no listing of crops: its outermost name is not {path.stem!r}")
+        raise DataError(f"{path}: not a listing of crops: its outermost name is not {path.stem!r}")
     try:
         for name in sorted(labels, key=lambda name: (not _is_real(name), name)):
             for split, inner in labels[name].items():
@@ -199,7 +199,7 @@ def _normalised(path: Path, frame: str) -> str:
     """
     parts = frame.replace("\\", "/").rpartition("datasets/rgb/")[2].split("/")
     if ".." in parts:
-        raise DataError(f"{path}: lists {frame}, which leads out of the data; prepare it again")
+        raise DataError(f"{path}: lists {frame}, which is outside the data; prepare it again")
     return "/".join(part for part in parts if part not in ("", "."))
 
 

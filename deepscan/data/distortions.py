@@ -93,7 +93,7 @@ def parse(text: str) -> Distortion:
         return Distortion(kind, int(level), LEVELS[kind][int(level) - 1])
     offered = [f"{kind}:1 to {len(levels)}" for kind, levels in LEVELS.items()]
     offered += [f"{kind}:{' '.join(map(str, levels))}" for kind, levels in CROP_LEVELS.items()]
-    raise SettingsError(f"distortion {text!r} is none of {', '.join(offered)}")
+    raise SettingsError(f"distortion {text!r} is not one of {', '.join(offered)}")
 
 
 def every(kind: str) -> list[Distortion]:
@@ -105,7 +105,7 @@ def every(kind: str) -> list[Distortion]:
     levels = CROP_LEVELS.get(kind) or range(1, len(LEVELS.get(kind, ())) + 1)
     if not levels:
         raise SettingsError(
-            f"distortion {kind!r} is none of {', '.join([*LEVELS, *CROP_LEVELS])}, all"
+            f"distortion {kind!r} is not one of {', '.join([*LEVELS, *CROP_LEVELS])}, all"
         )
     return [parse(f"{kind}:{level}") for level in levels]
 

@@ -81,8 +81,8 @@ class Journal:
                 )
             except (ValueError, TypeError) as error:
                 raise DataError(
-                    f"{self._path}, line {number}: damaged ({error}); remove the line, and its video is"
-                    " prepared again"
+                    f"{self._path}, line {number}: damaged ({error}); remove the line, and that"
+                    f" video is prepared again"
                 ) from error
             if entry is not None:
                 self.entries[entry.video] = entry
@@ -90,6 +90,6 @@ class Journal:
                 was = ", ".join(f"{k} {v}" for k, v in begun.items() if settings.get(k) != v)
                 now = ", ".join(f"{k} {v}" for k, v in settings.items() if begun.get(k) != v)
                 raise SettingsError(
-                    f"{self._path.parent.parent}: begun with {was}, now requested with {now}; continue with"
-                    " the same settings, or prepare into another --out"
+                    f"{self._path.parent.parent}: started with {was}, now requested with {now};"
+                    f" continue with the same settings, or choose another --out"
                 )

@@ -78,15 +78,17 @@ class Layout:
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise DataError(f"{self.name}: its listings name no video; is the copy complete?")
+            raise DataError(
+                f"{self.name}: its listings name no videos; check that the copy is complete"
+            )
         seen: dict[PurePosixPath, Path] = {}
         for row in self.rows:
             if row.relative.is_absolute() or ".." in row.relative.parts:
-                raise DataError(f"{self.name}: lists {row.path}, which leads out of the data set")
+                raise DataError(f"{self.name}: lists {row.path}, which is outside the data set")
             if row.relative in seen:
                 raise DataError(
-                    f"{row.path} and {seen[row.relative]}: crops of both would lie in {row.relative};"
-                    " list each once, and give files of one folder different names"
+                    f"{row.path} and {seen[row.relative]}: the crops of both would go to"
+                    f" {row.relative}; list each once, and give the files in a folder different names"
                 )
             seen[row.relative] = row.path
 
@@ -227,7 +229,7 @@ def _dfdcp(root: Path, _: str) -> Layout:
     for file, entry in sorted(read_entries(path, ("label", "set")).items()):
         inner, label = PurePosixPath(file), parse_label(str(entry["label"]), f"{path}, {file}")
         if label and inner.parts[0] not in names:
-            raise DataError(f"{path}: {file} is fake but neither in method_A nor in method_B")
+            raise DataError(f"{path}: {file} is fake, but in neither method_A nor method_B")
         name = names[inner.parts[0]] if label else "DFDCP_Real"
         split = parse_split(str(entry["set"]), f"{path}, {file}")
         relative = _frames("DFDCP", inner.parts[0], inner.stem)

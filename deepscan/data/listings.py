@@ -24,7 +24,7 @@ def read_text(path: Path) -> str:
     try:
         return text_of(path.read_bytes())
     except (OSError, UnicodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); the data set comes with it") from error
+        raise DataError(f"{path}: cannot be read ({error}); it is part of the data set") from error
 
 
 def read_lines(path: Path) -> list[str]:
@@ -56,12 +56,12 @@ def read_table(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[st
     # Any of the line ends that systems write, whichever a file has.
     reader = csv.DictReader(io.StringIO(read_text(path), newline=None), restval="")
     if missing := [c for c in needed if c not in (reader.fieldnames or ())]:
-        raise DataError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(needed)}")
+        raise DataError(f"{path}: no column {', '.join(missing)}; it needs {', '.join(needed)}")
     try:
         for line in reader:
             yield reader.line_num, {key: value.strip() for key, value in line.items() if key}
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: no CSV ({error})") from error
+        raise DataError(f"{path}: line {reader.line_num}: not CSV ({error})") from error
 
 
 def parse_label(text: str, where: str) -> int:
@@ -69,7 +69,7 @@ def parse_label(text: str, where: str) -> int:
     labels = {"0": 0, "real": 0, "1": 1, "fake": 1}
     if text.lower() not in labels:
         raise DataError(
-            f"{where}: label {text!r} is none of 0, 1, real, fake (1 and fake: manipulated)"
+            f"{where}: label {text!r} is not one of 0, 1, real, fake (1 and fake: manipulated)"
         )
     return labels[text.lower()]
 
@@ -77,5 +77,5 @@ def parse_label(text: str, where: str) -> int:
 def parse_split(text: str, where: str) -> str:
     """A split's name, or "" if none is stated."""
     if text not in ("", *SPLITS):
-        raise DataError(f"{where}: split {text!r} is none of {', '.join(SPLITS)}")
+        raise DataError(f"{where}: split {text!r} is not one of {', '.join(SPLITS)}")
     return text

@@ -55,11 +55,13 @@ class PrepareSettings:
         if self.frames < 1:
             raise SettingsError(f"frames: {self.frames} is not a positive count")
         if self.compression not in LEVELS:
-            raise SettingsError(f"compression: {self.compression!r} is none of {', '.join(LEVELS)}")
+            raise SettingsError(
+                f"compression: {self.compression!r} is not one of {', '.join(LEVELS)}"
+            )
         if self.jobs < 1:
             raise SettingsError(f"jobs: {self.jobs} is not a positive count")
         if self.distortion and self.distortion.on_crops:
-            raise SettingsError(f"distortion {self.distortion}: of crops, not of frames")
+            raise SettingsError(f"distortion {self.distortion}: applies to crops, not to frames")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def _check_free(out: Path, layout: Layout) -> None:
     for place in places:
         if place.exists():
             raise OutputError(
-                f"{place}: already there, but not made by deepscan prepare; it is kept, choose another --out"
+                f"{place}: already exists, and was not made by deepscan prepare; choose another --out"
             )
 
 
@@ -224,9 +226,7 @@ def _cut(job: _Job, task: Task) -> list[PreparedVideo]:
             cut = [{str(r.relative): halves[r.half or 0]} for r in task]
         elif row.path.name.endswith(ARCHIVE):
             if job.distortion is not None:
-                raise UnreadableInput(
-                    f"{row.path}: holds crops; frames cannot be distorted any more"
-                )
+                raise UnreadableInput(f"{row.path}: holds crops, so its frames cannot be distorted")
             inner = row.relative
             found = cut_archive(row.path, job.frames)
             cut = [{str(inner.parent / f"{inner.name}_{s}"): cuts for s, cuts in found.items()}]
@@ -259,7 +259,7 @@ def _keep(job: _Job, row: VideoRow, size: int, folders: dict[str, Cuts]) -> Prep
         why = (
             "its mask covers no face"
             if row.mask
-            else "both halves show the same face; is it a pair?"
+            else "both halves show the same face; check that it is a pair"
         )
         state, reason = "failed", f"{row.path}: {why}"
     elif not crops and not faceless:
@@ -292,8 +292,8 @@ def _write(job: _Job, inner: PurePosixPath, cuts: Cuts) -> None:
                     os.replace(folder, place)
     except OSError as error:
         raise OutputError(
-            f"{job.out / inner}: cannot be written: {error.strerror or error}; what is finished is kept,"
-            " run the same command again when there is room"
+            f"{job.out / inner}: cannot be written: {error.strerror or error}; finished results are"
+            f" kept; make room and run the same command again"
         ) from error
 
 
@@ -323,7 +323,7 @@ def _pooled(job: _Job, tasks: Sequence[Task], jobs: int) -> Iterator[list[Prepar
             if isinstance(result, OutputError):
                 raise result
             if isinstance(result, Death):
-                reason = f"{task[0].path}: reading it killed the process; is memory short?"
+                reason = f"{task[0].path}: the process that read it was killed; memory may be short"
                 yield [PreparedVideo(str(row.relative), 0, "failed", reason=reason) for row in task]
             else:
                 yield result

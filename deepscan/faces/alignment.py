@@ -30,9 +30,9 @@ LOWER = 60
 
 
 def seen(share: float, side: int = CROP_SIDE) -> tuple[int, int, int]:
-    """The square of a crop that is seen with a `view` of this share of its side: left, top, side, in pixels.
+    """The square that a `view` of this share of a crop's side covers: left, top, side, in pixels.
 
-    The narrower, the lower: a crop's middle lies between the eyes, a face's on the nose.
+    A narrower view lies lower: the middle of a crop is between the eyes, that of a face on the nose.
     """
     size = round(side * share)
     lower = LOWER * (1 - share) * side / CROP_SIDE
@@ -95,7 +95,7 @@ def similarity(
     s, t = (source - mean_s) @ (1, 1j), (target - mean_t) @ (1, 1j)
     spread = float(np.vdot(s, s).real)
     if spread == 0:
-        raise ValueError("all source points coincide: no similarity is defined")
+        raise ValueError("all source points coincide, so no similarity transform exists")
     z = complex(np.vdot(s, t)) / spread
     linear = np.array([(z.real, -z.imag), (z.imag, z.real)])
     return np.column_stack([linear, mean_t - linear @ mean_s])

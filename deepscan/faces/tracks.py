@@ -1,8 +1,8 @@
 """Joins the faces of successive sampled instants into tracks, one for each person.
 
 Within a shot a face is known by its place, a little later by its place and its look, and across cuts by its
-look alone. What is unsure is not joined: two tracks of one person cost less than one track of two persons.
-At the end, when more looks of each are known, tracks are compared once more.
+look alone. In doubt tracks are not joined: two tracks of one person do less harm than one of two people. At
+the end, when more is known of each look, tracks are compared again.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class Follower:
         return [ids[column] for column in range(len(faces))]
 
     def same(self) -> dict[int, int]:
-        """Tracks that are of one person by their looks, after the last frame: later id -> earliest id.
+        """After the last frame: the tracks of one person by look, as later id -> earliest id.
 
-        The tracks most alike are joined first. Tracks that were ever seen at one instant are two persons.
+        The most similar tracks are joined first. Tracks that were ever seen together are two people.
         """
         tracks = sorted(self._open, key=lambda t: t.id)
         alike = [
@@ -115,9 +115,9 @@ class Follower:
     def find(
         self, person: int, near: Face, faces: Sequence[Face], looks: Sequence[Look]
     ) -> int | None:
-        """Which of a frame's faces is this person's, seen `near` a moment before or after; None: none is.
+        """Index of this person's face in a frame, given the face `near` before or after; None if absent.
 
-        `person` is an id that `same` leaves as it is.
+        `person` is an id that `same` does not change.
         """
         joined = self.same()
         own = [t.looks for t in self._open if joined.get(t.id, t.id) == person]

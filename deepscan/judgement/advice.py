@@ -1,4 +1,4 @@
-"""Says what the first screens say beside the reason: how likely, in words, and what to do next."""
+"""Words for the first screens: how likely manipulation is, and what to do next."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLOSE, MANY = 0.1, 128
 
 
 def chance(report: Report) -> str:
-    """The probability in words, with its condition; why there is none; empty if nothing was judged."""
+    """The probability in words with its condition, or why there is none; empty if nothing was judged."""
     finding, probability = report.evidence.finding, report.probability
     if finding is None:
         return ""
@@ -53,7 +53,7 @@ def likely(probability: float) -> str:
 
 
 def next_steps(report: Report) -> tuple[str, ...]:
-    """Two or three steps that this result asks for, most useful first."""
+    """Two or three next steps for this result, the most useful first."""
     evidence, reason = report.evidence, report.evidence.verdict.reason
     steps = [*_looks(evidence), *_scans(report)]
     if reason == "frames_damaged":

@@ -1,4 +1,4 @@
-"""Says what two detectors conclude together of the same faces.
+"""Combines the conclusions of two detectors about the same faces.
 
 Each keeps its own calibration and its own verdict. Scores of two detectors are not on one scale, and nobody
 has calibrated the two together, so nothing is averaged: what both conclude is concluded, and where they

@@ -35,7 +35,7 @@ FEWEST_TO_INDICATE = 4
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Between which scores nothing is decided of a face, by itself."""
+    """The scores between which nothing is decided about a face by itself."""
 
     low: float
     high: float
@@ -45,7 +45,7 @@ class Limits:
 
 
 def limits(frames: Sequence[FrameEvidence], source: Source, base: Thresholds) -> Limits:
-    """What a face's score must reach by these frames' number and quality."""
+    """The thresholds for a face, given the number and quality of its frames."""
     calibration = base.calibration
     weak = tuple(weaknesses(source, frames))
     if calibration is None:
@@ -156,7 +156,7 @@ def _rates(calibration: Calibration | None, frames: int) -> str:
 
 
 def rates(calibration: Calibration, frames: int) -> str:
-    """How often the thresholds for so many frames indicate and clear, real and manipulated videos."""
+    """How often the thresholds for this many frames indicate and clear real and manipulated videos."""
     rung = calibration.rung(frames)
     if rung is None or rung.indicated is None or rung.cleared is None:
         return ""

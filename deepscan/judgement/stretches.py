@@ -1,4 +1,4 @@
-"""Finds the stretch of a face that stands out of the rest of it, and judges it by a second look.
+"""Finds the stretch in which a face stands out from its other frames, and judges it by a second look.
 
 A manipulation of a part of a video is a step in a face's curve. How high faces score differs much from video
 to video, so that a stretch, the highest of many, says little by its height. The same face's other frames
@@ -52,7 +52,7 @@ LEAST_SCATTER = 0.25
 def outstanding(
     tracks: Sequence[TrackEvidence], instants: Sequence[int], source: Source, base: Thresholds
 ) -> Stretch | None:
-    """The stretch of any of these faces that stands out most of the rest of its face; None if none does.
+    """The stretch of any of these faces that stands out most from the rest of its face; None if none does.
 
     Args:
         tracks: the faces judged.
@@ -97,7 +97,7 @@ def highest(
 def contrast(
     inside: Sequence[float], rest: Sequence[float], fall: float, judged: int
 ) -> Contrast | None:
-    """How far the logits `inside` a stretch stand out of the face's other ones.
+    """How far the logits `inside` a stretch are above the face's other ones.
 
     Args:
         fall: logits over which real scores get e-fold rarer.

@@ -10,7 +10,7 @@ MOST_NAMED = 5  # times or faces listed in one sentence
 
 
 def rounded(value: float) -> float:
-    """A logit as it is shown, to two digits, never -0.0: what is compared is what is read."""
+    """A logit rounded to two digits as shown, never -0.0, so that what is compared is what is read."""
     return round(float(value), 2) + 0.0
 
 
@@ -25,7 +25,7 @@ def rounded_down(value: float) -> float:
 
 
 def logit(value: float | int | None, digits: int = 2) -> str:
-    """+2.31, or with a true minus sign; 0 has no sign that could say more than it does."""
+    """A logit such as +2.31, with a real minus sign if negative; 0 always has a plus sign."""
     if value is None:
         return "\u2013"
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\u2212")

@@ -1,4 +1,4 @@
-"""Reads an animated WebP with Pillow, since FFmpeg decodes none: WebpAnimation, like VideoSource."""
+"""Reads an animated WebP with Pillow, because FFmpeg cannot: WebpAnimation, like VideoSource."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WebpAnimation:
 
     def __init__(self, path: Path, stream: int | None = None) -> None:
         if stream:
-            raise NoVideoStream(f"{path}: stream {stream} is no video; its only video stream is 0")
+            raise NoVideoStream(f"{path}: stream {stream} is not a video stream; the only one is 0")
         self._path = path
         shown = _durations(path)
         self._times = np.concatenate([[0], np.cumsum(shown)])

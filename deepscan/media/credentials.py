@@ -37,7 +37,7 @@ def check(path: Path) -> Credentials:
     except c2pa.C2paError.NotSupported as error:
         return Credentials("not_checked", f"c2pa-python does not read this kind of file: {error}")
     except (c2pa.C2paError.Io, c2pa.C2paError.RemoteManifest) as error:
-        return Credentials("not_checked", f"The Content Credentials are not in reach: {error}")
+        return Credentials("not_checked", f"The Content Credentials could not be reached: {error}")
     except c2pa.C2paError as error:
         return Credentials("invalid", f"The Content Credentials cannot be read: {error}")
 
@@ -53,8 +53,8 @@ def read(state: str | None, store: dict[str, Any]) -> Credentials:
     if state in ("Valid", "Trusted"):
         return Credentials(
             "present",
-            f"Content Credentials {claimed} hold: the file is as it was signed."
-            " Whether to trust the signer was not checked.",
+            f"Content Credentials {claimed} are valid: the file has not changed since it was signed."
+            f" Whether the signer can be trusted was not checked.",
         )
     codes = sorted(
         {
@@ -65,5 +65,5 @@ def read(state: str | None, store: dict[str, Any]) -> Credentials:
     )
     return Credentials(
         "invalid",
-        f"Content Credentials {claimed} do not hold: {', '.join(codes) or state or 'no reason given'}.",
+        f"Content Credentials {claimed} are not valid: {', '.join(codes) or state or 'no reason given'}.",
     )

@@ -48,7 +48,7 @@ def check_size(path: Path, width: int, height: int) -> None:
     """Raise UnreadableInput if a picture has too many pixels to decode."""
     if width * height > MAX_PIXELS:
         raise UnreadableInput(
-            f"{path}: claims {width} x {height} pixels; the limit is {MAX_PIXELS} in all"
+            f"{path}: claims {width} x {height} pixels; the limit is {MAX_PIXELS}"
         )
 
 
@@ -77,7 +77,7 @@ def rotation(frame: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What a container states of a stream's colours, in numbers of ITU-T H.273."""
+    """A container's statement of a stream's colours, in the numbers of ITU-T H.273."""
 
     matrix: int
     transfer: int

@@ -1,4 +1,4 @@
-"""Decodes each input in a process of its own, so that a hostile file can harm that process only.
+"""Decodes each input in its own process, so that a hostile file can harm only that process.
 
     scan() ──path, sampling──> python -c ... main()        a fresh process for each input, with limits
            <──source, frames, credentials──                JSON lines, each frame's pixels after its line
@@ -149,11 +149,11 @@ class Decoder:
         )
 
     def count_from_now(self) -> None:
-        """Begin the time limit now, for a decoder that was started ahead of its turn."""
+        """Start the time limit now, for a decoder that was started early."""
         self._began = time.monotonic()
 
     def opened(self) -> Opened:
-        """What the decoder learnt on opening; waits until it has."""
+        """What the decoder learnt on opening the input; waits for it."""
         if self._opened is None:
             held = Confinement(self._message(Held).confinement)
             said = self._message(Opening)
@@ -277,26 +277,27 @@ class Decoder:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         words = "".join(f"; it said: {line}" for line in last)
         return ProcessDied(
-            f"{self._path}: the decoder crashed on it ({how}{words}); the file is damaged, or made to do so."
-            " No other input is touched; copy it again from its source, or convert it and note that you did"
+            f"{self._path}: the decoder crashed on it ({how}{words}); the file is damaged, or built"
+            f" to do so. Other inputs are not affected; copy it again from its source, or convert it"
+            f" and note that you did"
         )
 
     def _too_late(self) -> LimitExceeded:
         if self._limits.seconds is not None:
             return LimitExceeded(
                 f"{self._path}: not finished within the time limit of {self._limits.seconds:g} s"
-                f" ({self._done} of {self._of or '?'} instants decoded); raise --time-limit, or look at fewer"
-                " instants"
+                f" ({self._done} of {self._of or '?'} frames decoded); raise --time-limit, or look"
+                f" at fewer frames"
             )
         return LimitExceeded(
-            f"{self._path}: the decoder gave nothing for {self._silence:.0f} s; the file is damaged, or made"
-            " to hang it"
+            f"{self._path}: the decoder gave nothing for {self._silence:.0f} s; the file is damaged,"
+            f" or built to hang it"
         )
 
     def _nonsense(self, what: str) -> ProcessDied:
         return ProcessDied(
-            f"{self._path}: the decoder answered {what}; the file may have taken it over, and nothing of it"
-            " is used"
+            f"{self._path}: the decoder answered {what}; the file may have taken control of it, so"
+            f" no result is used"
         )
 
 

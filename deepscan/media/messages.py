@@ -1,4 +1,4 @@
-"""What a decoder says, and the one parser that takes it from there: anything else is nonsense.
+"""The messages of a decoder, and the one parser that reads them; anything else is nonsense.
 
 A decoder that a file has taken over may say what it likes. So each message is a line of JSON read into a
 record that checks names, types and bounds; no other code of the parent's looks at what was said.
@@ -26,12 +26,12 @@ LARGEST = 2**63  # seconds; a 64-bit clock of one tick a second holds no more
 
 
 class Nonsense(Exception):
-    """What no decoder of ours says."""
+    """A message that no decoder of ours sends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The first message, before a byte of the input was read."""
+    """The first message, sent before a byte of the input is read."""
 
     confinement: str
 
@@ -99,7 +99,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is nothing more; it may come in place of any other message."""
+    """Why no more messages follow; it may replace any other message."""
 
     error: str
     message: str

@@ -99,7 +99,7 @@ def is_media(head: bytes) -> bool:
 
 
 def is_sound(head: bytes) -> bool:
-    """Whether the first bytes of what `is_media` takes for media are those of sound alone."""
+    """Whether a file that `is_media` accepts is sound only, by its first bytes."""
     return head[4:12] in _SOUND or (
         head.startswith(b"OggS") and not any(mark in head for mark in _OGG_VIDEO)
     )

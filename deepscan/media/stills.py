@@ -76,8 +76,8 @@ def is_still(path: Path) -> bool:
         return False
     if HEIC.intersection(brands) and not AVIF.intersection(brands) and not _reads_heic():
         raise UnreadableInput(
-            f"{path}: a HEIC picture, as iPhones take them; pip install deepscan-forensics[heic] reads it, or"
-            " save it as JPEG or PNG in its full size, and keep the original"
+            f"{path}: a HEIC picture, as taken by iPhones; pip install deepscan-forensics[heic], or"
+            f" save it as JPEG or PNG at full size and keep the original"
         )
     try:
         with opened(path) as image:
@@ -89,8 +89,8 @@ def is_still(path: Path) -> bool:
     except BROKEN as error:
         if (HEIC | AVIF).intersection(brands) and not _is_film(path):
             raise UnreadableInput(
-                f"{path}: an AVIF or HEIC picture that cannot be read whole ({error}); save it as JPEG or PNG"
-                " in its full size, and keep the original"
+                f"{path}: an AVIF or HEIC picture that cannot be read completely ({error}); save it"
+                f" as JPEG or PNG at full size, and keep the original"
             ) from error
         return False
 
@@ -203,8 +203,8 @@ class StillSource:
             number = _page(path, image, pages) if stream is None else stream
             if number >= pages:
                 raise NoVideoStream(
-                    f"{path}: no picture {number} in this file, which holds {_counted(pages, 'picture')},"
-                    " counted from 0; without --stream the one that viewers show is judged"
+                    f"{path}: no picture {number} in this file, which contains {_counted(pages, 'picture')},"
+                    " counted from 0; without --stream deepscan judges the one that viewers show"
                 )
             image.seek(number)
             check_size(path, *image.size)
@@ -266,8 +266,8 @@ def _page(path: Path, image: Image.Image, pages: int) -> int:
             return number
         if SUB_IFDS in image.tag_v2:
             raise UnreadableInput(
-                f"{path}: a camera's raw file, of which only the thumbnail can be read; develop it to TIFF or"
-                " JPEG in its full size, and keep the original"
+                f"{path}: a camera's raw file, of which only the thumbnail can be read; develop it"
+                f" to a full-size TIFF or JPEG, and keep the original"
             )
     return 0
 
@@ -329,6 +329,6 @@ def pixels_of(path: Path, image: Image.Image) -> tuple[Pixels, Colour]:
     """
     if image.mode in ("I", "F"):
         raise UnreadableInput(
-            f"{path}: 32 bits a pixel, which no scale of grey is fixed for; save it with 8 or 16"
+            f"{path}: 32 bits per pixel, for which no grey scale is defined; save it with 8 or 16"
         )
     return still_colours.shown(path, image, image.info.get("icc_profile"))

@@ -1,4 +1,4 @@
-"""Chooses the video stream that a player shows, and says what else there is."""
+"""Chooses the video stream that a player shows, and lists the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def choose_stream(path: Path, container: Any, number: int | None) -> tuple[Any, 
         names = {"video": "a cover picture"}
         kinds = ", ".join(sorted({names.get(s.type, str(s.type)) for s in container.streams}))
         raise NoVideoStream(
-            f"{path}: no video in it, "
+            f"{path}: contains no video, "
             + (f"only {kinds}" if kinds else "nor anything else")
             + "; check that this is the file you mean"
         )
@@ -32,13 +32,13 @@ def choose_stream(path: Path, container: Any, number: int | None) -> tuple[Any, 
         stream = next((s for s in videos if s.index == number), None)
         if stream is None:
             raise NoVideoStream(
-                f"{path}: stream {number} is no video; its video streams are"
+                f"{path}: stream {number} is not a video stream; its video streams are"
                 f" {', '.join(str(s.index) for s in videos)}"
             )
     else:
         stream = _shown(videos, container.streams.best("video"))
     if stream.codec_context is None:
-        raise UnreadableInput(f"{path}: this FFmpeg has no decoder for its video stream")
+        raise UnreadableInput(f"{path}: FFmpeg has no decoder here for its video stream")
     others = tuple(_words(s) for s in container.streams.video if s.index != stream.index)
     return stream, others
 

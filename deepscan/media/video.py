@@ -131,7 +131,7 @@ class VideoSource:
         self._time_base = rates[1]
         if len(self._index.pts) == 0:
             raise UnreadableInput(
-                f"{path}: the video stream holds no frames; copy or export it again from its source"
+                f"{path}: the video stream contains no frames; copy or export it again from its source"
             )
         more: tuple[str, ...] = ()
         count = self._index.hidden
@@ -340,7 +340,7 @@ class VideoSource:
             if (
                 error.errno == errno.ENOMEM
             ):  # FFmpeg believed a header that asks for too much memory
-                why = "its header claims more than memory holds"
+                why = "its header promises more than fits into memory"
             raise UnreadableInput(
                 f"{self._path}: not a readable video ({why}): {diagnose(self._path)}"
             ) from error

@@ -190,7 +190,7 @@ def load_base(tower: Tower, state: Mapping[str, Tensor]) -> None:
 
 
 def start(tower: Tower, generator: torch.Generator | None = None) -> None:
-    """Put a freshly laid adapter to its start, at which the tower computes what its base computes."""
+    """Initialise a new adapter, so that the tower still computes what its base computes."""
     for module, change in _changed(tower):
         change.start(_weight(module)[0], generator)
 

@@ -121,7 +121,7 @@ def _match(path: Path, expected: dict[str, tuple[int, ...]], state: dict[str, Te
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, an adapter's by the names of today."""
+    """All tensors of a safetensors file; an adapter's get their current names."""
     with opened(path, "pt") as file:
         return {
             FORMER.sub("change", name): file.get_tensor(name)

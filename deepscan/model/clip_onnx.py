@@ -35,7 +35,7 @@ def convert(graph_bytes: bytes, target: Path, origin: str) -> None:
         (name,) = (weight for node, weight in matmuls.items() if path in node)
         stem = name.removesuffix("_quantized")
         if stored[f"{stem}_zero_point"].any():
-            raise WeightsMismatch(f"{origin}: {stem} is not symmetrically quantised")
+            raise WeightsMismatch(f"{origin}: {stem} is not quantised symmetrically")
         return stored[name].T, stored[f"{stem}_scale"].astype(np.float32)
 
     def put(name: str, *paths: str) -> None:

@@ -280,8 +280,8 @@ class Detector(nn.Module):
         device = self.mean.device
         if len(crops) == 1:
             raise SettingsError(
-                f"device {device}: its memory does not hold the detector's work on one crop; end what else"
-                " runs there, or use --device cpu"
+                f"device {device}: it has too little memory to score one crop; stop other programs"
+                f" that use it, or use --device cpu"
             )
         if device.type == "cuda":
             torch.cuda.empty_cache()

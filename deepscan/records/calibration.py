@@ -1,4 +1,4 @@
-"""What a score means: thresholds, and the measurements behind them."""
+"""Thresholds, probabilities, and the measurements behind them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Calibration:
             raise ValueError(f"no calibration: {self}")
 
     def rung(self, frames: int) -> Rung | None:
-        """What a mean of so many frames means; None if so few were never looked at."""
+        """The calibration for a mean over this many frames; None if so few were never measured."""
         if frames >= FEWEST_FRAMES:
             whole = self.slope, self.intercept, self.low, self.high, self.fall
             return Rung(FEWEST_FRAMES, *whole, self.indicated, self.cleared)

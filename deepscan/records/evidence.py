@@ -26,7 +26,7 @@ class VerdictName(StrEnum):
 
     @property
     def assessed(self) -> bool:
-        """Whether a score stands behind this verdict."""
+        """Whether this verdict is based on a score."""
         return self not in (self.NO_FACE, self.INSUFFICIENT, self.ERROR)
 
 

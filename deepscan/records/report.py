@@ -1,4 +1,4 @@
-"""A finished scan: its evidence, who judged it, with what and how, and where its outputs are."""
+"""A finished scan: its evidence, how it was made, and where its outputs are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How a run was asked for.
+    """How a run was requested.
 
     `origins` says where each setting ("sampling.frames") gets its value, such as "default" or "flag".
     """
@@ -63,7 +63,7 @@ class Faithfulness:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceSum:
-    """Of which parts the score of one face is the sum, all means over its crops, in logits."""
+    """The parts that add up to one face's score, as means over its crops, in logits."""
 
     track: int
     crops: int
@@ -110,22 +110,23 @@ class Report:
     faithfulness: Faithfulness | None = None  # measured with --explain only
     folder: Path | None = None  # where outputs were written
     outputs: tuple[str, ...] = ()  # their names within it, without report.json and manifest.json
-    second: Report | None = None  # what a second detector says of the same faces
+    second: Report | None = None  # a second detector's result for the same faces
     joint: Verdict | None = None  # of both detectors; None with one
 
     @property
     def verdict(self) -> Verdict:
+        """The verdict on the input, with its reason."""
         return self.joint or self.evidence.verdict
 
     @property
     def score(self) -> float | None:
-        """The score that decides, a logit: a face's or its stretch's; None if nothing could be assessed."""
+        """The deciding score, a logit of a face or of a stretch; None if nothing could be judged."""
         return self.evidence.finding.score if self.evidence.finding else None
 
     @property
     def probability(self) -> float | None:
-        """The probability of manipulation; None where nothing was measured on such evidence, or on both
-        detectors that disagree."""
+        """The probability of manipulation; None if none was measured on such evidence, or if two detectors
+        disagree."""
         if (
             self.second is not None
             and self.second.evidence.verdict.name is not self.evidence.verdict.name

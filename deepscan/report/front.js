@@ -130,7 +130,7 @@ function add(files) {
   for (const file of files) {
     const key = `own ${++made}`;
     if (file.size > most) {
-      refuse(key, file, `It is larger than the ${document.body.dataset.most} that this server takes. Cut out the part in question, or use deepscan detect, which has no limit.`);
+      refuse(key, file, `It is larger than the ${document.body.dataset.most} that this server accepts. Cut out the part in question, or use deepscan detect, which has no limit.`);
     } else {
       queue.push({ key, file });
       waiting(key, file);

@@ -52,8 +52,8 @@ EVIDENCE = Scale(
     unit="logits that a patch adds to the score",
     words="logits a patch adds to the score: red for manipulation, blue against",
     caveat=(
-        "With a constant, the evidence adds up to the score of this detector; it is no proof that a region is"
-        " manipulated."
+        "Together with a constant, the evidence adds up to this detector's score; it does not prove"
+        " that a region is manipulated."
     ),
 )
 ATTENTION = Scale(
@@ -64,7 +64,7 @@ ATTENTION = Scale(
     unit="times uniform attention",
     words="times uniform attention (up to 1, no preference, is left clear)",
     caveat=(
-        "Attention shows where the model looked; it is not evidence that the region is manipulated."
+        "Attention shows where the model looked; it is not evidence that a region is manipulated."
     ),
 )
 LIKELIHOOD = Scale(
@@ -75,14 +75,14 @@ LIKELIHOOD = Scale(
     unit="likelihood that a patch is manipulated",
     words="likelihood that a patch is manipulated (up to a half is left clear)",
     caveat=(
-        "The detector learnt this likelihood on masks of other manipulations; it is no proof that a region is"
-        " manipulated."
+        "The detector learnt this likelihood from masks of other manipulations; it does not prove"
+        " that a region is manipulated."
     ),
 )
 SCALES = {scale.name: scale for scale in (EVIDENCE, ATTENTION, LIKELIHOOD)}
 
 # Stands above the logits drawn beside faces.
-NOTE = "Logits above 0 lean to manipulated; the report says what they are worth."
+NOTE = "Logits above 0 lean to manipulated; the report says how far to trust them."
 
 LEGEND_HEIGHT = 62
 INK, PAPER = (235, 235, 235), (24, 24, 24)
@@ -106,7 +106,7 @@ def maps(output: Output, scale: Scale) -> Float[np.ndarray, "b side side"]:
     """
     if scale not in drawable(output):
         raise SettingsError(
-            f"map {scale.name}: this detector has none; --map attention works with every detector"
+            f"map {scale.name}: this detector has no such map; --map attention works with every detector"
         )
     if scale is ATTENTION:
         return relative(output.query_attention.mean(1))

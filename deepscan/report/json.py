@@ -253,9 +253,9 @@ def _evidence_sum(found: EvidenceSum | None) -> dict[str, Any] | None:
 
 
 def evidence_sentence(found: EvidenceSum) -> str:
-    """A sentence on what a face's score is the sum of."""
+    """A sentence on the parts that add up to a face's score."""
     where = (
-        "nothing speaks for manipulation"
+        "nothing points to manipulation"
         if found.on_face is None
         else f"{found.on_face:.0%} of what speaks for manipulation lies on the face"
     )

@@ -146,7 +146,7 @@ def same(document: dict[str, Any], page: str) -> bool:
         *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
         jinja2.TemplateError,
     ) as error:
-        raise DataError(f"not a page of this version of deepscan's: {error!r:.200}") from error
+        raise DataError(f"not a page of this version of deepscan: {error!r:.200}") from error
     return PIXELS.sub("", page) == PIXELS.sub("", again)
 
 

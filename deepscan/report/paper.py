@@ -27,7 +27,7 @@ def browser() -> str | None:
 
 
 def check() -> None:
-    """Whether there is something to make PDFs with, before any other work is done.
+    """Check, before other work is done, that PDFs can be made.
 
     Raises:
         SettingsError: there is not.
@@ -37,8 +37,8 @@ def check() -> None:
             import weasyprint  # noqa: F401
         except (ImportError, OSError) as error:  # OSError: it is here, and Pango is not
             raise SettingsError(
-                f"--pdf needs Chromium, or pip install 'deepscan-forensics[pdf]' and Pango ({error}); the"
-                " button on report.html prints it without either"
+                f"--pdf needs Chromium, or pip install 'deepscan-forensics[pdf]' and Pango"
+                f" ({error}); or print report.html with its button"
             ) from error
 
 
@@ -89,14 +89,14 @@ def _browsed(program: str, html: str, path: Path) -> None:
             )
         except subprocess.TimeoutExpired as error:
             raise OutputError(
-                f"{path.name}: {program} did not finish in {MOST_SECONDS:.0f} s; without --pdf the report"
-                " is complete, and its button prints it"
+                f"{path.name}: {program} did not finish in {MOST_SECONDS:.0f} s; the report itself"
+                f" is complete, and its button prints it"
             ) from error
     if done.returncode or not path.is_file():
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise OutputError(
-            f"{path.name}: {program} did not make it ({said[-1] if said else done.returncode}); without"
-            " --pdf the report is complete, and its button prints it"
+            f"{path.name}: {program} did not write it ({said[-1] if said else done.returncode}); the"
+            f" report itself is complete, and its button prints it"
         )
 
 

@@ -1,4 +1,4 @@
-"""Says how often a detector is right, as its checkpoint states it: on named videos, and by kind."""
+"""Describes how often a detector is right, as its checkpoint states: on named videos, and by kind."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Takes out of a report what tells of persons, places and this machine rather than of the input's faces.
+"""Removes from a report what identifies people, places and this machine.
 
-Passwords in addresses go from every report. With `--private` the rest goes as well: folders, tags, signers'
+Passwords in addresses are removed from every report. `--private` also removes folders, tags, signers'
 names, the platform's details, words of the command line that may be paths or secrets; and pictures show the
-deciding face alone, everything else as a mosaic too coarse to know anybody by.
+deciding face only, and everything else as a mosaic too coarse to recognise anyone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CELLS, FACE_CELLS = 16, 6  # of a mosaic: along a frame's longer side, and of a 
 
 
 def withheld(report: Report) -> Report:
-    """The report without what `--private` keeps back."""
+    """The report without what `--private` removes."""
     source, origin = report.source, report.provenance
     settings = {
         stage: {
@@ -85,16 +85,16 @@ def _words(argv: Sequence[str], name: str) -> tuple[str, ...]:
 
 
 class Awaited:
-    """Keeps what was seen in each frame but its pixels, until it is known which face may be shown.
+    """Keeps the faces and output of each frame, without pixels, until it is known which face may be shown.
 
-    Everything that is drawn then is drawn from frames in which that face alone is left.
+    Everything is then drawn from frames in which only that face is left.
     """
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[list[tuple[Face, int]], Output | None]] = {}
 
     def add(self, frame: Frame, crops: Sequence[Crop], output: Output | None) -> None:
-        """Keep one scored frame, as the other watchers of `scan` do."""
+        """Keep one scored frame."""
         self._seen[frame.index] = [(crop.face, crop.track) for crop in crops], output
 
     def draw(
@@ -103,7 +103,7 @@ class Awaited:
         shown: Collection[int],
         watchers: Sequence[Any],
     ) -> None:
-        """Hand the same frames, decoded again, on to `watchers` with no face left but those of `shown`."""
+        """Pass the same frames, decoded again, to `watchers` with only the faces of `shown` left."""
         for frame in frames:
             if isinstance(frame, DamagedFrame) or frame.index not in self._seen:
                 continue
@@ -117,7 +117,7 @@ class Awaited:
 
 
 def alone(pixels: Pixels, own: Sequence[Box], others: Sequence[Box]) -> Pixels:
-    """A frame as a mosaic, but for the faces `own` where none of `others` reaches into them.
+    """A frame as a mosaic, except for the faces `own` where none of `others` overlaps them.
 
     No side of a face among `others` has more than FACE_CELLS cells; faces that were not found, and the place,
     are as coarse as a mosaic of CELLS cells along the frame's longer side.

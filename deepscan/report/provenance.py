@@ -1,4 +1,4 @@
-"""Records where a result comes from: the versions used, and manifest.json with the hash of every file.
+"""Records the provenance of a result: the versions used, and manifest.json with the hash of every file.
 
 manifest.json states the SHA-256 of every output and of itself, in one canonical form, so any changed byte is
 found, even in the manifest. That guards against damage and careless edits. Whoever can rewrite the folder can
@@ -83,7 +83,7 @@ def _canonical(plain: Mapping[str, Any]) -> str:
 
 
 def files(folder: Path) -> list[str]:
-    """Sorted paths of all files under `folder` but manifest.json and its signature; links are listed, too."""
+    """Sorted paths of all files and links under `folder`, except manifest.json and its signature."""
     found = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     names = (p.relative_to(folder).as_posix() for p in found)
     return sorted(name for name in names if name not in (NAME, SIGNATURE))
@@ -111,7 +111,7 @@ def read_manifest(path: Path) -> Manifest:
         raw = path.read_bytes()
     except (UnreadableInput, OSError) as error:
         raise UnreadableInput(
-            f"{error}; without {NAME} a folder of results cannot be checked"
+            f"{error}; a folder of results cannot be checked without {NAME}"
         ) from error
     try:
         plain = parse_json(raw)
@@ -126,9 +126,7 @@ def read_manifest(path: Path) -> Manifest:
         )
         same = manifest.text().encode() == raw
     except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
-        raise DataError(
-            f"{path}: not a manifest of deepscan's ({error}); it was changed"
-        ) from error
+        raise DataError(f"{path}: not a manifest of deepscan ({error}); it was changed") from error
     if not same or any(not _inside(name) for name in manifest.outputs):
         raise DataError(
             f"{path}: does not match its own SHA-256; it was changed after it was written"

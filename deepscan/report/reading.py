@@ -1,4 +1,4 @@
-"""Reads report.json back, and judges again: the way from a document to the Report that it states.
+"""Reads report.json into a Report, and judges its logits again.
 
 All that `judge` needs stands in report.json: every face's logit and quality, which instants were looked at,
 the facts about the input, the detector's calibration. So everything that was concluded of them can be
@@ -40,7 +40,7 @@ from deepscan.records import (
 
 
 def from_dict(document: dict[str, Any]) -> Report:
-    """The report that report.json's content states, its evidence judged anew.
+    """The report in a report.json document, with its evidence judged again.
 
     Raises:
         DataError: something in it has another type than deepscan writes, is missing, or cannot be.
@@ -55,7 +55,7 @@ def from_dict(document: dict[str, Any]) -> Report:
         ArithmeticError,
         SettingsError,
     ) as error:
-        raise DataError(f"not a report of this version of deepscan's: {error!r:.200}") from error
+        raise DataError(f"not a report of this version of deepscan: {error!r:.200}") from error
 
 
 def _report(document: dict[str, Any]) -> Report:

@@ -1,4 +1,4 @@
-"""Renders pages: templates under a strict policy, and how words and numbers look in them."""
+"""Renders pages from templates under a strict policy, and formats words and numbers in them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ HEADLINES = {
 
 # What held the process that decoded the input, by Confinement.
 CONFINED = {
-    "full": "the decoder could compute and read the input, nothing else",
-    "limits": "the decoder had limits of memory and files; more is not certain on this system",
-    "none": "the decoder had a process of its own, without limits: this system has none",
+    "full": "the decoder could only compute and read the input",
+    "limits": "the decoder had limits on memory and files; this system confirms no more",
+    "none": "the decoder had its own process, but this system has no limits to set",
 }
 
 
@@ -64,7 +64,7 @@ def style_sheet() -> str:
 
 
 def drawing_sheet(points: float) -> str:
-    """The style of what is drawn alone, in plain light colours and pixels: for who knows no variables.
+    """The style of drawings only, in light colours and pixels, for renderers without CSS variables.
 
     `points`: the size of the page's text.
     """
@@ -107,7 +107,7 @@ def picture_uri(kind: str, data: bytes) -> str:
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """Bytes of a media type as an address that holds them."""
+    """Bytes of a media type as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 

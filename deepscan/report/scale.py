@@ -28,7 +28,7 @@ class Scale:
 
     @property
     def words(self) -> str:
-        """What it shows, for who cannot see it."""
+        """What the scale shows, in words for screen readers."""
         return (
             f"Scale of scores: {self.label}. Up to {words.logit(self.low)} no manipulation is indicated, from"
             f" {words.logit(self.high)} on it is."
@@ -36,7 +36,7 @@ class Scale:
 
 
 def place(score: float, low: float, high: float) -> float:
-    """Where a score stands, in percent."""
+    """The place of a score, in percent."""
     width = high - low
     if score >= high:
         x = 2 + (1 - math.exp((high - score) / width))

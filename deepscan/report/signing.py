@@ -1,4 +1,4 @@
-"""Signs manifest.json with an Ed25519 key (RFC 8032), and checks whose signature lies beside it.
+"""Signs manifest.json with an Ed25519 key (RFC 8032), and checks the signature beside it.
 
 manifest.sig holds the 64 bytes of the signature of manifest.json's own bytes, and keys are PEM files, so that
 OpenSSL can check it without deepscan:
@@ -25,7 +25,7 @@ MOST_BYTES = 10_000  # of a key's file; one has 120
 
 
 def make_keys(path: Path) -> Path:
-    """Write a new key to `path`, which only its owner may read, and its public half beside it as .pub.
+    """Write a new private key to `path`, readable only by its owner, and the public key beside it as .pub.
 
     Raises:
         OutputError: one of them is there already, or cannot be written.
@@ -38,7 +38,7 @@ def make_keys(path: Path) -> Path:
         try:
             file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         except FileExistsError as error:
-            raise OutputError(f"{place}: already there; keys are never overwritten") from error
+            raise OutputError(f"{place}: already exists; keys are never overwritten") from error
         except OSError as error:
             raise OutputError(f"{place}: cannot be written: {error.strerror}") from error
         with os.fdopen(file, "wb") as stream:
@@ -47,7 +47,7 @@ def make_keys(path: Path) -> Path:
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:
-    """Read the key that signs.
+    """Read the private key, which signs.
 
     Raises:
         SettingsError: it is none.
@@ -56,11 +56,11 @@ def private_key(path: Path) -> Ed25519PrivateKey:
         key = serialization.load_pem_private_key(_read(path), None)
         if isinstance(key, Ed25519PrivateKey):
             return key
-    raise SettingsError(f"{path}: no private Ed25519 key; `deepscan keygen FILE` makes one")
+    raise SettingsError(f"{path}: not a private Ed25519 key; `deepscan keygen FILE` makes one")
 
 
 def public_key(path: Path) -> Ed25519PublicKey:
-    """Read the key that checks.
+    """Read the public key, which checks.
 
     Raises:
         SettingsError: it is none.
@@ -69,7 +69,7 @@ def public_key(path: Path) -> Ed25519PublicKey:
         key = serialization.load_pem_public_key(_read(path))
         if isinstance(key, Ed25519PublicKey):
             return key
-    raise SettingsError(f"{path}: no public Ed25519 key; `deepscan keygen FILE` writes FILE.pub")
+    raise SettingsError(f"{path}: not a public Ed25519 key; `deepscan keygen FILE` writes FILE.pub")
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -84,7 +84,7 @@ def sign(folder: Path, key: Ed25519PrivateKey) -> None:
 
 
 def signed(folder: Path) -> bool:
-    """Whether something lies where a signature would."""
+    """Whether there is a file in the place of a signature."""
     return os.path.lexists(folder / provenance.SIGNATURE)
 
 
@@ -97,7 +97,7 @@ def check(folder: Path, path: Path) -> str:
     """
     key, place = public_key(path), folder / provenance.SIGNATURE
     if place.is_symlink() or not place.is_file():
-        raise DataError(f"{place}: there is no signature")
+        raise DataError(f"{place}: no signature")
     try:
         with place.open("rb") as file:
             key.verify(file.read(65), (folder / provenance.NAME).read_bytes())

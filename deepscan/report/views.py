@@ -1,4 +1,4 @@
-"""Prepares what the report page shows: kept frames with their faces, and which of them tell most."""
+"""Prepares what the report page shows: the kept frames with their faces, and the most telling of them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _face(track: int, frame: dict[str, Any], picture: FacePicture | None) -> Fac
 
 
 def shown_first(document: dict[str, Any]) -> int | None:
-    """The face that the first screen shows: of the stretch that stands out, else the one that decides."""
+    """The face on the first screen: the one with the stretch that stands out, else the deciding one."""
     scores = document["scores"]
     if scores is None:
         return None
@@ -99,7 +99,7 @@ def shown_first(document: dict[str, Any]) -> int | None:
 
 
 def telling(document: dict[str, Any], kept: Sequence[FrameView], track: int) -> FaceView | None:
-    """A face's most telling picture: its highest logit, within the stretch that stands out if it is its."""
+    """A face's most telling picture: its highest logit, within its outstanding stretch if it has one."""
     stretch = (document["scores"] or {}).get("stretch")
     own = [face for frame in kept for face in frame.faces if face.track == track and face.name]
     if stretch and stretch["track"] == track:

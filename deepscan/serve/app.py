@@ -101,7 +101,7 @@ def build(queue: JobQueue, limits: Limits, key: str, local: bool) -> Guard:
             if uploads.locked():
                 raise Refused(
                     429,
-                    f"{limits.uploads} clips are being received already; send this one after them.",
+                    f"{limits.uploads} clips are being received already; send this one when they are done.",
                 )
             stated = Case.noted(case, exhibit, examiner, notes)
             async with uploads:
@@ -118,22 +118,22 @@ def build(queue: JobQueue, limits: Limits, key: str, local: bool) -> Guard:
     @app.delete("/jobs/{job_id}")
     def remove(job_id: str) -> Response:
         if not queue.remove(job_id):
-            raise HTTPException(404, "No such clip: it was removed, or its time is over.")
+            raise HTTPException(404, "No such clip: it was removed, or its report has expired.")
         return Response(status_code=204)
 
     @app.post("/jobs/{job_id}/restore")
     def restore(job_id: str) -> Response:
         if not queue.restore(job_id):
-            raise HTTPException(404, "No such clip: it was removed, or its time is over.")
+            raise HTTPException(404, "No such clip: it was removed, or its report has expired.")
         return Response(status_code=204)
 
     @app.get("/jobs/{job_id}/{name}")
     def result(job_id: str, name: str) -> Response:
         job = queue.job(job_id)
         if job is None:
-            raise HTTPException(404, "No such clip: it was removed, or its time is over.")
+            raise HTTPException(404, "No such clip: it was removed, or its report has expired.")
         if name not in FILES or job.state is not JobState.FINISHED:
-            raise HTTPException(404, f"There is no {name!r} of this clip.")
+            raise HTTPException(404, f"This clip has no {name!r}.")
         if name == "results.zip":
             return FileResponse(
                 queue.archive(job), media_type=FILES[name], filename=f"{job.name}.deepscan.zip"
@@ -180,8 +180,8 @@ class _Body:
     def _too_large(self) -> Refused:
         return Refused(
             413,
-            f"The clip is larger than the {rendering.size(self._limits.bytes)} that this server takes. "
-            "Cut out the part in question, or use deepscan detect, which has no limit.",
+            f"The clip is larger than the {rendering.size(self._limits.bytes)} that this server"
+            f" accepts. Cut out the part in question, or use deepscan detect, which has no limit.",
         )
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -201,7 +201,9 @@ class _Body:
                 ) from None
             except ClientDisconnect:
                 self._over = True
-                raise Refused(400, "The sender went away before the clip had arrived.") from None
+                raise Refused(
+                    400, "The connection ended before the whole clip had arrived."
+                ) from None
             if piece is None:
                 self._over = True
                 return
@@ -238,7 +240,7 @@ async def _received(body: _Body, queue: JobQueue, name: str, case: Case | None) 
             await _write(body, file)
         submitted = await run_in_threadpool(queue.submit, job)
     except OSError as error:
-        raise Refused(503, f"The clip could not be kept: {error.strerror}.") from error
+        raise Refused(503, f"The clip could not be stored: {error.strerror}.") from error
     finally:
         if submitted is None:  # refused, removed meanwhile, or the server is closing
             queue.remove(job.id)
@@ -257,7 +259,8 @@ async def _write(body: _Body, file: BinaryIO) -> None:
         if not is_media(bytes(waiting[:HEAD])):
             raise Refused(
                 415,
-                "This is no video or picture that deepscan knows, whatever its name says. It reads the usual "
+                "This is not a video or picture that deepscan knows, whatever its name says. It"
+                " reads the usual "
                 "ones, such as MP4, MOV, MKV, WebM, AVI, JPEG and PNG.",
             )
 

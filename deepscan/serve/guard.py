@@ -95,13 +95,15 @@ class Guard:
         host, origin = headers.get("host", "").lower(), headers.get("origin")
         if self._local and not is_loopback(_split(f"//{host}").hostname or ""):
             return PlainTextResponse(
-                "This server answers to 127.0.0.1 and localhost only; open one of these.", 421
+                "This server answers only as 127.0.0.1 or localhost; open one of these.", 421
             )
         foreign = origin is not None and _split(origin).netloc.lower() != host
         if scope["method"] not in ("GET", "HEAD") and (
             foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         ):
-            return PlainTextResponse("Another site's page asked for this; it was not done.", 403)
+            return PlainTextResponse(
+                "This request came from another site's page, so it was refused.", 403
+            )
         return self._locked(scope, headers.get("cookie", ""))
 
     def _locked(self, scope: Message, cookies: str) -> Response | None:
@@ -117,4 +119,6 @@ class Guard:
             held = None
         if held is not None and secrets.compare_digest(held.value.encode(), self._key.encode()):
             return None
-        return PlainTextResponse("Open the address that deepscan serve printed, with its key.", 401)
+        return PlainTextResponse(
+            "Open the full address that deepscan serve printed, including its key.", 401
+        )

@@ -40,7 +40,7 @@ ROOM = 256 * 2**20
 
 
 class JobState(StrEnum):
-    """How far a clip has come."""
+    """The state of a clip."""
 
     RECEIVING = "receiving"
     WAITING = "waiting"
@@ -149,11 +149,9 @@ class JobQueue:
                 j.state in (JobState.RECEIVING, JobState.WAITING) for j in self._jobs.values()
             )
             if ahead >= self._waiting:
-                raise Busy(
-                    f"{ahead} clips are waiting already, and no more are taken; try again when one is done"
-                )
+                raise Busy(f"{ahead} clips are waiting already; try again when one is done")
             if shutil.disk_usage(self._folder).free < size + ROOM:
-                raise Busy("the disk has no room for this clip; free some, then try again")
+                raise Busy("the disk has no room for this clip; make room and try again")
             job = Job(secrets.token_urlsafe(16), name, size, case=case)
             self._jobs[job.id] = job
         self.clip(job).parent.mkdir(parents=True)

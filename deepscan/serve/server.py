@@ -49,7 +49,7 @@ def serve(
         )
     except OSError as error:
         raise SettingsError(
-            f"{host}, port {port}: cannot be listened on: {error.strerror}; --port N takes another"
+            f"{host}, port {port}: cannot listen there: {error.strerror}; choose another port with --port N"
         ) from error
     key = secrets.token_urlsafe(24)
     shown = f"[{host}]" if ":" in host else host

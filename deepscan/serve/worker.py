@@ -1,4 +1,4 @@
-"""Analyses uploaded clips in a process of its own, so that no clip can take the server down."""
+"""Analyses uploaded clips in a separate process, so that no clip can take the server down."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Worker:
         self._worker: pool.Worker | None = None
 
     def start(self) -> None:
-        """Let the process load the networks, so that the first clip need not wait for them."""
+        """Load the networks now, so that the first clip does not wait for them."""
         self._started()
 
     def _started(self) -> pool.Worker:
@@ -72,12 +72,12 @@ class Worker:
         except (EOFError, OSError) as error:
             self.stop()
             raise InputError(
-                f"{clip.name}: the analysis broke off; the file may be made to break decoders, or memory"
-                " ran out. Try it with deepscan detect"
+                f"{clip.name}: the analysis stopped; the file may be built to break decoders, or"
+                f" memory ran out. Try deepscan detect"
             ) from error
         self.stop()
         raise InputError(
-            f"{clip.name}: not finished after {MOST_SECONDS / 60:.0f} minutes; given up"
+            f"{clip.name}: not finished after {MOST_SECONDS / 60:.0f} minutes, so the analysis was stopped"
         )
 
     def stop(self) -> None:

@@ -62,9 +62,9 @@ class AugmentSettings:
 
 
 def augmentation(settings: AugmentSettings) -> v2.Transform:
-    """The changes in the order a picture meets them: framing, light, lens, scaling, sensor, compression.
+    """The changes, in the order a picture undergoes them: framing, light, lens, scaling, sensor, compression.
 
-    A film compressed, and a still of it compressed again, is what social media hand on.
+    Social media pass on compressed films, and stills of them that are compressed again.
 
     Takes a uint8 tv_tensors.Image (3, h, w), with or without a tv_tensors.Mask (1, h, w) and
     tv_tensors.BoundingBoxes (1, 4) of what must stay in view, and returns the same of the same size.
@@ -94,7 +94,7 @@ def augment(
     seed: int,
     face: Float[np.ndarray, "_points 2"] | None = None,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
-    """The view of a crop that `seed` names: in any process, whatever was drawn before.
+    """The view of a crop for this `seed`: the same in any process, whatever was drawn before.
 
     Points of a `face`, x and y, stay in view: a manipulated crop without its face would be labelled
     wrongly. A crop and its manipulated twin of the same size, given one seed, change alike. torchvision's

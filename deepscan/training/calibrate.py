@@ -1,4 +1,4 @@
-"""What a detector's video scores mean, fitted on videos of people it was not trained on.
+"""Fits what a detector's video scores mean, on videos of people it was not trained on.
 
 A logistic map makes probabilities of scores (Platt's), and two thresholds hold the two kinds of error to
 stated rates. How far weak material moves scores is measured on the same videos, made weak.
@@ -57,7 +57,7 @@ def fit(
     frames: Sequence[Frames] = (),
     unseen: bool = False,
 ) -> Calibration | None:
-    """The calibration of a detector with these video scores.
+    """Fit the calibration of a detector to these video scores.
 
     Args:
         ties: what no map may be judged on that was fitted on it, by video: first the groups of people tied
@@ -82,8 +82,8 @@ def fit(
     level, judged = next(((i, j) for i, j in enumerate(tries) if j is not None), (0, None))
     if judged is None:
         raise DataError(
-            f"{data}: these videos are all tied together, so that none can be judged by the others;"
-            " add videos of other people"
+            f"{data}: these videos are all of one group of people, so no part can be held out; add"
+            f" videos of other people"
         )
     if level:
         data += (
@@ -113,7 +113,7 @@ def fit(
 
 
 def rungs(labels: Labels, frames: Sequence[Frames]) -> tuple[Rung, ...]:
-    """What the mean of 1, 2, 4 frames means: map and thresholds of means of so many of each video.
+    """Map and thresholds for the means of 1, 2 and 4 frames of each video.
 
     A mean of few frames scatters more than a video's, so its thresholds lie further apart and its odds rise
     more slowly. Maps and thresholds are medians over DRAWS draws. A step needs FEWEST videos of each class
@@ -145,7 +145,7 @@ def rungs(labels: Labels, frames: Sequence[Frames]) -> tuple[Rung, ...]:
 
 
 def tail(real: Scores) -> float:
-    """Over how many logits the share of real scores that reach a high threshold falls e-fold.
+    """Logits over which the share of real scores above a high threshold falls by a factor of e.
 
     The mean excess of the highest tenth, at least five, over the one below them, by two standard errors
     larger than found. Where the tail is exponential, or falls faster, log(k) times as much holds the rate

@@ -1,4 +1,4 @@
-"""A run's log as a picture: what was learned, whether it held, and how fast."""
+"""Draws a run's log: losses, validation and speed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def draw(log: Path, target: Path) -> None:
     shown = panels(values)
     if not shown:
         raise DataError(
-            f"{log}: holds no measured value; the run wrote none yet, or is not deepscan's"
+            f"{log}: contains no measured value; the run has written none yet, or is not a run of deepscan"
         )
     rows = math.ceil(len(shown) / 2)
     columns = min(2, len(shown))
@@ -88,7 +88,7 @@ def read_log(path: Path) -> Log:
     if "step" not in names:
         raise DataError(f"{path}: no column `step`; is it the log.csv of a run?")
     if not rows:
-        raise DataError(f"{path}: no step is logged yet; draw it when the run has taken one")
+        raise DataError(f"{path}: no step is logged yet; try again after the first step")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(names):
             raise DataError(f"{path}: row {number} has {len(row)} cells, not {len(names)}")
@@ -99,10 +99,10 @@ def read_log(path: Path) -> Log:
         except ValueError:
             if name == "step":
                 raise DataError(
-                    f"{path}: column `step` holds something else than numbers"
+                    f"{path}: column `step` contains something other than numbers"
                 ) from None
     if not np.isfinite(log["step"]).all():
-        raise DataError(f"{path}: column `step` has an empty cell; each row is of one step")
+        raise DataError(f"{path}: column `step` has an empty cell; each row must be one step")
     return log
 
 

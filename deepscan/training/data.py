@@ -34,7 +34,7 @@ from deepscan.training.splits import BLENDED, blended, check_classes
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A real crop and the manipulated one that is shown with it, augmented alike."""
+    """A real crop and the manipulated one that goes with it, augmented alike."""
 
     real: CropRow
     fake: CropRow
@@ -43,7 +43,7 @@ class Unit:
 
 
 class CropSampler:
-    """Which unit comes n-th, for all n from 0.
+    """The n-th unit of training, for all n from 0.
 
     Manipulated crops come in passes, each of all of them in an order of its own; with every one comes the
     same frame of its original, or any of its original's, or where there is none any real crop. A `pseudo`
@@ -178,7 +178,7 @@ def batches(
     workers: int,
     pin: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """What steps `start` to `stop` show this process, as `TrainingCrops` of u units, (c u, ...).
+    """The batches of steps `start` to `stop` for this process, as `TrainingCrops` of u units, (c u, ...).
 
     With `pin` crops stand in pinned memory, from which a GPU takes them while it computes.
 
@@ -236,7 +236,7 @@ def picture(
         try:
             pixels, share = self_blend(pixels, points, rng, blend or PseudoSettings(), face)
         except DataError as error:
-            raise DataError(f"{row.path}: {error}; take it out of the listing") from error
+            raise DataError(f"{row.path}: {error}; remove it from the listing") from error
         return pixels, share > 0.5
     if row.mask is None:
         return pixels, np.zeros(side, bool)
@@ -269,7 +269,7 @@ def _opened(path: Any) -> Image.Image:
         return image
     except OSError as error:
         raise DataError(
-            f"{path}: not a readable picture ({error}); replace it or take it out of the listing"
+            f"{path}: not a readable picture ({error}); replace it or remove it from the listing"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The run folder: what a training run leaves, and what it needs to continue after an interruption.
+"""The run folder: the results of a training run, and its state for continuing after an interruption.
 
 settings.json         settings, versions, digests of the data; written first
 crops.csv             each crop of each side: its hash (the first 16 digits), video, source, people
@@ -76,7 +76,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The epoch that validation chose so far."""
+    """The best epoch so far, by validation."""
 
     epoch: int
     video_auc: float
@@ -89,7 +89,7 @@ class Best:
 
 
 class RunFolder:
-    """A run's files, written whole or not at all.
+    """A run's files, written atomically.
 
     Args:
         folder: a new folder, or with `resume` one of an earlier run.
@@ -114,11 +114,11 @@ class RunFolder:
             self.folder.mkdir(parents=True)
         except FileExistsError as error:
             raise OutputError(
-                f"{self.folder}: already there; --resume {self.folder} continues it, --out DIR starts"
-                " elsewhere"
+                f"{self.folder}: already exists; --resume {self.folder} continues it, --out DIR"
+                f" starts another"
             ) from error
         except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be made: {error.strerror}") from error
+            raise OutputError(f"{self.folder}: cannot be created: {error.strerror}") from error
         facts = {"settings": settings.plain(), "date": date, "digests": digests} | _machine()
         self.write_json("settings.json", facts)
 
@@ -142,7 +142,7 @@ class RunFolder:
             )
 
     def write_seen(self, splits: Mapping[str, Sequence[CropRow]]) -> None:
-        """Every crop of each side with its hash: what the run learnt from, was selected by, judged on."""
+        """List every crop with its hash, for training, validation and test."""
         with (
             part_file(self.folder / "crops.csv") as part,
             part.open("w", encoding="utf-8", newline="") as file,
@@ -166,7 +166,7 @@ class RunFolder:
     def write_predictions(
         self, name: str, rows: Sequence[CropRow], logits: Float[np.ndarray, " n"]
     ) -> None:
-        """Each crop's logit, so that any measure can be taken, and any two runs compared, later on."""
+        """Write each crop's logit, so that any measure or comparison can be computed later."""
         with (
             part_file(self.folder / f"predictions-{name}.csv") as part,
             part.open("w", encoding="utf-8", newline="") as file,
@@ -179,7 +179,7 @@ class RunFolder:
     # -- the log ------------------------------------------------------------------------------------
 
     def open_log(self, step: int) -> None:
-        """Begin the log, or continue one: rows after `step` go, as those steps are taken again."""
+        """Start the log, or continue one without its rows after `step`, because those steps are repeated."""
         from torch.utils.tensorboard import SummaryWriter  # brings protobuf and more along
 
         lines: list[list[str]] = []
@@ -243,7 +243,7 @@ class RunFolder:
         optimizer: torch.optim.Optimizer,
         average: Sequence[Tensor] = (),
     ) -> tuple[int, Best | None]:
-        """Put the newest state into all of them.
+        """Load the newest state into all of them.
 
         Returns:
             The step it was saved at, 0 without any, and the best so far.
@@ -276,11 +276,11 @@ def _trained(detector: Detector) -> list[str]:
 
 
 def check_digests(stated: dict[str, str], found: dict[str, str]) -> None:
-    """Raise DataError unless a run continues with the very data it began with."""
+    """Raise DataError if the data of a run has changed since it began."""
     for name, digest in stated.items():
         if found.get(name) != digest:
             raise DataError(
-                f"{name}: its files or its listing are not those the run began with (digest"
+                f"{name}: its files or its listing have changed since the run began (digest"
                 f" {found.get(name)}, not {digest}); restore them, or start a new run"
             )
 

@@ -1,4 +1,4 @@
-"""What a detector has seen, and the refusal to judge or calibrate it on any of that.
+"""Records what a detector was trained on, and refuses to evaluate or calibrate it on any of that.
 
 A file is known by its bytes, whatever it is called and wherever it lies; a video, its source and the people
 in it by the names their listing gives them. A copy that was re-encoded under another name is not found.
@@ -31,7 +31,7 @@ class Seen:
 
     @classmethod
     def of(cls, rows: Iterable[CropRow]) -> Seen:
-        """All that these rows show. Reads every crop."""
+        """Everything in these rows; reads every crop."""
         rows = list(rows)
         identities = [row.identity for row in rows if row.identity is not None]
         return cls(
@@ -83,7 +83,7 @@ def refuse(seen: Seen, rows: Sequence[CropRow], what: str, people: bool = False)
             names = ", ".join(map(str, sorted(paths)[:3]))
             raise DataError(
                 f"{what} {len(paths)} of these {len(rows)} crops ({reasons[reason]}), first {names};"
-                " leave them out, or take videos of other people"
+                f" leave them out, or use videos of other people"
             )
 
 

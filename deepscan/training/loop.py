@@ -1,4 +1,4 @@
-"""Train a detector: one visible loop, with its validation, its averaged weights and its log."""
+"""Trains a detector: one loop, with validation, averaged weights and a log."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def fit(
     units = settings.batch // sampler.size
     if units % (ranks.world * settings.accumulate):
         raise SettingsError(
-            f"batch: {settings.batch} crops are not to be shared by {ranks.world} processes in"
+            f"batch: {settings.batch} crops cannot be divided among {ranks.world} processes in"
             f" {settings.accumulate} part(s) of whole pairs"
         )
     per_epoch = max(1, len(splits.train) // settings.batch)
@@ -127,7 +127,9 @@ def fit(
         _tell(progress, "training", step, steps, _note(row, best))
         meter.pause()
     if best is None:
-        raise DataError("nothing was trained: the run folder's state is already past the last step")
+        raise DataError(
+            "nothing was trained: the state in the run folder is already past the last step"
+        )
     return best
 
 
@@ -195,7 +197,7 @@ def score(
 
 
 class Meter:
-    """Means of the terms since the last reading, and how fast it went."""
+    """Means of the terms since the last reading, and the speed."""
 
     def __init__(self, batch: int, step: int) -> None:
         self._batch, self._step = batch, step
@@ -204,7 +206,7 @@ class Meter:
         self._since = time.perf_counter()
 
     def add(self, terms: dict[str, Tensor]) -> None:
-        """Note one part's terms; nothing is waited for."""
+        """Add the terms of one part, without waiting for the device."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
         self._parts += 1
@@ -226,7 +228,7 @@ class Meter:
             found = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
             raise DataError(
                 f"training diverged at step {step} ({found}); the last good state and the best checkpoint are"
-                " kept; begin anew with a lower --lr, and look for damaged pictures in the data"
+                " kept; start again with a lower --lr, and check the data for damaged pictures"
             )
         now = time.perf_counter()
         row = Row(
@@ -248,7 +250,7 @@ class Meter:
         return row
 
     def pause(self) -> None:
-        """Leave out what was done since the reading: it was no training."""
+        """Exclude the time since the last reading, which was not training."""
         self._since = time.perf_counter()
 
 

@@ -61,11 +61,11 @@ class LossSettings:
         for name, allowed in (("contrast", CONTRASTS), ("alignment", ALIGNMENTS)):
             if getattr(self, name) not in allowed:
                 raise SettingsError(
-                    f"{name}: {getattr(self, name)!r}; it is one of {', '.join(allowed)}"
+                    f"{name}: {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
                 )
         for name in ("flcl", "raal", "localisation"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise SettingsError(f"{name}: {getattr(self, name)}; a weight is 0 or more")
+                raise SettingsError(f"{name}: {getattr(self, name)}; a weight must be 0 or more")
         if not MIN_TAU <= self.tau < math.inf:
             raise SettingsError(f"tau: {self.tau}; it is {MIN_TAU} or more, 0.1 by default")
         if not 0 < self.temperature < math.inf:
@@ -129,7 +129,7 @@ def forged_patches(
     side = masks.shape[-1]
     if side % grid:
         raise DataError(
-            f"masks of {side} pixels a side do not divide into {grid} patches; "
+            f"masks of {side} pixels per side cannot be divided into {grid} patches; "
             "resize them to the tower's input first"
         )
     masked = torch.nn.functional.avg_pool2d(masks.float(), side // grid)

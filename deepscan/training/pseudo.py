@@ -88,7 +88,7 @@ class PseudoSettings:
             name, value = entry.name, getattr(self, entry.name)
             if isinstance(value, tuple):
                 if not 0 < value[0] <= value[1] <= highest.get(name, np.inf):
-                    raise SettingsError(f"pseudo {name}: {value} is no range that makes sense here")
+                    raise SettingsError(f"pseudo {name}: {value} is not a valid range")
             elif name in lengths:
                 if not 0 <= value < np.inf:
                     raise SettingsError(f"pseudo {name}: {value} is not 0 or more")

@@ -1,4 +1,4 @@
-"""The crops that a run learns from, is selected by and is judged on, and the digests of their files."""
+"""The crops for training, validation and test, and the digests of their files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepscan.training.step import Ranks
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Rows to learn from, to select by, and to judge on at the end."""
+    """Rows for training, for validation, and for the test at the end."""
 
     train: list[CropRow]
     val: list[CropRow]
@@ -25,7 +25,7 @@ class Splits:
 
 
 def digests_of_data(settings: TrainSettings) -> dict[str, str]:
-    """The digests of what `settings` would learn from, as a run's settings.json states them.
+    """The digests of the data of `settings`, as a run's settings.json states them.
 
     Raises:
         DataError: as `train`.
@@ -36,7 +36,7 @@ def digests_of_data(settings: TrainSettings) -> dict[str, str]:
 def shown(
     settings: TrainSettings, say: Callable[[str], None] | None = None
 ) -> tuple[list[CropRow], list[CropRow]]:
-    """What `settings` learn from, and what they are selected by.
+    """The training and validation rows of `settings`.
 
     Raises:
         DataError: data missing, unreadable, one-sided or too little to split.

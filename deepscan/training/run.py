@@ -1,4 +1,4 @@
-"""A training run from its settings to its results: data, base, the loop, and the final judgement."""
+"""A training run from its settings to its results: data, base, the loop, and the final test."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def train(
     progress: TrainingProgress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
-    """Train on all of `settings.data`, select by its validation side, judge once on `settings.test`.
+    """Train on `settings.data`, select the epoch on its validation part, test once on `settings.test`.
 
     Args:
         date: UTC day of the run, "2026-01-31"; it goes into the checkpoint. The same settings, data and
@@ -85,7 +85,7 @@ def resume(
     say: Callable[[str], None] | None = None,
     device: str | None = None,
 ) -> Trained:
-    """Go on with the run in `folder` from its newest state, to the very weights it would have reached.
+    """Continue the run in `folder` from its newest state, to the same weights as without interruption.
 
     Args:
         device: another one than the run began on.
@@ -206,8 +206,8 @@ def calibrate_anew(
         identity.refuse(seen, rows, f"{weights_file.name} was trained on", people=True)
     elif say is not None:
         say(
-            f"{weights_file.name} is of a version that kept no list of what it was trained on: that these are"
-            " other videos is not checked"
+            f"{weights_file.name} is of a version that kept no list of what it was trained on: that"
+            f" these are different videos is not checked"
         )
     names = ", ".join(folder.name for folder in settings.data)
     learnt = str(header.training.get("data", "")).split(", ")
@@ -215,7 +215,8 @@ def calibrate_anew(
     found = _calibration(stored, rows, settings, progress, names, unseen=unseen)
     if found is None:
         raise DataError(
-            f"{names}: fewer than {calibrate.FEWEST} real or manipulated videos; no error rate can be stated"
+            f"{names}: fewer than {calibrate.FEWEST} real or manipulated videos, so no error rate"
+            f" can be stated"
         )
     calibration, judged = found
     training = header.training | {
@@ -310,7 +311,7 @@ def build(
     base: Path | None,
     rows: Sequence[CropRow] = (),
 ) -> Detector:
-    """The detector as training starts it, all drawn from the seed.
+    """The detector at the start of training, initialised from the seed.
 
     Args:
         base: the tower's weights; None: random ones.
@@ -341,9 +342,11 @@ def _base(settings: TrainSettings) -> tuple[BaseEntry, Path]:
         return entry, weights.base_file(entry, settings.offline)
     path = Path(settings.base)
     if not path.is_file():
-        raise SettingsError(f"base: {settings.base!r} is none of {', '.join(bases)}, and no file")
+        raise SettingsError(
+            f"base: {settings.base!r} is not one of {', '.join(bases)}, and not a file"
+        )
     digest = sha256(path)
     for entry in bases.values():
         if entry.sha256 == digest:
             return entry, path
-    raise SettingsError(f"base: {path} (SHA-256 {digest}) is none of {', '.join(bases)}")
+    raise SettingsError(f"base: {path} (SHA-256 {digest}) is not one of {', '.join(bases)}")

@@ -23,7 +23,7 @@ from deepscan.training.pseudo import PseudoSettings
 SCHEDULES = ("constant", "cosine")
 SAMPLINGS = ("pairs", "natural")
 YARDSTICKS = ("own", "pretrained")
-# Where a run lies and how it is carried out; two runs that differ in these alone learn the same.
+# Where a run's files are and how it is computed; two runs that differ only in these learn the same.
 PLACES = (
     "data", "test", "out", "name", "licence", "licence_note", "device", "offline", "workers",
     "save_every", "recompute",
@@ -31,28 +31,27 @@ PLACES = (
 
 
 def default_workers() -> int:
-    """Processes that read crops where nobody says how many."""
+    """The default number of processes that read crops."""
     return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """The paper's recipe, but for what a field says.
+    """The paper's recipe, except where a field says otherwise.
 
     `data` (one or more) and `test` are folders of aligned crops (see data.crops.read_crops); `out` is the run
-    folder. Counts
-    of crops and steps are the whole run's, however many processes share it. `contrast`, `flcl`,
-    `alignment` and `raal` are the method's two losses (see LossSettings); both weights are None for "the
-    method's own", which is 0 for a detector without queries: the paper's baselines.
+    folder. Numbers of crops and steps are those of the whole run, however many processes share it.
+    `contrast`, `flcl`, `alignment` and `raal` set the method's two losses (see LossSettings). A weight of
+    None means the method's own: 0 for a detector without queries, as in the paper's baselines.
     """
 
     data: tuple[Path, ...]
     out: Path
     test: Path | None = None
-    dataset: str | None = None  # the one set in each of `data` to learn from; None: all there are
+    dataset: str | None = None  # the set in each of `data` to train on; None: all
     name: str = "detector"
     licence: str = "Apache-2.0"  # of the checkpoint
-    licence_note: str = "not stated"  # of the data's terms, as the checkpoint says it
+    licence_note: str = "not stated"  # on the terms of the data, for the checkpoint
     base: str = "clip-vit-b16"
     # the detector
     adapter: str = "lora"
@@ -64,10 +63,12 @@ class TrainSettings:
     lora_alpha: float = 8.0
     effort_rank: int = 1
     depth: int | None = None  # layers of the tower that run; None: all
-    adapted: int | None = None  # how many of them, the last, the adapter changes; None: all
-    # Share of the logit of a crop's copy without detail that is taken off its own, when it is judged.
+    adapted: int | None = (
+        None  # how many of these, counted from the last, the adapter changes; None: all
+    )
+    # Share of the logit of a crop's copy without detail that is subtracted from the crop's when scoring.
     reference: float = 0.0
-    view: float = 1.0  # share of a crop's side that is seen, from near the face's middle
+    view: float = 1.0  # share of a crop's side that the tower sees, from near the face's middle
     # Layers whose tokens are read and averaged, as [6, 8, 10]; None: the last that runs.
     layers: tuple[int, ...] | None = None
     prior: bool = False  # whether queries learn where on the crop to look
@@ -77,70 +78,70 @@ class TrainSettings:
     alignment: str = "kl"
     raal: float | None = None
     squared: bool = True  # token-l2: the squared distance; else the distance
-    # Whose [CLS] the alignment holds to: the tower's as it trains, or that of the base as it came.
+    # Which [CLS] is the target of the alignment: that of the tower in training, or of the base.
     yardstick: str = "own"
     tau: float = 0.1
     temperature: float = 0.1
-    localisation: float = 0.0  # weight of telling manipulated patches from others, where masks are
-    forged_share: float = 0.5  # of a patch that must be masked to be called manipulated
+    localisation: float = 0.0  # weight of classifying manipulated patches, where there are masks
+    forged_share: float = 0.5  # masked share from which a patch counts as manipulated
     orthogonality: float = 0.0  # weights of effort's two penalties
     keeping: float = 0.0
-    # what is shown
-    frames: int = 8  # of each video, spread evenly over its crops; all of them in testing
-    # pairs: as many real as manipulated crops, each beside its original; natural: whatever there is, in
-    # the data's own proportion.
+    # the crops
+    frames: int = 8  # crops of each video, spread evenly; all of them in testing
+    # pairs: as many real as manipulated crops, each with its original; natural: crops in the proportion
+    # of the data.
     sampling: str = "pairs"
     pseudo: float = 0.0  # share of the manipulated crops that are self-blended from real ones
-    blend: PseudoSettings = field(default_factory=PseudoSettings)  # how these are made
+    blend: PseudoSettings = field(default_factory=PseudoSettings)  # how they are made
     augment: AugmentSettings = field(default_factory=AugmentSettings)
-    patches: float = (
-        1.0  # share of the patches that a step looks at; fewer are faster, all are judged by
-    )
+    patches: float = 1.0  # share of the patches used in a step; fewer are faster. Scoring uses all
     validation: float = (
-        0.2  # share of each of `data`'s groups held out, where it names no "val" split
+        0.2  # share of the groups in each of `data` to hold out, if it names no "val" split
     )
-    epochs: int = 10  # each shows as many crops as there are
-    steps: int | None = None  # stop after so many, within the epochs
-    validate_every: int | None = None  # steps between two validations; None: an epoch's
-    batch: int = 16  # crops a step; half of them real, each beside its manipulation
-    accumulate: int = 1  # parts a batch is worked off in; the contrast sees one part at a time
+    epochs: int = 10  # each takes as many crops as there are
+    steps: int | None = None  # stop after this many, if the epochs last longer
+    validate_every: int | None = None  # steps between two validations; None: one epoch
+    batch: int = 16  # crops per step; half of them real, each with its manipulation
+    accumulate: int = 1  # parts that a batch is split into; the contrast sees one part at a time
     # how it learns
     lr: float = 2e-4
     schedule: str = "constant"  # or cosine: down to 0 at the last step
     warmup: int = 0  # steps of linear rise
-    weight_decay: float = 0.0  # decoupled: a step takes lr times this share of every weight
+    weight_decay: float = 0.0  # decoupled: a step subtracts lr times this share of every weight
     max_norm: float = 1.0  # of the gradient; inf: any
     average: float = (
-        0.0  # decay of the running average of the weights, which is what is kept; 0: the last
+        0.0  # decay of the running average of the weights, which is saved; 0: save the last ones
     )
     seed: int = 0
     # how it runs
     device: str = "cpu"
-    # autocast's; float32 casts nothing; auto: bfloat16, unless a processor trains that only emulates it
+    # of autocast; float32 casts nothing; auto: bfloat16, unless the processor only emulates it
     precision: str = "auto"
-    recompute: bool = False  # layers again in the backward pass: less memory, a third more time
+    recompute: bool = False  # recompute layers in the backward pass: less memory, a third more time
     compile: bool = False  # torch.compile
-    # Processes that read and augment; one keeps up with a CPU, a GPU wants several.
+    # Processes that read and augment; one keeps up with a CPU, a GPU needs several.
     workers: int = field(default_factory=default_workers)
     save_every: int = 100  # steps between two states to resume from
-    offline: bool = False  # never fetch the base
+    offline: bool = False  # never download the base
 
     def __post_init__(self) -> None:
         others = self.contrast == "macl", self.alignment not in ("kl", "none")
         asked = (self.flcl, self.raal, self.localisation, self.prior, *others)
         if self.token == "cls" and any(asked):
             raise SettingsError(
-                "token cls is the baseline without queries, which flcl, raal, contrast, alignment,"
-                " localisation and prior have no part in; leave them out, or classify another token"
+                "token cls is the baseline without queries, which does not use flcl, raal, contrast,"
+                " alignment, localisation and prior; leave them out, or choose another token"
             )
         self.detector("ViT-B-16-quickgelu")
         self.losses()
         if self.schedule not in SCHEDULES:
-            raise SettingsError(f"schedule: {self.schedule!r} is none of {', '.join(SCHEDULES)}")
+            raise SettingsError(f"schedule: {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if self.precision not in ("auto", "float32", "bfloat16"):
-            raise SettingsError(f"precision: {self.precision!r} is none of auto, float32, bfloat16")
+            raise SettingsError(
+                f"precision: {self.precision!r} is not one of auto, float32, bfloat16"
+            )
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise SettingsError(f"device: {self.device!r} is none of cpu, cuda, cuda:N")
+            raise SettingsError(f"device: {self.device!r} is not one of cpu, cuda, cuda:N")
         if self.precision == "auto":  # settled here, so that a run's recipe says what it learnt in
             settled = (
                 "bfloat16" if self.device != "cpu" or processor.computes_bfloat16() else "float32"
@@ -155,38 +156,44 @@ class TrainSettings:
         for name, allowed in (("sampling", SAMPLINGS), ("yardstick", YARDSTICKS)):
             if getattr(self, name) not in allowed:
                 raise SettingsError(
-                    f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}"
+                    f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}"
                 )
         if self.sampling == "natural" and self.pseudo:
             raise SettingsError(
-                "pseudo: blends are made in pairs; leave it out with natural sampling"
+                "pseudo: blends are made in pairs, so leave it out with natural sampling"
             )
         if self.batch < 2 or self.batch % (2 * self.accumulate):
             raise SettingsError(
-                f"batch: {self.batch} crops in {self.accumulate} part(s); each part is half real, so its"
-                " size is an even count"
+                f"batch: {self.batch} crops in {self.accumulate} part(s); each part is half real, so"
+                f" its size must be even"
             )
         if not 0 < self.lr < math.inf or not self.max_norm > 0:
-            raise SettingsError(f"lr, max_norm: {self.lr}, {self.max_norm}: above 0, lr finite")
+            raise SettingsError(
+                f"lr, max_norm: {self.lr}, {self.max_norm}: must be above 0, and lr finite"
+            )
         for least in ("weight_decay", "orthogonality", "keeping", "warmup", "workers"):
             if not getattr(self, least) >= 0:
                 raise SettingsError(f"{least}: {getattr(self, least)} is below 0")
         if not 0 < self.validation < 1:
-            raise SettingsError(f"validation: {self.validation} is no share between 0 and 1")
+            raise SettingsError(f"validation: {self.validation} is not a share between 0 and 1")
         if not 0 < self.patches <= 1:
-            raise SettingsError(f"patches: {self.patches} is no share above 0 and up to 1")
+            raise SettingsError(f"patches: {self.patches} is not a share above 0 and up to 1")
         if not 0 <= self.average < 1:
-            raise SettingsError(f"average: {self.average} is no decay from 0 to below 1")
+            raise SettingsError(f"average: {self.average} is not a decay from 0 to below 1")
         if not self.data or len({folder.name for folder in self.data}) < len(self.data):
-            raise SettingsError("data: one folder of crops or more, all named differently")
+            raise SettingsError(
+                "data: needs at least one folder of crops, all with different names"
+            )
         for part in ("pseudo", "forged_share"):
             if not 0 <= getattr(self, part) <= 1:
-                raise SettingsError(f"{part}: {getattr(self, part)} is no share from 0 to 1")
+                raise SettingsError(f"{part}: {getattr(self, part)} is not a share from 0 to 1")
         if (self.orthogonality or self.keeping) and self.adapter != "effort":
-            raise SettingsError(f"orthogonality, keeping: penalties of effort, not {self.adapter}")
+            raise SettingsError(
+                f"orthogonality, keeping: penalties of effort, not of {self.adapter}"
+            )
 
     def detector(self, tower: str) -> DetectorSettings:
-        """What is trained, on the tower of the base."""
+        """The detector to train, on the tower of the base."""
         elsewhere = {"tower", "normalise", "located"}
         names = {entry.name for entry in fields(DetectorSettings)} - elsewhere
         values = {name: getattr(self, name) for name in names}
@@ -208,11 +215,11 @@ class TrainSettings:
         )
 
     def recipe(self) -> dict[str, Any]:
-        """All that shapes the weights, without the places on this machine."""
+        """Everything that decides the weights, without paths on this machine."""
         return {k: _json(v) for k, v in asdict(self).items() if k not in PLACES}
 
     def plain(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it; `from_plain` reads it back."""
+        """All settings as plain values for JSON; `from_plain` reads them back."""
         plain = {k: str(v) if isinstance(v, Path) else _json(v) for k, v in asdict(self).items()}
         return plain | {"data": [str(folder) for folder in self.data]}
 
@@ -263,7 +270,7 @@ def _json(value: Any) -> Any:
 
 
 def from_plain(values: Mapping[str, Any], where: str) -> TrainSettings:
-    """Settings from plain values, unknown names refused.
+    """Settings from plain values; unknown names are refused.
 
     Raises:
         SettingsError: an unknown name (the nearest known one is named), a wrong type, or out of range.

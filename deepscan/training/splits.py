@@ -1,4 +1,4 @@
-"""Chooses the crops that a run learns from and those it is validated on: no group of people is in both."""
+"""Splits crops into training and validation: no group of people is in both."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _divided(
                 units = sources
                 if say is not None:
                     say(
-                        f"{max(of_group.values())} of {len(videos)} videos show people who are tied together"
+                        f"{max(of_group.values())} of {len(videos)} videos show people of one group"
                         f" ({usable[0].path.parent}): held out are videos with all made of them, not people;"
                         " the same person may be on both sides"
                     )

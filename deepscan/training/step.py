@@ -36,7 +36,7 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this one writes the files."""
+        """Whether this process writes the files."""
         return self.rank == 0
 
 
@@ -59,7 +59,7 @@ def process_group(device: str) -> Iterator[Ranks]:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a batch's crops are, on the CPU: their forged patches, whether these are known, their labels."""
+    """The targets of a batch, on the CPU: forged patches, whether they are known, and labels."""
 
     forged: Bool[Tensor, "b p"]
     has_mask: Bool[Tensor, " b"]
@@ -72,7 +72,7 @@ class Targets:
 
 
 class Learner:
-    """A detector, and what it takes a training step with: `fit` and the benches take the same ones."""
+    """A detector with what a training step needs, for `fit` and the benchmarks of speed alike."""
 
     def __init__(self, detector: Detector, settings: TrainSettings, ranks: Ranks) -> None:
         self._detector, self._settings, self._ranks = detector, settings, ranks

@@ -18,14 +18,13 @@ SCHEMA = "deepscan.compare/1"
 OVERLAP = 0.5  # intersection over union from which two boxes in one frame are one face
 
 DIFFERENT_INPUTS = (
-    "These are results of two different files (their SHA-256 differ): their scores say nothing about each"
-    " other."
+    "The two results are of different files (by SHA-256); their scores cannot be compared."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One fact that the two results state differently."""
+    """One fact that differs between the two results."""
 
     what: str
     first: Any
@@ -93,9 +92,9 @@ def _read(folder: Path) -> dict[str, Any]:
             f"{path}: cannot be read: {error.strerror}; name a folder of results"
         ) from error
     except (ValueError, DataError) as error:
-        raise UnreadableInput(f"{path}: not deepscan's: {error}") from error
+        raise UnreadableInput(f"{path}: not written by deepscan: {error}") from error
     if not isinstance(document, dict) or "tracks" not in document:
-        raise UnreadableInput(f"{path}: not a report of deepscan's")
+        raise UnreadableInput(f"{path}: not a report of deepscan")
     return document
 
 

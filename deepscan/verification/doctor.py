@@ -65,7 +65,12 @@ def examine(tell: Callable[[str], None] = lambda name: None) -> Iterator[Check]:
         try:
             yield from look()
         except (ImportError, OSError) as error:
-            yield Check(name, Health.FAILED, f"cannot be used: {error}", "reinstall what it names")
+            yield Check(
+                name,
+                Health.FAILED,
+                f"cannot be used: {error}",
+                "reinstall the package that it names",
+            )
 
 
 def _python() -> Iterator[Check]:
@@ -95,7 +100,7 @@ def _torch() -> Iterator[Check]:
     native = computes_bfloat16()
     offers = "bfloat16" if native else "no bfloat16"
     chosen = "bfloat16" if native else "float32"
-    yield Check("processor", Health.OK, f"offers {offers}: --precision auto means {chosen} on it")
+    yield Check("processor", Health.OK, f"offers {offers}: here --precision auto means {chosen}")
     if torch.cuda.is_available():
         advice = "update the GPU's driver, or use --device cpu"
         try:
@@ -103,18 +108,18 @@ def _torch() -> Iterator[Check]:
             right = float((ones := torch.ones(8, 8, device="cuda")).matmul(ones).sum()) == 8**3
         except RuntimeError as error:  # a driver too old, a GPU too new
             found = str(error).splitlines()[0]
-            yield Check("cuda", Health.FAILED, f"does not compute: {found}", advice)
+            yield Check("cuda", Health.FAILED, f"cannot compute: {found}", advice)
             return
         found = f"CUDA {torch.version.cuda}: {', '.join(names)}"
         if right:
             yield Check("cuda", Health.OK, found)
         else:
-            yield Check("cuda", Health.FAILED, f"{found}: computes wrong products", advice)
+            yield Check("cuda", Health.FAILED, f"{found}: gives wrong products", advice)
     elif torch.version.cuda is None:
-        yield Check("cuda", Health.OK, "torch without CUDA: the processor is used")
+        yield Check("cuda", Health.OK, "torch has no CUDA, so the processor is used")
     else:
         yield Check(
-            "cuda", Health.OK, f"no GPU for CUDA {torch.version.cuda}: the processor is used"
+            "cuda", Health.OK, f"no GPU for CUDA {torch.version.cuda}, so the processor is used"
         )
 
 
@@ -130,14 +135,14 @@ def _ffmpeg() -> Iterator[Check]:
         "codecs",
         Health.WARNING if lacking else Health.OK,
         f"no decoder for {', '.join(lacking)}" if lacking else f"decodes {', '.join(DECODERS)}",
-        "pip install --force-reinstall av, whose wheels hold them" if lacking else "",
+        "pip install --force-reinstall av; its wheels contain them" if lacking else "",
     )
     if not _has_codec(ENCODER, "w"):
         yield Check(
             "film",
             Health.WARNING,
             f"no encoder {ENCODER}",
-            "--heatmap cannot write its film; see codecs",
+            "--heatmap cannot write its film; see the line on codecs",
         )
     lacking = [name for name in STILLS if not features.check(name)]
     yield Check(
@@ -169,7 +174,10 @@ def _confinement() -> Iterator[Check]:
             held = one.opened().confinement
     except DeepscanError as error:
         yield Check(
-            "confinement", Health.FAILED, f"no decoder starts: {error}", "reinstall deepscan"
+            "confinement",
+            Health.FAILED,
+            f"the decoder does not start: {error}",
+            "reinstall deepscan",
         )
         return
     full = held is Confinement.FULL
@@ -195,9 +203,9 @@ def _weights() -> Iterator[Check]:
         found = {
             "ready": f"{row['path']}, SHA-256 {row['sha256']}",
             "absent": f"not at {row['path']}",
-            "damaged": f"{row['path']} is not what it was when it was written",
+            "damaged": f"{row['path']} has changed since it was written",
         }[state]
-        advice = f"deepscan weights fetch {name}, or weights import FILE where there is no network"
+        advice = f"deepscan weights fetch {name}, or weights import FILE without a network"
         if name in entries.detectors:
             advice = "reinstall deepscan"
         elif state == "damaged":
@@ -226,13 +234,15 @@ def _place(name: str, folder: Path, more: str) -> Check:
     found = f"{folder}{more}, {free / 1e9:.1f} GB free"
     if not os.access(there, os.W_OK):
         advice = (
-            "make it writable, or name another with DEEPSCAN_CACHE"
+            "make it writable, or set DEEPSCAN_CACHE to another folder"
             if name == "cache"
-            else "results cannot be written here; --out DIR writes elsewhere"
+            else "results cannot be written here; choose another folder with --out DIR"
         )
         return Check(name, Health.WARNING, f"{found}, not writable", advice)
     if free < LITTLE:
-        return Check(name, Health.WARNING, found, "make room: weights and heatmaps may not fit")
+        return Check(
+            name, Health.WARNING, found, "make room, because weights and heatmaps may not fit"
+        )
     return Check(name, Health.OK, found)
 
 
@@ -250,12 +260,12 @@ def _selftest() -> Iterator[Check]:
         measured = _measure()
     except (OSError, DeepscanError) as error:
         yield Check(
-            name, Health.FAILED, f"not run: {error}", "see what failed above, then run it again"
+            name, Health.FAILED, f"not run: {error}", "fix what failed above, then run it again"
         )
         return
     took = time.perf_counter() - started
     if measured["detector"] != stored["detector"]:
-        found = "the values stored are another detector's"
+        found = "the stored values belong to another detector"
         yield Check(name, Health.FAILED, found, "reinstall deepscan; developers: make selftest")
         return
     if len(measured["logits"]) != len(stored["logits"]):
@@ -270,9 +280,7 @@ def _selftest() -> Iterator[Check]:
         Health.OK if well else Health.FAILED,
         f"{len(stored['logits'])} faces scored in {took:.1f} s; logits within {furthest:.4f} of the stored"
         f" ones (allowed {TOLERANCE})",
-        ""
-        if well
-        else "results of this installation are not deepscan's: reinstall it and its packages",
+        "" if well else "this installation gives wrong results: reinstall it and its packages",
     )
 
 

@@ -48,8 +48,8 @@ TOLERANCE = {"float32": 0.05, "bfloat16": 0.5}
 MOST_THREADS = 1024  # of a rerun, whatever the report says
 
 NOTE = (
-    "Whoever can rewrite the folder can rewrite manifest.json: note its SHA-256 in the case file,"
-    " or sign it."
+    "Anyone who can change the folder can change manifest.json too: note its SHA-256 in the case"
+    " file, or sign it."
 )
 
 
@@ -107,7 +107,7 @@ def verify(
     """
     path = folder / provenance.NAME
     if path.is_symlink():
-        changed = Finding(provenance.NAME, Match.DIFFERS, "a link: deepscan writes a file")
+        changed = Finding(provenance.NAME, Match.DIFFERS, "is a link; deepscan writes a file")
         return Verification(folder, "", (changed,))
     try:
         manifest = provenance.read_manifest(path)
@@ -147,7 +147,7 @@ def _outputs(folder: Path, manifest: provenance.Manifest) -> Iterator[Finding]:
         if name not in there:
             yield Finding(name, Match.DIFFERS, "missing")
         elif path.is_symlink() or not path.is_file():
-            yield Finding(name, Match.DIFFERS, "no regular file any more")
+            yield Finding(name, Match.DIFFERS, "is no longer a regular file")
         elif (found := path.stat().st_size) != size:
             yield Finding(name, Match.DIFFERS, f"has {found} bytes, not {size}")
         elif (now := sha256(path)) != digest:
@@ -155,12 +155,12 @@ def _outputs(folder: Path, manifest: provenance.Manifest) -> Iterator[Finding]:
         else:
             yield Finding(name, Match.SAME, digest)
     for name in sorted(there - manifest.outputs.keys()):
-        yield Finding(name, Match.DIFFERS, "was added: manifest.json does not know it")
+        yield Finding(name, Match.DIFFERS, "was added; manifest.json does not list it")
     known = {parent for name in manifest.outputs for parent in PurePosixPath(name).parents}
     for path in sorted(p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink()):
         if (inner := PurePosixPath(path.relative_to(folder).as_posix())) not in known:
             yield Finding(
-                f"{inner}/", Match.DIFFERS, "was added: a folder without a file of deepscan's"
+                f"{inner}/", Match.DIFFERS, "was added; no file in this folder is from deepscan"
             )
 
 
@@ -173,7 +173,9 @@ def _report(
         Finding("report.json", Match.SAME, manifest.outputs.get("report.json", ("", 0))[0])
         not in outputs
     ):
-        return None, Finding(what, Match.NOT_CHECKED, "report.json is not as it was written")
+        return None, Finding(
+            what, Match.NOT_CHECKED, "report.json has changed since it was written"
+        )
     try:
         report = parse_json((folder / "report.json").read_bytes())
         source, names = report["input"], {*report["outputs"], "report.json"}
@@ -186,7 +188,9 @@ def _report(
                 read_value(str, one["tool"]["detector"][name], name)
             _ = one["calibration"]["measured"]
     except (ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
-        return None, Finding(what, Match.DIFFERS, f"report.json is not deepscan's: {error}")
+        return None, Finding(
+            what, Match.DIFFERS, f"report.json was not written by deepscan: {error}"
+        )
     if len(hashes) > 1:
         return report, Finding(
             what, Match.DIFFERS, f"name different inputs: {', '.join(sorted(hashes))}"
@@ -198,9 +202,7 @@ def _report(
 
 def _signature(folder: Path, key: Path | None) -> Finding:
     if key is None:
-        return Finding(
-            "signature", Match.NOT_CHECKED, "there is one; --key FILE checks whose it is"
-        )
+        return Finding("signature", Match.NOT_CHECKED, "there is one; check it with --key FILE")
     try:
         return Finding("signature", Match.SAME, signing.check(folder, key))
     except DataError as error:
@@ -215,11 +217,13 @@ def _concluded(folder: Path, report: dict[str, Any], page_is_whole: bool) -> Ite
     here = metadata.version(provenance.DISTRIBUTION)
     wrote = report["tool"].get("versions", {}).get(provenance.DISTRIBUTION)
     if wrote != here:
-        why = f"deepscan {wrote} wrote it, this is {here}: use that version to conclude again"
+        why = (
+            f"deepscan {wrote} wrote it, this is {here}; use that version to check the conclusions"
+        )
         yield from (Finding(w, Match.NOT_CHECKED, why) for w in ("conclusions", "page"))
         return
     if (form := report.get("schema")) != report_json.SCHEMA:
-        why = f"{form}: an earlier form, which judged by other rules; this one is {report_json.SCHEMA}"
+        why = f"{form}: an earlier form with other rules; this version writes {report_json.SCHEMA}"
         yield from (Finding(w, Match.NOT_CHECKED, why) for w in ("conclusions", "page"))
         return
     try:
@@ -228,18 +232,20 @@ def _concluded(folder: Path, report: dict[str, Any], page_is_whole: bool) -> Ite
         if differ:
             why = f"do not follow from the logits: {_listed(differ)}"
             yield Finding("conclusions", Match.DIFFERS, why)
-            yield Finding("page", Match.NOT_CHECKED, "report.json itself does not follow")
+            yield Finding("page", Match.NOT_CHECKED, "report.json contradicts itself")
             return
         yield Finding("conclusions", Match.SAME, "scores and verdict follow from the logits")
         if not page_is_whole:
-            yield Finding("page", Match.NOT_CHECKED, f"{page.NAME} is not as it was written")
+            yield Finding(
+                "page", Match.NOT_CHECKED, f"{page.NAME} has changed since it was written"
+            )
             return
         text = (folder / page.NAME).read_bytes().decode("utf-8")
         if page.same(report, text):
-            why = "shows what report.json says; its pictures were not made again"
+            why = "matches report.json; its pictures were not drawn again"
             yield Finding("page", Match.SAME, why)
         else:
-            why = f"{page.NAME} shows other than what report.json says"
+            why = f"{page.NAME} differs from what report.json says"
             yield Finding("page", Match.DIFFERS, why)
     except (DataError, OSError, UnicodeDecodeError) as error:
         yield Finding("conclusions", Match.DIFFERS, f"cannot be drawn: {error}")
@@ -289,7 +295,7 @@ def _input(path: Path, manifest: provenance.Manifest) -> Finding:
             return Finding("input", Match.DIFFERS, why)
         found = sha256(path)
     except InputError as error:
-        return Finding("input", Match.NOT_CHECKED, f"{error}; where it lies now, --input FILE says")
+        return Finding("input", Match.NOT_CHECKED, f"{error}; name its new place with --input FILE")
     if found != digest:
         return Finding("input", Match.DIFFERS, f"{path}: SHA-256 is {found}, not {digest}")
     return Finding("input", Match.SAME, digest)
@@ -339,7 +345,7 @@ def _rerun(
         needed |= {"second detector", "second base"}
     ready = {f.what for f in findings if f.state is Match.SAME} >= needed
     if path is None or report is None or not ready:
-        why = "needs the report, its input and its weights as they were"
+        why = "needs the unchanged report, input and weights"
         return Finding("rerun", Match.NOT_CHECKED, why)
     settings, tool = report_settings(report), report["tool"]
     try:
@@ -358,7 +364,9 @@ def _rerun(
     except DeepscanError as error:
         return Finding("rerun", Match.DIFFERS, f"fails now: {error}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Finding("rerun", Match.DIFFERS, f"report.json is not deepscan's: {error!r:.200}")
+        return Finding(
+            "rerun", Match.DIFFERS, f"report.json was not written by deepscan: {error!r:.200}"
+        )
 
 
 def compare(report: dict[str, Any], again: Report) -> Finding:
@@ -376,7 +384,7 @@ def compare(report: dict[str, Any], again: Report) -> Finding:
         where += ", emulated"
     if before.keys() != after.keys():
         only = len(before.keys() ^ after.keys())
-        return Finding("rerun", Match.DIFFERS, f"{only} faces were found in one run only, {where}")
+        return Finding("rerun", Match.DIFFERS, f"{only} faces were found in only one run, {where}")
     largest, (track, index) = max(
         ((abs(before[key] - after[key]), key) for key in before), default=(0.0, (0, 0))
     )

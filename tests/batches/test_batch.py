@@ -99,7 +99,7 @@ def test_without_resume_earlier_results_are_in_the_way(here: Path) -> None:
     path = picture(here / "in" / "a.bmp")
     out = here / "out"
     assessed(out, [path])
-    with pytest.raises(SettingsError, match=r"already there.*--resume continues a batch"):
+    with pytest.raises(SettingsError, match=r"already exists.*--resume continues a batch"):
         assessed(out, [path])
     first = (out / "a.bmp" / "report.json").read_bytes()
     assessed(out, [path], force=True)
@@ -170,7 +170,7 @@ def test_what_killed_its_process_is_an_error_of_its_own(
     monkeypatch.setattr(batch, "_scan", deadly)
     outcomes = assessed(here / "out", [here / "in"])
     assert (outcomes["a.bmp"].reason, outcomes["b.bmp"].verdict) == ("ProcessDied", "no_face")
-    assert "3 processes died of it, the last by SIGKILL" in outcomes["a.bmp"].sentence
+    assert "3 processes died on it, the last from SIGKILL" in outcomes["a.bmp"].sentence
 
 
 def test_the_next_input_is_begun_before_the_one_before_is_finished(
@@ -248,7 +248,7 @@ def test_trouble_that_strikes_every_input_ends_the_batch(
 
     monkeypatch.setattr(batch, "examine", hopeless)
     picture(here / "in" / "a.bmp")
-    with pytest.raises(OutputError, match="what is finished is kept"):
+    with pytest.raises(OutputError, match="finished results are kept"):
         assessed(here / "out", [here / "in"])
 
 

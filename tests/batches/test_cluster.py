@@ -90,7 +90,7 @@ def test_workers_that_cannot_start_are_told_of_and_not_tried_for_ever(cluster: N
     from deepscan.batches.cluster import Actors
 
     pool = Pool(work, 1, broken, crew=Actors)
-    with pytest.raises(SettingsError, match="same deepscan installed on every machine"):
+    with pytest.raises(SettingsError, match="every machine has the same version of deepscan"):
         next(pool.run(lambda: ("", 1)))
     pool.close()
 

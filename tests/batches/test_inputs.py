@@ -92,9 +92,9 @@ def test_content_decides_where_a_name_says_nothing(tmp_path: Path) -> None:
     inputs = found([tmp_path], tmp_path / "out", said.append)
     assert [str(one.inner) for one in inputs] == ["a.ogg", "b.jfif", "c.dat", "no suffix"]
     assert [message.split(": ", 1)[1] for message in said] == [
-        "1 passed over, attributes that macOS keeps of other files: ._b.jfif",
-        "1 passed over, neither video nor picture: notes.txt",
-        "1 passed over, sound alone: song.m4a",
+        "1 skipped (attributes that macOS stores for other files): ._b.jfif",
+        "1 skipped (neither video nor picture): notes.txt",
+        "1 skipped (sound only): song.m4a",
     ]
 
 
@@ -108,7 +108,7 @@ def test_earlier_results_are_no_inputs(tmp_path: Path) -> None:
     said: list[str] = []
     inputs = list(found([tmp_path], tmp_path / "out", said.append))
     assert [one.path.name for one in inputs] == ["clip.png", "added later.png"]
-    assert "3 passed over, written by an earlier run of deepscan" in said[0]
+    assert "3 skipped (written by an earlier run of deepscan" in said[0]
 
 
 def test_folders_of_results_alone_hold_no_inputs(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_folders_of_results_alone_hold_no_inputs(tmp_path: Path) -> None:
     for given in (out, results, results / "heatmaps", results / "heatmaps" / "face.png"):
         said: list[str] = []
         assert not list(found([given], tmp_path / "elsewhere", said.append))
-        assert all("passed over, written by an earlier run of deepscan" in one for one in said)
+        assert all("skipped (written by an earlier run of deepscan" in one for one in said)
     assert not list(found([out], out))  # the folder that results are to go to
     assert is_result(results / "heatmaps" / "face.png")
     (tmp_path / "empty").mkdir()

@@ -96,7 +96,7 @@ def test_the_frames_are_decoded_again(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "its SHA-256 differs" in capsys.readouterr().err
     clip.unlink()
     assert run(["export-labels", str(given), "-o", str(tmp_path / "again")]) == 1
-    assert "--no-images writes labels alone" in capsys.readouterr().err
+    assert "--no-images writes only the labels" in capsys.readouterr().err
     assert not (tmp_path / "again").exists()
 
 

@@ -101,14 +101,14 @@ def test_anybodys_sql_reads_it(tmp_path: Path) -> None:
 def test_two_runs_do_not_write_into_one_batch(tmp_path: Path) -> None:
     rows = Outcomes(tmp_path)
     rows.begin(Path("a.mp4"), attempt(tmp_path))
-    with pytest.raises(OutputError, match="another deepscan is at work"):
+    with pytest.raises(OutputError, match="another deepscan is using it"):
         Outcomes(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"notes" * 400, b"SQLite format 3\0" + bytes(900)])
 def test_another_programs_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
-    with pytest.raises(OutputError, match=r"batch\.sqlite: not a batch's record"):
+    with pytest.raises(OutputError, match=r"batch\.sqlite: not the record of a batch"):
         Outcomes(tmp_path)
     assert (tmp_path / NAME).read_bytes() == content
 
@@ -117,7 +117,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / NAME) as other:
         other.executescript("PRAGMA user_version = 9; CREATE TABLE notes (words)")
     other.close()
-    with pytest.raises(OutputError, match="not a batch's record by this version"):
+    with pytest.raises(OutputError, match="not a batch of this version"):
         Outcomes(tmp_path)
 
 

@@ -56,7 +56,7 @@ def test_csv_and_parquet_beside_the_index_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["inputs.csv", "inputs.parquet"])
 def test_somebody_elses_table_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputError, match="not deepscan's to replace"):
+    with pytest.raises(OutputError, match="not written by deepscan"):
         rows.write_beside(tmp_path, outcomes())
     assert (tmp_path / name).read_text() == "mine"
 

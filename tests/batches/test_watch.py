@@ -124,7 +124,7 @@ def test_a_clip_that_arrives_slowly_is_analysed_and_sigterm_ends_it(
     assert process.returncode == 0
     assert rest == ""
     *_, stopped, link = output.splitlines()
-    assert stopped == "stopped; 2 analysed, and nothing is left half-written"
+    assert stopped == "stopped; 2 analysed, no result is left incomplete"
     assert link == f"All results: {(out / 'index.html').as_uri()}"
     assert {p.name for p in out.iterdir() if p.is_dir()} == {"slow.mp4", "wall.png"}
     assert run(["verify", str(out / "slow.mp4")]) == 0
@@ -169,7 +169,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_half_written(sample: Path, tmp_path
     finally:
         process.kill()
     assert process.returncode == 0
-    assert output.splitlines()[-1] == "stopped; 0 analysed, and nothing is left half-written"
+    assert output.splitlines()[-1] == "stopped; 0 analysed, no result is left incomplete"
     assert not [path for path in out.iterdir() if not path.name.startswith("batch.sqlite")]
 
 

@@ -167,7 +167,7 @@ def test_a_detector_is_judged_beside_another_tool(
     # There "two" has real/000 and fake/000, one video to DeepfakeBench, and real by its rounding.
     assert theirs["rows"]["effort+ours"]["two"] is None
     assert "value" in theirs["rows"]["effort+ours"]["one"]
-    why = "two: merged by folder names, its videos are of one class (effort+ours"
+    why = "two: merged by folder names, its videos are all of one class (effort+ours"
     assert any(note.startswith(why) for note in theirs["notes"])
     measures = table(trained, "measures-effort+ours", "judged")
     assert measures["videos scored"] == {"one": "8", "two": "8"}
@@ -252,13 +252,13 @@ def test_averaging_looks_at_mirrored_and_zoomed_copies() -> None:
     ("asked", "says"),
     [
         ([], "nothing to do: name --datasets"),
-        (["--datasets=cdf3"], r"'cdf3' is none of ff\+\+, cdf1"),
+        (["--datasets=cdf3"], r"'cdf3' is not one of ff\+\+, cdf1"),
         (["--datasets=cdf2,cdf2"], "cdf2 is named twice"),
         (["--table=1", "--weights=default"], "a study names its own detectors"),
         (["--datasets=cdf2", "--train"], "--train trains a study's runs"),
         (["--datasets=cdf2", "--other=x"], "'x' is not like NAME=FILE"),
-        (["--study=table-9"], "'table-9' is none of table-1"),
-        (["--datasets=cdf2", "--distortions=rain"], "'rain' is none of saturation"),
+        (["--study=table-9"], "'table-9' is not one of table-1"),
+        (["--datasets=cdf2", "--distortions=rain"], "'rain' is not one of saturation"),
         (["--table=1", "--seeds=a"], "'a' is not like 0,1,2"),
     ],
 )

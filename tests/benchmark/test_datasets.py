@@ -126,13 +126,13 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     deepfakebench(tmp_path, "cdf2")
     gone = "Celeb-DF-v2/CelebDFv2_fake/frames/001/012.png"
     (tmp_path / gone).unlink()
-    with pytest.raises(DataError, match=f"1 listed pictures are not there, first {gone}"):
+    with pytest.raises(DataError, match=f"1 listed pictures are missing, the first is {gone}"):
         read_test(SETS["cdf2"], tmp_path)
 
 
 def test_a_set_without_a_test_side_is_refused(tmp_path: Path) -> None:
     deepfakebench(tmp_path, "cdf2", videos=0)
-    with pytest.raises(DataError, match="cdf2 lists no video of the test split"):
+    with pytest.raises(DataError, match="cdf2 lists no videos of the test split"):
         read_test(SETS["cdf2"], tmp_path)
 
 
@@ -144,16 +144,16 @@ def test_missing_sets_are_skipped_if_asked_and_remembered(tmp_path: Path) -> Non
     found, skipped = present(sets, tmp_path, skip_missing=True)
     assert [c.test_set.short for c in found] == ["cdf2"]
     assert "no prepared DFDC here" in skipped["dfdc"]
-    with pytest.raises(DataError, match="none of the data sets is there"):
+    with pytest.raises(DataError, match="none of the data sets was found"):
         present(parse("dfdc"), tmp_path, skip_missing=True)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("cdf9", "'cdf9' is none of"),
+        ("cdf9", "'cdf9' is not one of"),
         ("cdf2,all", "cdf2 is named twice"),
-        ("dfdc=/x", "no free name"),
+        ("dfdc=/x", "cannot be used as a name"),
     ],
 )
 def test_unknown_names_are_refused(text: str, says: str) -> None:
@@ -290,8 +290,8 @@ def test_the_command_shows_what_is_there_and_what_is_not(
     assert ["test", "2", "2", "178", "+", "340"] in lines
     assert any(line[:3] == ["cdf1", "Celeb-DF", "v1"] and "whole" in line for line in lines)
     assert "cdf2: test: 2 real, 178 expected" in output.err
-    assert "cdf1: 1 listed videos are not there, first" in output.err
-    assert f"dfdc: not under {tmp_path}; its folder is called DFDC, from ai.meta.com" in output.err
+    assert "cdf1: 1 listed videos are missing, the first is" in output.err
+    assert f"dfdc: not under {tmp_path}; its folder is DFDC, from ai.meta.com" in output.err
 
     assert run([*asked, "--datasets=cdf2", "--json"]) == 0
     one = json.loads(capsys.readouterr().out)["cdf2"]
@@ -301,4 +301,4 @@ def test_the_command_shows_what_is_there_and_what_is_not(
     assert run([*asked, "--datasets=cdf2", "--json"]) == 0
     one = json.loads(capsys.readouterr().out)["cdf2"]
     assert one["prepared"] is None
-    assert "listed pictures are not there" in one["problem"]
+    assert "listed pictures are missing" in one["problem"]

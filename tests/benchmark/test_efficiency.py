@@ -78,5 +78,5 @@ def test_a_measurement_is_kept_and_told(tmp_path: Path) -> None:
     )  # a step of 16 crops takes Effort a second
     assert seconds.published == 621
     path.write_text("[]", "utf-8")
-    with pytest.raises(DataError, match="no measurement of deepscan"):
+    with pytest.raises(DataError, match="not a measurement by deepscan"):
         read_timing(path)

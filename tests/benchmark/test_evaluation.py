@@ -116,7 +116,7 @@ def test_a_view_in_which_no_forgery_has_a_face_has_no_auc_and_takes_no_other_one
     views = views_table("robustness", "t", table, "d", ["noise:4", "noise:5"], Rule(("s",)))
     cells = dict(views.rows)
     assert [cells[view][0] is None for view in ("as they are", "noise:4", "noise:5")] == [0, 0, 1]
-    assert "s: only videos of one class had a face (noise:5); no AUC." in views.notes
+    assert "s: only videos of one class have a face (noise:5); no AUC." in views.notes
 
 
 # --- measures --------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_video_is_matched_by_the_end_of_its_path(ours: Scored, tmp_path: Path,
 
 
 def test_a_name_of_two_videos_is_refused(ours: Scored, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'000_003' means 2 videos of s \(.*name more"):
+    with pytest.raises(DataError, match=r"'000_003' means 2 videos of s \(.*give more"):
         match(other(tmp_path, "video,score\n000_003,1\n"), ours)
     elsewhere = other(tmp_path, "video,score\nelsewhere,1\n")
     assert match(elsewhere, ours) is None
@@ -232,10 +232,10 @@ def test_scores_between_0_and_1_are_probabilities(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("video,fake\na,1\n", "needed are video and one of logit, probability, score"),
+        ("video,fake\na,1\n", "it needs video and one of logit, probability, score"),
         ("video,score\na,much\n", "could not convert"),
         ("video,score\na,nan\n", "not finite"),
-        ("video,score\n", "holds no values"),
+        ("video,score\n", "has no values"),
         ("video,probability\na,1.5\n", r"outside 0\.\.1"),
     ],
 )

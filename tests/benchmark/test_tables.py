@@ -169,7 +169,7 @@ def test_attention_is_kept(tmp_path: Path, rng: np.random.Generator) -> None:
     assert np.allclose(again.queries, kept.queries, atol=1e-3)
     assert (again.pictures == kept.pictures).all()
     (tmp_path / "b.npz").write_bytes(b"something else")
-    with pytest.raises(DataError, match=r"b\.npz: no kept attention"):
+    with pytest.raises(DataError, match=r"b\.npz: not a record of attention"):
         read_looks(tmp_path / "b.npz")
 
 

@@ -62,7 +62,7 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
         )  # fmt: skip
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[0] == (
-        "error: standard output cannot be written: No space left on device; free some and try again"
+        "error: standard output cannot be written: No space left on device; make room and try again"
     )
 
 
@@ -140,7 +140,7 @@ def test_somebody_elses_index_is_left_alone(
     theirs.write_text("mine")
     assert run(["detect", str(wall.parent), *QUICK, "--out", str(tmp_path / "out")]) == 4
     assert theirs.read_text() == "mine"
-    assert "not deepscan's to replace" in capsys.readouterr().err
+    assert "not written by deepscan" in capsys.readouterr().err
 
 
 def test_case_and_origins_are_the_command_lines(

@@ -29,7 +29,7 @@ def test_sampling_is_parsed(text: str, sampling: Sampling) -> None:
     "text", ["", "Uniform", "every:", "every:-1", "every:1e3", "every:x", "fps:2"]
 )
 def test_unknown_rules_name_the_known_ones(text: str) -> None:
-    with pytest.raises(SettingsError, match="none of uniform, keyframes, all, every:SECONDS"):
+    with pytest.raises(SettingsError, match="not one of uniform, keyframes, all, every:SECONDS"):
         Sampling.parse(text)
 
 
@@ -38,14 +38,14 @@ def test_unknown_rules_name_the_known_ones(text: str) -> None:
     [
         (lambda: Sampling.parse("every"), "every needs seconds, as in every:0.5"),
         (lambda: Sampling.parse("every:0"), "not a positive time"),
-        (lambda: Sampling("all", seconds=Fraction(1)), "others take none"),
+        (lambda: Sampling("all", seconds=Fraction(1)), "the other rules take none"),
         (lambda: Sampling.parse("uniform", 0), "frames: 0 is not a positive count"),
         (lambda: Faces(min_size=11), "smallest face MTCNN can see is 12 px"),
         (lambda: Faces(min_confidence=1.0), "not between 0 and 1"),
         (lambda: Faces(working_side=63), "too small to find faces in"),
-        (lambda: Scoring(device="gpu"), "none of auto, cpu, cuda, cuda:N"),
-        (lambda: Scoring(device="cuda:"), "none of auto, cpu, cuda, cuda:N"),
-        (lambda: Scoring(precision="float16"), "none of auto, float32, bfloat16"),
+        (lambda: Scoring(device="gpu"), "not one of auto, cpu, cuda, cuda:N"),
+        (lambda: Scoring(device="cuda:"), "not one of auto, cpu, cuda, cuda:N"),
+        (lambda: Scoring(precision="float16"), "not one of auto, float32, bfloat16"),
         (lambda: Scoring(batch=0), "batch: 0 is not a positive count"),
     ],
 )

@@ -69,7 +69,7 @@ def test_an_earlier_demo_stays_unless_forced(
     before = report.read_bytes()
     assert run(["demo", str(demo.folder), "--offline"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {demo.folder / 'sample.mp4'}: already there; --force")
+    assert line.startswith(f"error: {demo.folder / 'sample.mp4'}: already exists; --force")
     assert report.read_bytes() == before
 
 
@@ -79,9 +79,9 @@ def test_results_without_their_clip_stay_too(
     results = tmp_path / "results" / "sample.mp4"
     results.mkdir(parents=True)
     assert run(["demo", str(tmp_path), "--offline"]) == 2
-    assert f"error: {results}: already there" in capsys.readouterr().err
+    assert f"error: {results}: already exists" in capsys.readouterr().err
     assert run(["demo", str(tmp_path), "--offline", "--force"]) == 1
-    assert "not deepscan's to replace" in capsys.readouterr().err
+    assert "does not replace it" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 

@@ -116,7 +116,7 @@ def test_a_detector_that_a_folder_chooses_is_said(here: Path) -> None:
         ("[sampling]\nframes = '8'\n", r"\[sampling\] frames: '8' is no int"),
         ("[scoring]\noffline = 1\n", "offline: 1 is no bool"),
         ("[sampling]\nframes = true\n", "frames: True is no int"),
-        ("[scoring]\ndevice = 'tpu'\n", r"none of auto, cpu, .* \(set by .*deepscan\.toml\)"),
+        ("[scoring]\ndevice = 'tpu'\n", r"not one of auto, cpu, .* \(set by .*deepscan\.toml\)"),
     ],
 )
 def test_files_are_strict(here: Path, text: str, says: str) -> None:
@@ -189,7 +189,7 @@ def test_init_writes_once(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["config", "init"]) == 0
     assert (here / "deepscan.toml").read_text("utf-8") == example()
     assert run(["config", "init"]) == 1
-    assert "--force writes over it" in capsys.readouterr().err
+    assert "--force overwrites it" in capsys.readouterr().err
     assert run(["config", "init", "--force"]) == 0
     assert run(["config", "init", "--user"]) == 0
     assert user_file().is_file()

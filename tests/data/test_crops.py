@@ -212,7 +212,7 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path: Path) -> Non
     touch(tmp_path, "S/frames/v/1.png")
     videos = {"v": entry(*(f"S/frames/v/{i}.png" for i in (1, 2, 3)))}
     with pytest.raises(
-        DataError, match=r"2 listed pictures are not there, first S/frames/v/2\.png"
+        DataError, match=r"2 listed pictures are missing, the first is S/frames/v/2\.png"
     ):
         read_crops(listing(tmp_path, "S", {"S_fake": {"train": videos}}))
 
@@ -220,10 +220,10 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ({"S_fake": {"train": {"v": entry("a/../../b.png")}}}, "leads out of the data"),
+        ({"S_fake": {"train": {"v": entry("a/../../b.png")}}}, "is outside the data"),
         ({"S_fake": {"train": {"v": {"frames": 3}}}}, "not of the form"),
         ({"S_fake": ["train"]}, "not of the form"),
-        ({"S_fake": {"train": {"v": entry()}}}, "name no picture at all"),
+        ({"S_fake": {"train": {"v": entry()}}}, "name no pictures"),
     ],
 )
 def test_a_malformed_listing_is_refused(tmp_path: Path, labels: dict[str, Any], says: str) -> None:
@@ -235,7 +235,7 @@ def test_files_that_are_no_listing_are_left_alone_unless_asked_for(tmp_path: Pat
     faceforensics(tmp_path)
     (tmp_path / "train.json").write_text('[["000", "003"]]', "utf-8")  # the data set's own
     assert len(read_crops(tmp_path)) == 2
-    with pytest.raises(DataError, match=r"train\.json: no listing of crops"):
+    with pytest.raises(DataError, match=r"train\.json: not a listing of crops"):
         read_crops(tmp_path, ["train"])
     with pytest.raises(
         DataError, match=r"no DFDC\.json here.*; there are FaceForensics\+\+, train"

@@ -29,7 +29,7 @@ def test_all_levels_are_the_protocols() -> None:
     for wrong in ("blurr:1", "blur:0", "blur:6", "blur", "jpeg:35"):
         with pytest.raises(SettingsError, match=r"saturation:1 to 5, .*jpeg:100 90"):
             parse(wrong)
-    with pytest.raises(SettingsError, match=r"'rain' is none of .*, all"):
+    with pytest.raises(SettingsError, match=r"'rain' is not one of .*, all"):
         every("rain")
 
 
@@ -113,7 +113,7 @@ def test_a_distorted_set_is_prepared_under_the_same_names(tmp_path: Path) -> Non
     assert crops["plain"] == crops["grey"] == crops["h"]
     head = (tmp_path / "grey/.prepare/s.jsonl").read_text("utf-8").splitlines()[0]
     assert json.loads(head)["distortion"] == "saturation:5"
-    with pytest.raises(SettingsError, match="begun with"):
+    with pytest.raises(SettingsError, match="started with"):
         prepare(tmp_path / "in/s.csv", tmp_path / "grey", PrepareSettings(frames=2, jobs=1))
-    with pytest.raises(SettingsError, match="of crops, not of frames"):
+    with pytest.raises(SettingsError, match="applies to crops, not to frames"):
         PrepareSettings(distortion=Distortion("jpeg", 30, 30))

@@ -246,13 +246,13 @@ def test_a_csv_lists_videos_stills_and_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("file,label\na.mp4,1\n", "no column path; needed are path, label"),
-        ("path,label\na.mp4,2\n", "line 2: label '2' is none of 0, 1, real, fake"),
+        ("file,label\na.mp4,1\n", "no column path; it needs path, label"),
+        ("path,label\na.mp4,2\n", "line 2: label '2' is not one of 0, 1, real, fake"),
         ("path,label\n,1\n", "line 2: no path"),
-        ("path,label,split\na.mp4,1,dev\n", "line 2: split 'dev' is none of train, val, test"),
-        ("path,label\na.mp4,1\na.jpg,0\n", r"a\.jpg and .*a\.mp4: crops of both would lie in"),
-        ("path,label\n..,1\n", "leads out of the data set"),
-        ("path,label\n", "name no video"),
+        ("path,label,split\na.mp4,1,dev\n", "line 2: split 'dev' is not one of train, val, test"),
+        ("path,label\na.mp4,1\na.jpg,0\n", r"a\.jpg and .*a\.mp4: the crops of both would go to"),
+        ("path,label\n..,1\n", "is outside the data set"),
+        ("path,label\n", "name no videos"),
     ],
 )
 def test_a_bad_csv_is_refused(tmp_path: Path, text: str, says: str) -> None:

@@ -285,7 +285,9 @@ def test_two_runs_at_one_place_do_not_take_each_others_work_apart(
     footage_folder: Path, tmp_path: Path
 ) -> None:
     def again(*_: Any) -> None:
-        with pytest.raises(OutputError, match="another process is at work there; wait for its end"):
+        with pytest.raises(
+            OutputError, match="another process is using it; wait until it has finished"
+        ):
             prepare(footage_folder / "mine.csv", tmp_path, TWO)
 
     assert prepare(footage_folder / "mine.csv", tmp_path, TWO, again).fresh
@@ -358,7 +360,7 @@ def test_a_video_that_kills_its_process_fails_alone(
     )
     summary = prepare(tmp_path / "s.csv", tmp_path / "out", PrepareSettings(frames=2, jobs=2))
     assert (summary.total("ready"), summary.total("failed")) == (2, 1)
-    assert "bad.mp4: reading it killed the process" in summary.failures[0][1]
+    assert "bad.mp4: the process that read it was killed" in summary.failures[0][1]
 
 
 # --- the command -----------------------------------------------------------------------------------

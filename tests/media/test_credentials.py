@@ -32,7 +32,7 @@ def test_an_intact_credential_names_its_signer_and_claims_no_trust() -> None:
     found = read("Valid", STORE)
     assert found.status == "present"
     assert "Camera Maker at 2026-01-01" in found.detail
-    assert "trust the signer was not checked" in found.detail
+    assert "the signer can be trusted was not checked" in found.detail
 
 
 def test_a_broken_credential_says_what_does_not_hold() -> None:

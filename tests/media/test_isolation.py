@@ -104,7 +104,7 @@ def test_damage_is_told_frame_by_frame(tmp_path: Path) -> None:
     ("name", "error", "words"),
     [
         ("text.mp4", UnreadableInput, "text, not a video"),
-        ("sound.m4a", NoVideoStream, "no video in it"),
+        ("sound.m4a", NoVideoStream, "contains no video"),
         ("absent.mp4", UnreadableInput, "no such file"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_hang_ends_at_the_time_limit(tmp_path: Path) -> None:
         next(frames)
         os.kill(pid(one), signal.SIGSTOP)
         one._began -= 29.5
-        with pytest.raises(LimitExceeded, match=r"limit of 30 s .* of 20 instants.*--time-limit"):
+        with pytest.raises(LimitExceeded, match=r"limit of 30 s .* of 20 frames.*--time-limit"):
             list(frames)  # a stopped process says nothing: without the limit this would never end
     assert one._process.returncode == -signal.SIGKILL
 

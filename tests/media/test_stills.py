@@ -134,8 +134,8 @@ def test_modes_keep_their_levels(tmp_path: Path, name: str, make: Callable[[Path
         (lambda p: clips.huge_png(p), "a.png", "3600000000 pixels"),
         (lambda p: clips.huge_png(p, 10000, 10000), "a.png", "10000 x 10000 pixels; the limit is"),
         (lambda p: raw(p), "a.nef", "a camera's raw file, of which only the thumbnail"),
-        (lambda p: Image.new("F", (4, 4)).save(p), "a.tif", "32 bits a pixel"),
-        (lambda p: Image.new("I", (4, 4)).save(p), "a.tif", "32 bits a pixel"),
+        (lambda p: Image.new("F", (4, 4)).save(p), "a.tif", "32 bits per pixel"),
+        (lambda p: Image.new("I", (4, 4)).save(p), "a.tif", "32 bits per pixel"),
     ],
 )
 def test_what_cannot_be_used_says_so(
@@ -214,7 +214,7 @@ def test_webp_times_are_browsers(tmp_path: Path) -> None:
     path = animation(tmp_path / "a.webp", duration=0)
     times = [float(frame.time) for frame in open_source(path).decode(range(3))]
     assert times == [0, 0.1, 0.2]
-    with pytest.raises(NoVideoStream, match="stream 1 is no video"):
+    with pytest.raises(NoVideoStream, match="stream 1 is not a video stream"):
         open_source(path, stream=1)
 
 
@@ -324,7 +324,9 @@ def test_avif_without_its_size_is_refused_and_never_judged_by_a_tile(tmp_path: P
     path = tmp_path / "a.avif"
     QUARTERS.save(path)
     path.write_bytes(path.read_bytes().replace(b"ispe", b"free"))
-    with pytest.raises(UnreadableInput, match=r"cannot be read whole .* save it as JPEG or PNG"):
+    with pytest.raises(
+        UnreadableInput, match=r"cannot be read completely .* save it as JPEG or PNG"
+    ):
         is_still(path)
 
 

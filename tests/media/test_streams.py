@@ -62,7 +62,9 @@ def test_another_stream_can_be_asked_for(tmp_path: Path) -> None:
     source = VideoSource(clip, stream=0)
     assert (source.source.stream, source.source.width) == (0, SMALL[0])
     assert len(list(source.decode(range(10)))) == 10
-    with pytest.raises(NoVideoStream, match="stream 7 is no video; its video streams are 0, 1"):
+    with pytest.raises(
+        NoVideoStream, match="stream 7 is not a video stream; its video streams are 0, 1"
+    ):
         VideoSource(clip, stream=7)
 
 

@@ -93,11 +93,11 @@ def rewritten(path: Path, tensors: dict[str, torch.Tensor], **changes: Any) -> N
         ({"format": "deepscan.checkpoint/2"}, "deepscan.checkpoint/2"),
         (
             {"preprocessing": {**PREPROCESSING, "crop_side": 224}},
-            "aligned or normalised in another way",
+            "aligned or normalised differently",
         ),
         ({"settings": {"tower": "ViT-B-16", "colour": 3}}, "colour"),
         ({"settings": {"token": "none"}}, "token"),
-        ({"training": {}}, "untrained weights are not scored"),
+        ({"training": {}}, "does not score with untrained weights"),
         ({"base": {"name": "other", "sha256": "0" * 64}}, "needs a base with SHA-256 0000"),
     ],
 )

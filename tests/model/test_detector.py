@@ -228,7 +228,7 @@ def test_a_batch_too_large_for_the_device_is_scored_in_halves(
     for name in ("logit", "query_attention", "cls_attention"):
         np.testing.assert_allclose(getattr(halved, name), getattr(whole, name), atol=1e-6)
     most = 0
-    with pytest.raises(SettingsError, match="does not hold the detector's work on one crop"):
+    with pytest.raises(SettingsError, match="too little memory to score one crop"):
         detector.score(crops)
 
 

@@ -116,7 +116,7 @@ def test_a_broken_connection_goes_on_where_it_broke(server: Server, target: Path
 
 def test_another_run_goes_on_where_this_one_gave_up(server: Server, target: Path) -> None:
     server.cut = [1_000_000, 0, 0, 0, 0, 0]
-    with pytest.raises(WeightsMissing, match="1000000 bytes are kept: the next try goes on"):
+    with pytest.raises(WeightsMissing, match="1000000 bytes are kept, and the next try continues"):
         fetch.download(f"{server.url}/f", target, DIGEST)
     assert not target.exists()
     server.asked.clear()
@@ -196,14 +196,14 @@ def test_a_busy_server_is_asked_again(server: Server, target: Path) -> None:
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
 def test_a_refusal_is_final(server: Server, target: Path, code: int) -> None:
     server.codes = [code]
-    with pytest.raises(WeightsMissing, match=f"the server says {code}"):
+    with pytest.raises(WeightsMissing, match=f"the server answered {code}"):
         fetch.download(f"{server.url}/f", target, DIGEST)
     assert len(server.asked) == 1
 
 
 def test_another_file_is_refused_and_not_kept(server: Server, target: Path) -> None:
     server.content = b"<html>Please sign in to the network</html>"
-    with pytest.raises(WeightsMismatch, match=f"not {DIGEST}; none of it is kept"):
+    with pytest.raises(WeightsMismatch, match=f"not {DIGEST}, and was deleted"):
         fetch.download(f"{server.url}/f", target, DIGEST)
     assert kept(target) == []
 
@@ -223,7 +223,7 @@ def test_a_full_disk_is_told_before_anything_comes(
 ) -> None:
     full = type("Usage", (), {"free": 1_000_000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: full)
-    with pytest.raises(OutputError, match="DEEPSCAN_CACHE names another folder"):
+    with pytest.raises(OutputError, match="set DEEPSCAN_CACHE to another folder"):
         fetch.download(f"{server.url}/f", target, DIGEST)
     assert kept(target) == []
 

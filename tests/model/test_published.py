@@ -371,7 +371,7 @@ def test_a_pickle_that_would_run_something_is_not_run(
 
     path = tmp_path / "effort.pth"
     torch.save({"backbone.U_residual": Bomb()}, path)
-    with pytest.raises(WeightsMismatch, match="no torch file of plain tensors"):
+    with pytest.raises(WeightsMismatch, match="not a torch file of plain tensors"):
         weights.import_file(path)
     assert not (tmp_path / "exploded").exists()
 

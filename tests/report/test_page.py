@@ -310,7 +310,7 @@ def test_an_index_is_replaced_by_the_next_and_nothing_else_is(tmp_path: Path) ->
     index.write(tmp_path, batch(tmp_path)[:1])
     assert "1 input" in words((tmp_path / "index.html").read_text("utf-8"))
     (tmp_path / "index.html").write_text("<h1>mine</h1>")
-    with pytest.raises(OutputError, match="not deepscan's"):
+    with pytest.raises(OutputError, match="not written by deepscan"):
         index.write(tmp_path, batch(tmp_path))
 
 

@@ -103,7 +103,7 @@ def test_a_browser_that_fails_is_an_error_that_says_so(
 ) -> None:
     monkeypatch.setattr(paper, "browser", lambda: "/bin/false")
     report, kept = stated(1, instants=4)
-    with pytest.raises(OutputError, match="did not make it"):
+    with pytest.raises(OutputError, match="did not write it"):
         printed(tmp_path, report, kept)
 
 

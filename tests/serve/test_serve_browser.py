@@ -147,8 +147,8 @@ def test_refusals_are_told_in_words(visit: Visit, tmp_path: Path) -> None:
     (tmp_path / "nothing.mp4").touch()
     view.locator("#files").set_input_files(sorted(tmp_path.iterdir()))
     for name, words in (
-        ("letter.mp4", "no video or picture that deepscan knows"),
-        ("film.mp4", "larger than the 20.0 MB that this server takes"),
+        ("letter.mp4", "not a video or picture that deepscan knows"),
+        ("film.mp4", "larger than the 20.0 MB that this server accepts"),
         ("nothing.mp4", "The file is empty"),
     ):
         mine = card(view, name)

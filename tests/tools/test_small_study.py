@@ -44,7 +44,7 @@ def test_a_share_of_the_people_is_held_out(tmp_path: Path) -> None:
     assert all(row.mask is not None for row in rows if row.label)
     assert small_study.hold_out(tmp_path / "in", tmp_path / "out") == folder  # and again
     (tmp_path / "in/pairs.json").write_text('{"pairs": {"pairs_real": {}}}', "utf-8")
-    with pytest.raises(DataError, match="no listing of pairs as deepscan prepare writes it"):
+    with pytest.raises(DataError, match="not a listing of pairs as deepscan prepare writes it"):
         small_study.hold_out(tmp_path / "in", tmp_path / "other")
 
 

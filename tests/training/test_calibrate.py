@@ -154,7 +154,7 @@ def test_people_who_chain_into_one_group_are_judged_by_other_videos(
     assert (found.ece, found.cllr) == (expected.ece, expected.cllr)
     assert "people tied together in one group" in found.data
     assert "tied" not in expected.data
-    with pytest.raises(DataError, match="all tied together"):
+    with pytest.raises(DataError, match="all of one group of people"):
         fit(labels, scores, [["id0"] * 80], [], "celeb")
 
 
@@ -202,7 +202,7 @@ def test_a_detector_is_calibrated_on_material_of_ones_own(
     assert header.calibration.data == header.training["test"] == "own"
     assert header.training["results"]["test"]["videos"] == {"real": 12, "manipulated": 12}
     assert run(asked) == 1
-    assert "already there; --force" in capsys.readouterr().err
+    assert "already exists; --force" in capsys.readouterr().err
 
 
 def test_what_a_detector_learnt_from_calibrates_nothing(

@@ -92,10 +92,10 @@ def test_an_empty_cell_is_no_number(tmp_path: Path) -> None:
         ("", "no column `step`"),
         ("epoch,loss\n1,0.5\n", "no column `step`"),
         ("step,loss\n", "no step is logged yet"),
-        ("step,loss\n1,\n2,\n", "holds no measured value"),
+        ("step,loss\n1,\n2,\n", "contains no measured value"),
         ("step,loss\n1,0.5\n2\n", "row 3 has 1 cells, not 2"),
         ("step,loss\n1,0.5\n,0.4\n", "column `step` has an empty cell"),
-        ("step,loss\none,0.5\n", "column `step` holds something else"),
+        ("step,loss\none,0.5\n", "column `step` contains something other"),
     ],
 )
 def test_a_log_without_anything_to_draw_is_refused(tmp_path: Path, text: str, message: str) -> None:

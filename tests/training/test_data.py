@@ -158,7 +158,7 @@ def test_a_crop_that_cannot_be_blended_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (256, 256)).save(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", np.zeros((7, 2)))  # of no known kind
     real = replace(row("a", 0), path=tmp_path / "a.png", landmarks=tmp_path / "a.npy")
-    with pytest.raises(DataError, match=r"a\.png: .*landmarks.*; take it out of the listing"):
+    with pytest.raises(DataError, match=r"a\.png: .*landmarks.*; remove it from the listing"):
         picture(blended(real))
 
 
@@ -181,5 +181,5 @@ def test_each_folder_is_divided_by_itself(base: Path, tmp_path: Path) -> None:
     assert {video.split("/")[0] for video in videos} == {"one", "two"}
     stated = json.loads((done.folder / "settings.json").read_text("utf-8"))
     assert set(stated["digests"]) == {"data/one", "data/two"}
-    with pytest.raises(SettingsError, match="all named differently"):
+    with pytest.raises(SettingsError, match="all with different names"):
         settings(tmp_path, data=(tmp_path / "a" / "x", tmp_path / "b" / "x"))

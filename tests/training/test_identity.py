@@ -189,7 +189,7 @@ def test_a_run_does_not_go_on_with_another_listing(tmp_path: Path) -> None:
     for videos in document["toy"].values():
         videos["train"]["004"] = videos["val"].pop("004")
     listing.write_text(json.dumps(document), "utf-8")
-    with pytest.raises(DataError, match="its files or its listing are not those"):
+    with pytest.raises(DataError, match="its files or its listing have changed"):
         resume(asked.out)
 
 
@@ -203,7 +203,7 @@ def test_people_who_chain_into_one_group_are_held_out_by_video_and_that_is_said(
     learn, val = split([chained], 0.2, 0, say=said.append)
     assert len(val) == 4  # two videos, each with its manipulation
     assert not {r.source for r in learn} & {r.source for r in val}
-    assert "20 of 20 videos show people who are tied together" in said[0]
+    assert "20 of 20 videos show people of one group" in said[0]
     apart = [row(str(i), label, str(i)) for i in range(10) for label in (0, 1)]
     said.clear()
     split([apart], 0.2, 0, say=said.append)

@@ -202,7 +202,7 @@ def test_a_run_leaves_a_detector_and_all_that_tells_how_it_came_about(
 
     again = train(replace(asked, out=tmp_path / "again"), DATE)
     assert sha256(again.checkpoint) == sha256(done.checkpoint)
-    with pytest.raises(OutputError, match="already there; --resume"):
+    with pytest.raises(OutputError, match="already exists; --resume"):
         train(asked, DATE)
 
 

@@ -63,9 +63,9 @@ def test_the_defaults_are_the_papers_and_ours() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"contrast": "supcon"}, "contrast: 'supcon'; it is one of flcl, macl, none"),
-        ({"alignment": "js"}, "alignment: 'js'; it is one of kl, l1, l2, token-l2, none"),
-        ({"flcl": -0.1}, "flcl: -0.1; a weight is 0 or more"),
+        ({"contrast": "supcon"}, "contrast: 'supcon'; it must be one of flcl, macl, none"),
+        ({"alignment": "js"}, "alignment: 'js'; it must be one of kl, l1, l2, token-l2, none"),
+        ({"flcl": -0.1}, "flcl: -0.1; a weight must be 0 or more"),
         ({"raal": float("nan")}, "raal: nan"),
         ({"tau": 0.01}, "tau: 0.01; it is 0.02 or more"),
         ({"temperature": 0.0}, "temperature: 0.0; it is above 0"),
@@ -143,7 +143,7 @@ def test_a_patch_is_forged_when_over_half_of_it_is_masked() -> None:
 
 
 def test_masks_that_cut_through_patches_are_refused() -> None:
-    with pytest.raises(DataError, match="256 pixels a side do not divide into 14 patches"):
+    with pytest.raises(DataError, match="256 pixels per side cannot be divided into 14 patches"):
         forged_patches(torch.zeros(1, 256, 256), 14)
 
 

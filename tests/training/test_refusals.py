@@ -26,7 +26,7 @@ def test_missing_data_is_named_before_anything_runs(base: Path, tmp_path: Path) 
     toy.crops(tmp_path / "data")
     with pytest.raises(DataError, match="none"):
         train(settings(tmp_path, test=tmp_path / "none"), DATE)
-    with pytest.raises(SettingsError, match="base: 'other' is none of toy"):
+    with pytest.raises(SettingsError, match="base: 'other' is not one of toy"):
         train(settings(tmp_path, base="other"), DATE)
     with pytest.raises(DataError, match=r"macl: none of the \d+ manipulated crops has a mask"):
         train(settings(tmp_path, contrast="macl"), DATE)
@@ -129,11 +129,11 @@ def test_without_data_the_error_says_where_it_looked_and_what_to_do(
 
 def test_resume_takes_no_other_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["train", f"--resume={tmp_path}", "--epochs=3"]) == 2
-    assert "the run's own settings" in capsys.readouterr().err
+    assert "uses the settings of the run" in capsys.readouterr().err
 
 
 def test_the_folder_is_written_at_its_places(tmp_path: Path, base: Path) -> None:
     folder = RunFolder(tmp_path / "file" / "run")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         folder.create(settings(tmp_path), {}, DATE)

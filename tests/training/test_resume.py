@@ -224,7 +224,7 @@ def test_a_run_goes_on_with_its_own_data_only(base: Path, tmp_path: Path) -> Non
     train(asked, DATE)
     victim = next(iter(sorted((tmp_path / "data" / "real").iterdir())))
     Image.new("RGB", (256, 256)).save(victim)
-    with pytest.raises(DataError, match="not those the run began with"):
+    with pytest.raises(DataError, match="have changed since the run began"):
         resume(asked.out)
     with pytest.raises(SettingsError, match="not a run of deepscan train"):
         resume(tmp_path / "data")

@@ -350,7 +350,7 @@ def test_natural_batches_hold_the_datas_own_proportion() -> None:
         ({"token": "cls", "alignment": "l2"}, "baseline without queries"),
         ({"sampling": "natural", "pseudo": 0.5}, "blends are made in pairs"),
         ({"max_norm": 0.0}, "max_norm"),
-        ({"base": "other"}, "base: 'other' is none of toy, and no file"),
+        ({"base": "other"}, "base: 'other' is not one of toy, and not a file"),
     ],
 )
 def test_senseless_settings_are_refused(data: Path, changes: dict[str, Any], says: str) -> None:
@@ -368,5 +368,5 @@ def test_a_base_may_be_a_file(data: Path, tmp_path: Path) -> None:
     entry, path = _base(settings(data, base=str(file)))
     assert (entry.name, path) == ("toy", file)
     (tmp_path / "strange").write_bytes(b"x")
-    with pytest.raises(SettingsError, match=r"strange \(SHA-256 2d71.*\) is none of toy"):
+    with pytest.raises(SettingsError, match=r"strange \(SHA-256 2d71.*\) is not one of toy"):
         _base(settings(data, base=str(tmp_path / "strange")))

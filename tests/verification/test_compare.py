@@ -80,17 +80,17 @@ def test_results_of_two_files_are_not_compared_in_silence(
     said = json.loads(capsys.readouterr().out)
     assert said["schema"] == "deepscan.compare/1"
     assert not said["same_input"]
-    assert "two different files" in said["warnings"][0]
+    assert "of different files" in said["warnings"][0]
     assert said["faces"][1]["tracks"] == [2, None]
     assert run(["compare", str(one), str(other)]) == 3
     text = capsys.readouterr().out
-    assert text.startswith("WARNING: These are results of two different files")
+    assert text.startswith("WARNING: The two results are of different files")
     assert "face 2 of the first alone" in text
 
 
 def test_what_is_no_result_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "report.json").write_text("[]")
     assert run(["compare", str(tmp_path), str(tmp_path / "none")]) == 1
-    assert "not a report of deepscan's" in capsys.readouterr().err
+    assert "not a report of deepscan" in capsys.readouterr().err
     assert run(["compare", str(tmp_path / "none"), str(tmp_path)]) == 1
     assert "name a folder of results" in capsys.readouterr().err
