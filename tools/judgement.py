@@ -11,9 +11,10 @@ import argparse
 import math
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -218,57 +219,95 @@ SOURCE = Source(
 
 # --- tracks ----------------------------------------------------------------------------------------
 
+# What is seen at each instant, half a second apart: people in their places from left to right, a small letter
+# for one in a mirror, two with ~ between them while one shot dissolves into the next, a dot for nobody.
 PATTERNS = (
-    ("ABAB, three instants a shot", "AAABBBAAABBB"),
-    ("ABABABABAB, one instant a shot", "ABABABABAB"),
-    ("AABB, six instants a shot", "AAAAAABBBBBB"),
-    ("ABCABC, two instants a shot", "AABBCCAABBCC"),
-    ("a cutaway: A, nobody, A", "AAA...AAA"),
-    ("A alone", "AAAAAA"),
+    ("ABAB, three instants a shot", "A A A B B B A A A B B B"),
+    ("ABABABABAB, one instant a shot", "A B A B A B A B A B"),
+    ("AABB, six instants a shot", "A A A A A A B B B B B B"),
+    ("ABCABC, two instants a shot", "A A B B C C A A B B C C"),
+    ("a dissolve from A to B", "A A A A~B B B B"),
+    ("a cutaway to nobody: A, nobody, A", "A A A . . . A A A"),
+    ("a cutaway to B: A, B, A", "A A A B B A A A"),
+    ("two look-alikes in turn", "A A A B B B A A A B B B"),
+    ("A beside a mirror", "Aa Aa Aa Aa Aa Aa"),
+    ("a crowd of six, then from behind", "ABCDEF " * 6 + "FEDCBA " * 6),
+    ("A alone", "A A A A A A"),
 )
+LOOK_ALIKES = (
+    "two look-alikes in turn"  # of 1 in 100 pairs of people, whose looks are the most alike
+)
+WIDTH = 256  # pixels of a crop, and of a place
 
 
-def shots(pack: Path, draws: int = 100) -> Iterator[str]:
-    """Of made sequences of shots: tracks that mix persons, and persons in several tracks."""
+def shots(pack: Path, draws: int = 100, follower: Callable[[], Any] = Follower) -> Iterator[str]:
+    """Of made sequences of shots: tracks that mix persons, switches of tracks, and persons in several."""
     archive = zipfile.ZipFile(pack)
     people: dict[str, list[Pixels]] = {}
     for entry in read_entries(archive):
         if entry.label == 0 and "/" in entry.source:
             people.setdefault(entry.video, []).append(crop_of(archive, entry.name))
     names = sorted(name for name, crops in people.items() if len(crops) == 6)
+    looks = {name: np.stack([look_of(crop) for crop in people[name]]) for name in names}
+    pairs = sorted(
+        combinations(names, 2), key=lambda p: -float((looks[p[0]] @ looks[p[1]].T).max())
+    )
+    pairs = pairs[: len(pairs) // 100]
     for title, pattern in PATTERNS:
         rng = np.random.default_rng(1)
-        mixed = fragments = persons = 0
+        mixed = switches = fragments = persons = found = 0
         for _ in range(draws):
-            letters = sorted(set(pattern) - {"."})
-            cast = dict(zip(letters, rng.choice(names, len(letters), replace=False), strict=True))
-            who, ids = followed(pattern, {letter: people[name] for letter, name in cast.items()})
+            letters = sorted({letter for letter in pattern.upper() if letter.isalpha()})
+            chosen = rng.choice(names, len(letters), replace=False)
+            if title == LOOK_ALIKES:
+                chosen = pairs[rng.integers(len(pairs))]
+            cast = {one: people[name] for one, name in zip(letters, chosen, strict=True)}
+            who, ids = followed(pattern.split(), cast, follower())
+            own = [(w.upper(), i) for w, i in zip(who, ids, strict=True) if w != "~"]
             mixed += sum(
-                len({w for w, i in zip(who, ids, strict=True) if i == t}) > 1 for t in set(ids)
+                len({w for w, i in own if i == track}) > 1 for track in {i for _, i in own}
             )
-            fragments += sum(
-                len({i for w, i in zip(who, ids, strict=True) if w == p}) - 1 for p in set(who)
-            )
+            fragments += len(set(own)) - len(letters)
+            for one in set(who) - {"~"}:
+                line = [i for w, i in zip(who, ids, strict=True) if w == one]
+                switches += sum(a != b for a, b in pairwise(line))
             persons += len(letters)
-        yield f"{title}: {mixed} tracks mix persons, {fragments} further tracks of {persons} persons"
+            found += len({i for _, i in own})
+        yield (
+            f"{title}: {mixed} tracks mix persons, {switches} switches, {fragments} further tracks,"
+            f" {found} tracks of {persons} persons"
+        )
 
 
-def followed(pattern: str, cast: dict[str, list[Pixels]]) -> tuple[list[str], list[int]]:
-    """Who is seen at each instant, half a second apart, and the track given; "." is a picture of nobody."""
-    follower, scenes = Follower(), Scenes()
+def followed(
+    instants: Sequence[str], cast: dict[str, list[Pixels]], follower: Any
+) -> tuple[list[str], list[int]]:
+    """Who is seen, instant by instant from left to right, and the track given."""
+    scenes = Scenes()
     who, ids, used = [], [], dict.fromkeys(cast, 0)
-    nobody = (
-        np.random.default_rng(5).integers(0, 255, (9, 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
-    )
-    for i, letter in enumerate(pattern):
-        pixels = nobody
-        if letter != ".":
-            pixels = cast[letter][used[letter] % 6]
+    nobody = np.random.default_rng(5).integers(0, 255, (16, 16, 3), np.uint8)
+    nobody = nobody.repeat(WIDTH // 16, 0).repeat(WIDTH // 16, 1)
+    for i, instant in enumerate(instants):
+        turn = {letter: cast[letter][used[letter] % 6] for letter in cast}
+        if "~" in instant:
+            one, other = (turn[letter].astype(int) for letter in instant.split("~"))
+            seen, crops = ["~"], [((one + other) // 2).astype(np.uint8)]
+        else:
+            seen = [letter for letter in instant if letter != "."]
+            crops = [turn[x] if x.isupper() else turn[x.upper()][:, ::-1] for x in seen]
+        for letter in set(instant.upper()) & set(cast):
             used[letter] += 1
-        seen = [] if letter == "." else [FACE]
-        cut = scenes.add(Frame(i, Fraction(i, 2), pixels))
-        ids += follower.follow(seen, [look_of(pixels)] * len(seen), Fraction(i, 2), cut)
-        who += [letter] * len(seen)
+        boxes = [
+            replace(FACE, box=Box(WIDTH * x, 0, WIDTH * x + 200, 200)) for x in range(len(seen))
+        ]
+        places = [
+            replace(face, landmarks=TEMPLATE + np.array([WIDTH * x, 0]))
+            for x, face in enumerate(boxes)
+        ]
+        time = Fraction(i, 2)
+        cut = scenes.add(Frame(i, time, np.concatenate(crops or [nobody], 1)))
+        ids += follower.follow(places, [look_of(crop) for crop in crops], time, cut)
+        who += seen
     joined = follower.same()
     return who, [joined.get(i, i) for i in ids]
 

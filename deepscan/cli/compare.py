@@ -12,6 +12,7 @@ from typer import Argument
 
 from deepscan.cli import options
 from deepscan.cli.console import Exit, printable, put
+from deepscan.judgement.words import logit
 
 if TYPE_CHECKING:
     from deepscan.verification.compare import MatchedFace
@@ -64,7 +65,9 @@ def _face(face: MatchedFace) -> str:
     if one is None or other is None:
         there = "second" if one is None else "first"
         score = before if one is not None else after
-        return f"face {one if one is not None else other} of the {there} alone: score {score:+.2f}"
+        return (
+            f"face {one if one is not None else other} of the {there} alone: score {logit(score)}"
+        )
     name = f"face {one}" if one == other else f"face {one}, there {other}"
     verdicts = " | ".join(_shown(name or "not judged") for name in face.verdicts)
     assert before is not None
@@ -74,4 +77,4 @@ def _face(face: MatchedFace) -> str:
         if face.largest is None
         else f"; largest difference in {face.frames} frames {face.largest:.3f}"
     )
-    return f"{name}: score {before:+.2f} | {after:+.2f}, {verdicts}{most}"
+    return f"{name}: score {logit(before)} | {logit(after)}, {verdicts}{most}"

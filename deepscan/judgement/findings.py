@@ -40,7 +40,7 @@ class Limits:
     low: float
     high: float
     fall: float  # logits over which the share of real scores beyond `high` falls e-fold
-    rung: Rung | None  # of the calibration; None: there is none of so few frames
+    rung: Rung | None  # of the calibration; None: there is none of so few frames, or of pictures
     weak: tuple[str, ...]  # why `low` and `high` stand apart, in words
 
 
@@ -50,7 +50,8 @@ def limits(frames: Sequence[FrameEvidence], source: Source, base: Thresholds) ->
     weak = tuple(weaknesses(source, frames))
     if calibration is None:
         return Limits(base.low, base.high, 1.0, None, weak)
-    rung = calibration.rung(len(frames))
+    # Calibrations know frames of videos only; what photographs score was never measured.
+    rung = calibration.rung(len(frames)) if source.kind == "video" else None
     if rung is None:
         few = f"few frames ({len(frames)})" if source.kind == "video" else "a picture by itself"
         weak = (few, *weak)
@@ -115,12 +116,12 @@ def _verdict(
                 f"{said}, at or above the threshold of {logit(high)}, but over {len(frames)} of the video's"
                 f" frames, and fewer than {FEWEST_TO_INDICATE} decide nothing.{apart}",
             )
-        if source.kind == "image" and thresholds.calibration and weak:
+        if source.kind == "image":
             return Verdict(
                 VerdictName.INCONCLUSIVE,
                 "few_frames",
-                f"{said}, at or above the threshold of {logit(high)}, but the detector was never calibrated"
-                f" on such evidence: {listed(weak)}.",
+                f"{said}, at or above the threshold of {logit(high)}, which indicates nothing here: what"
+                f" scores of pictures by themselves mean was never measured.{apart}",
             )
         return Verdict(
             VerdictName.MANIPULATION_INDICATED,

@@ -97,7 +97,7 @@ def highest(
 def contrast(
     inside: Sequence[float], rest: Sequence[float], fall: float, judged: int
 ) -> Contrast | None:
-    """How far the logits `inside` a stretch are above the face's other ones.
+    """How far the logits `inside` a stretch, or of a choice of frames, are above the face's other ones.
 
     Args:
         fall: logits over which real scores get e-fold rarer.
@@ -118,6 +118,14 @@ def contrast(
         math.floor(round(10 * times, 6)) / 10,
         math.ceil(round(10 * (CLEAR + math.log(judged)), 6)) / 10,
     )
+
+
+def tenth(track: TrackEvidence, source: Source, base: Thresholds, judged: int) -> Contrast | None:
+    """How far the highest tenth of a face's frames, wherever they are, stands out of the others."""
+    ranked = sorted((frame.logit for frame in track.frames), reverse=True)
+    count = math.ceil(len(ranked) / 10)
+    fall = limits(track.frames, source, base).fall
+    return contrast(ranked[:count], ranked[count:], fall, judged)
 
 
 def same_shots(stretch: Stretch, track: TrackEvidence) -> list[float]:

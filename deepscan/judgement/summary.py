@@ -32,9 +32,7 @@ def summary(source: Source, evidence: Evidence) -> str:
         return evidence.verdict.sentence
     if scores.stretch is not None:
         return _stretch(scores, reason == "stretch_high", evidence.thresholds.provisional)
-    face = "The face"
-    if scores.judged > 1:
-        face = f"Face {scores.track}, the most suspicious of {counted(scores.judged, 'face')},"
+    face = _face(evidence, scores)
     if evidence.thresholds.provisional:
         level = {"score_high": "high", "score_low": "low", "untried": "low", "few_frames": "high"}
         return f"{face} scores {level.get(reason, 'neither high nor low')}. {PROVISIONAL}"
@@ -58,7 +56,7 @@ def summary(source: Source, evidence: Evidence) -> str:
                 f" {missing}."
             )
         case "few_frames" if source.kind == "image":
-            return f"{face} scores high, but the detector was not calibrated on pictures like this."
+            return f"{face} scores high, but a picture decides nothing: only scores of videos were measured."
         case "few_frames":
             return (
                 f"{face} scores high, but in too few frames to decide. Look at more with --frames."
@@ -66,6 +64,24 @@ def summary(source: Source, evidence: Evidence) -> str:
     return (
         f"{face} scores where real and manipulated {things} both lie, so the score decides nothing."
     )
+
+
+def _face(evidence: Evidence, scores: Scores) -> str:
+    """The face that decides, and of which ones it is the highest: weak ones may be higher and not count."""
+    if scores.judged == 1:
+        return "The face"
+    able = [track for track in evidence.tracks if track.finding is not None]
+    seen_well = [track for track in able if track.finding is not None and not track.finding.weak]
+    highest = max(able, key=lambda track: track.score).score
+    if highest == scores.video:
+        return f"Face {scores.track}, the most suspicious of {counted(scores.judged, 'face')},"
+    if scores.video == max((track.score for track in seen_well), default=None):
+        if len(seen_well) == 1:
+            return (
+                f"Face {scores.track}, the only one of {scores.judged} seen well enough to decide,"
+            )
+        return f"Face {scores.track}, the most suspicious of the {len(seen_well)} faces seen well enough,"
+    return f"Face {scores.track} of {counted(scores.judged, 'face')}"
 
 
 def _stretch(scores: Scores, confirmed: bool, provisional: bool) -> str:

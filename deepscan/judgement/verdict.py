@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from deepscan.judgement import timeline
+from deepscan.judgement import stretches, timeline
 from deepscan.judgement.cautions import about_faces, about_input, about_scores
 from deepscan.judgement.findings import PROVISIONAL, judge_frames
-from deepscan.judgement.stretches import judge_stretch, outstanding
 from deepscan.judgement.words import counted, faces, logit, rounded, span
 from deepscan.records import (
     Calibration,
@@ -62,10 +61,12 @@ def judge(
     tracks = build_tracks(frames, coverage, source, thresholds)
     scores = score(tracks, coverage.instants, source, thresholds)
     if scores is not None and scores.stretch is not None and second_look is not None:
-        found = judge_stretch(scores.stretch, tracks, second_look, source, thresholds)
+        found = stretches.judge_stretch(scores.stretch, tracks, second_look, source, thresholds)
         scores = replace(scores, stretch_finding=found)
     (own,) = [t for t in tracks if scores is not None and t.id == scores.track] or (None,)
     used = thresholds if own is None or own.finding is None else own.finding.thresholds
+    judged = 0 if scores is None else scores.judged
+    tenth = None if own is None else stretches.tenth(own, source, thresholds, judged)
     return Evidence(
         coverage=coverage,
         tracks=tracks,
@@ -81,7 +82,7 @@ def judge(
                 coverage.faces_too_small,
                 coverage.faces_too_many,
             ),
-            *about_scores(tracks, scores, used),
+            *about_scores(tracks, scores, used, tenth),
         ),
         second_look=second_look,
         declared_duration=declared_duration,
@@ -179,7 +180,7 @@ def score(
         interval=own.interval,
         share_above=own.share_above,
         longest_run=own.longest_run,
-        stretch=None if indicated else outstanding(able, instants, source, thresholds),
+        stretch=None if indicated else stretches.outstanding(able, instants, source, thresholds),
     )
 
 
@@ -218,8 +219,8 @@ def decide(scores: Scores | None, coverage: Coverage, tracks: Sequence[TrackEvid
     whole = verdict.sentence
     if scores.judged > 1:
         whole = f"Of {scores.judged} faces judged face {own.id} decides. {whole}"
-    weak = [t.id for t in tracks if t.finding is not None and t.finding.weak and t is not own]
-    if weak:
+    weak = [t.id for t in tracks if t.finding is not None and t.finding.weak]
+    if weak and not own.finding.weak:
         many = len(weak) > 1
         whole += f" {faces(weak).capitalize()} {'are' if many else 'is'} too weak to decide."
     if scores.stretch is None:

@@ -14,7 +14,7 @@ from deepscan.judgement.advice import chance, next_steps
 from deepscan.judgement.findings import rates
 from deepscan.judgement.summary import told
 from deepscan.judgement.timeline import LEVEL
-from deepscan.judgement.words import percent
+from deepscan.judgement.words import counted, logit, percent, rounded
 from deepscan.records import (
     FEWEST_FRAMES,
     Box,
@@ -119,7 +119,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "high": evidence.thresholds.high,
             "probability": _number(report.probability),
             "likelihood_ratio": _number(evidence.finding.ratio if evidence.finding else None),
-            "rates": "" if calibration is None else rates(calibration, judged),
+            "rates": rates(calibration, judged) if calibration and source.kind == "video" else "",
             "measured": None if calibration is None else _calibration(calibration),
         },
         "performance": performance(provenance.detector["training"]),
@@ -257,13 +257,13 @@ def evidence_sentence(found: EvidenceSum) -> str:
     where = (
         "nothing points to manipulation"
         if found.on_face is None
-        else f"{found.on_face:.0%} of what speaks for manipulation lies on the face"
+        else f"{percent(found.on_face)} of what speaks for manipulation lies on the face"
     )
     return (
-        f"The mean logit of face {found.track}, {found.logit:+.2f}, is the sum of"
-        f" {found.speaking_for:+.2f} from patches that speak for manipulation,"
-        f" {found.speaking_against:+.2f} from patches that speak against it and a constant of"
-        f" {found.constant:+.2f}; {where}."
+        f"The mean logit of face {found.track}, {logit(found.logit)}, is the sum of"
+        f" {logit(found.speaking_for)} from patches that speak for manipulation,"
+        f" {logit(found.speaking_against)} from patches that speak against it and a constant of"
+        f" {logit(found.constant)}; {where}."
     )
 
 
@@ -284,15 +284,15 @@ def _faithfulness(found: Faithfulness | None) -> dict[str, Any] | None:
 
 def faithfulness_sentence(found: Faithfulness) -> str:
     """A sentence on whether these heatmaps explain the score."""
-    more = found.marked.deletion > found.random.deletion
+    more = rounded(found.marked.deletion) > rounded(found.random.deletion)
     first = {
         "attention": "the most attended patches",
         "evidence": "the patches that speak most for what it says",
     }[found.map]
     return (
-        f"Covering {first} first takes {found.marked.deletion:.2f} off the logit's size"
-        f" on average, covering patches by lot {found.random.deletion:.2f} ({found.crops} crops; more in"
-        f" {percent(found.deletion_wins)} of them): the heatmaps mark what the score "
+        f"Covering {first} first changes the logit's size by {logit(-found.marked.deletion)} on average,"
+        f" covering patches by lot by {logit(-found.random.deletion)} ({counted(found.crops, 'crop')}; more"
+        f" in {percent(found.deletion_wins)} of them): the heatmaps mark what the score "
         + ("depends on." if more else "does NOT depend on more than on other patches.")
     )
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from deepscan.faces.alignment import seen as in_crop
 from deepscan.faces.alignment import viewed
+from deepscan.judgement.words import time_code
 from deepscan.records import Crop, Frame, Output, Pixels, Source
 from deepscan.report import heatmap
 from deepscan.shapes import Float
@@ -111,7 +112,7 @@ class Overlays:
         kinds = [(scale, heatmap.maps(output, scale)) for scale in self._beside]
         for i, crop in enumerate(seen):
             name = f"track{crop.track:02d}_{float(frame.time):010.3f}s"
-            label = f"face {labels[i]}  {float(frame.time):.2f} s"
+            label = f"face {labels[i]}  {time_code(frame.time)}"
             drawn = [(scale, values[i]) for scale, values in kinds]
             self._save(f"{name}.png", heatmap.face_panel(frame.pixels, crop, drawn, label))
             if self._cls:
@@ -120,7 +121,7 @@ class Overlays:
                 self._save(f"{name}_cls.png", panel)
             if self._frames % self._stride == 0 and len(self._cells) < 2 * SHEET_CELLS:
                 cell = heatmap.crop_view(crop, maps[i], self._scale, CELL_SIDE)
-                words = f"{labels[i]}  {float(frame.time):.1f}s"
+                words = f"{labels[i]}  {time_code(frame.time, 1)}"
                 self._cells.append((cell, words))
             self._rows.append(
                 {

@@ -9,7 +9,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 document.documentElement.classList.add("scripted");
 
-const signed = (logit) => (logit < 0 ? "\u2212" : "+") + Math.abs(logit).toFixed(2);
+const signed = (logit) => (logit <= -0.005 ? "\u2212" : "+") + Math.abs(logit).toFixed(2);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 // As time_code in judgement/words.py writes it.

@@ -177,6 +177,7 @@ def _whole(document: dict[str, Any]) -> dict[str, Any]:
     case = dict.fromkeys(("case", "exhibit", "examiner", "notes"), "")
     run = {**dict.fromkeys(("argv", "case", "origins")), **document["run"]}
     scores, measured = document["scores"], document["calibration"]["measured"]
+    stretch = (scores or {}).get("stretch")
     results = document.get("performance")
     if measured is not None:
         fields = ("rungs", "unseen", "indicated", "cleared", "codecs", "tail")
@@ -191,7 +192,8 @@ def _whole(document: dict[str, Any]) -> dict[str, Any]:
             **{"summary": document["verdict"]["sentence"], "probability": "", "next": []},
             **document["verdict"],
         },
-        "scores": None if scores is None else {**score, **scores},
+        "scores": scores
+        and {**score, **scores, "stretch": stretch and {"finding": None, **stretch}},
         "calibration": {**bounds, **document["calibration"], "measured": measured},
         "coverage": {"second_look": None, **document["coverage"]},
         "tracks": [{**track, **own} for own in document["tracks"]],

@@ -158,7 +158,7 @@ def _provenance(document: dict[str, Any]) -> Provenance:
 def _faithfulness(stated: dict[str, Any] | None) -> Faithfulness | None:
     if stated is None:
         return None
-    areas = {name: _record(Areas, stated[name]) for name in ("attention", "random")}
+    areas = {name: _record(Areas, stated[name]) for name in ("marked", "random")}
     return _record(Faithfulness, {**stated, **areas})
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from deepscan.judgement import words
 
 THIRD = 100 / 3
+ZONES = "none indicated", "inconclusive", "indicated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,15 @@ class Scale:
     label: str
     bar: tuple[float, float] | None  # where it could stand, had other instants been looked at
     others: tuple[float, ...]
+    zones: tuple[str, str, str] = ZONES  # what a score means there
 
     @property
     def words(self) -> str:
         """What the scale shows, in words for screen readers."""
+        low, between, high = self.zones
         return (
-            f"Scale of scores: {self.label}. Up to {words.logit(self.low)} no manipulation is indicated, from"
-            f" {words.logit(self.high)} on it is."
+            f"Scale of scores: {self.label}. Up to {words.logit(self.low)}: {low}. From"
+            f" {words.logit(self.high)} on: {high}. Between them: {between}."
         )
 
 
@@ -73,4 +76,17 @@ def draw(document: dict[str, Any]) -> Scale | None:
         label,
         (place(span["low"], low, high), place(span["high"], low, high)) if span else None,
         tuple(place(other, ends["low"], ends["high"]) for other, ends in others),
+        zones(document),
     )
+
+
+def zones(document: dict[str, Any]) -> tuple[str, str, str]:
+    """The words of a scale's three parts: those of the verdict that a score there would have here."""
+    low, between, high = ZONES
+    reason = document["verdict"]["reason"]
+    picture = document["input"]["kind"] == "image"
+    if picture or reason == "untried":
+        low = "low, clears nothing"
+    if picture or reason == "few_frames":
+        high = "high, decides nothing"
+    return low, between, high

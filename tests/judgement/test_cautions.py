@@ -11,7 +11,7 @@ from builders.evidence import coverage, seen, source
 from builders.language import terms
 from deepscan.judgement.cautions import HEAVY, bits_per_pixel, heavy
 from deepscan.judgement.verdict import judge
-from deepscan.records import FrameEvidence, VerdictName
+from deepscan.records import FrameEvidence, Thresholds, VerdictName
 
 
 def face(track: int = 1, logits: object = -3.0, **quality: float) -> list[FrameEvidence]:
@@ -74,7 +74,8 @@ def test_heavy_compression_is_told_by_bits_per_pixel_and_frame(
 
 
 def test_a_picture_is_not_measured_by_a_films_bits() -> None:
-    assert said(face(), kind="image", frames=1, bytes=10) == ()
+    (warning,) = said(face(), kind="image", frames=1, bytes=10)
+    assert "a picture gets no probability and no clear verdict" in warning
 
 
 def test_a_face_seen_in_few_instants() -> None:
@@ -131,6 +132,25 @@ def test_where_the_mean_says_it_already_nothing_stands_out() -> None:
     assert evidence.scores is not None
     assert evidence.scores.stretch is None
     assert evidence.scores.longest_run is not None
+
+
+def test_single_frames_that_stand_out_are_told_and_the_highest_of_a_scatter_are_not() -> None:
+    """Both means are below the threshold of 5 and both highest tenths above it.
+
+    Four frames of 32 reach 9, the others 0.5 and -0.5 in turn: far above what they scatter by. Of frames that
+    are 6.5 and 1.5 in turn the highest tenth are four that lie 1.2 times the scatter above the others.
+    """
+    asked = Thresholds(-5.0, 5.0)
+    single = [9.0 if i in (3, 10, 18, 26) else 0.5 * (-1) ** i for i in range(32)]
+    (warning,) = judge(source(), coverage(), face(logits=single), asked).warnings
+    assert warning == (
+        "The face scores +1.09 on average, but +9.00 in the highest tenth of its frames, 18.1 times as far above"
+        " the others as single frames scatter. A short manipulation would look like this."
+    )
+    scattered = [4.0 + 2.5 * (-1) ** i for i in range(32)]
+    assert not any(
+        "tenth" in w for w in judge(source(), coverage(), face(logits=scattered), asked).warnings
+    )
 
 
 def test_a_mean_carried_by_few_frames() -> None:

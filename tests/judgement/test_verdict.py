@@ -336,11 +336,26 @@ def test_a_few_frames_are_judged_by_the_calibration_of_so_few() -> None:
     assert (few.finding.verdict.reason, few.finding.probability) == ("few_frames", None)
 
 
-def test_a_picture_is_never_clear_without_a_calibration_of_single_frames() -> None:
+@pytest.mark.parametrize("calibration", [TRIED, None])
+def test_a_picture_is_never_clear_and_has_no_probability(calibration: Calibration | None) -> None:
+    """Not even where single frames of videos are calibrated: nobody measured photographs."""
+    if calibration is not None:
+        calibration = replace(calibration, rungs=(Rung(1, 0.25, 0.5, -5.0, 4.0, 2.0, 0.4, 0.3),))
     picture = source(kind="image", codec="png", frames=1)
-    evidence = judge(picture, coverage(1), person(1, 9.0, 1), thresholds_of(TRIED))
+    evidence = judge(picture, coverage(1), person(1, 9.0, 1), thresholds_of(calibration))
     assert (evidence.verdict.name, evidence.verdict.reason) == (
         VerdictName.INCONCLUSIVE,
         "few_frames",
     )
-    assert "never calibrated on such evidence: a picture by itself" in evidence.verdict.sentence
+    assert (
+        "what scores of pictures by themselves mean was never measured" in evidence.verdict.sentence
+    )
+    assert evidence.finding is not None
+    assert evidence.finding.probability is None
+
+
+def test_of_faces_that_are_all_weak_none_is_said_to_be_weaker() -> None:
+    frames = person(1, 1.0, face_size=42.0) + person(2, 0.0, face_size=42.0)
+    assert (
+        "too weak" not in judge(source(), coverage(), frames, thresholds_of(TRIED)).verdict.sentence
+    )
