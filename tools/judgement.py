@@ -22,10 +22,11 @@ import numpy as np
 from deepscan.faces.alignment import TEMPLATE
 from deepscan.faces.tracks import Follower, look_of
 from deepscan.judgement.findings import judge_frames
-from deepscan.judgement.stretches import CLEAR, highest
+from deepscan.judgement.stretches import CLEAR, contrast, highest
 from deepscan.judgement.timeline import Scenes, interval
 from deepscan.judgement.verdict import thresholds_of
 from deepscan.records import (
+    FEWEST_FRAMES,
     Box,
     Calibration,
     CropQuality,
@@ -108,16 +109,22 @@ def alarms(run: Path, pack: Path, splits: int = 20, draws: int = 60) -> Iterator
     scores = np.load(run / "scores.npz")
     found = [v for fold in FOLDS for v in videos(scores, entries, fold, DEFAULT.name)]
     groups = [v.person.split("/")[0] if v.fold.startswith("M") else v.person for v in found]
-    rng = np.random.default_rng(0)
+    rng, lot = np.random.default_rng(0), np.random.default_rng(1)
     counts: dict[tuple[str, int], list[tuple[bool, bool]]] = {}
+    few: dict[int, list[bool]] = {1: [], 2: [], 4: []}
     for _ in range(splits):
         names = np.array(sorted(set(groups)))
         chosen = set(rng.permutation(names)[: len(names) // 2])
         own = [v for v, g in zip(found, groups, strict=True) if g in chosen]
-        rest = [
-            v for v, g in zip(found, groups, strict=True) if g not in chosen and len(v.logits) >= 4
-        ]
+        others = [v for v, g in zip(found, groups, strict=True) if g not in chosen]
+        rest = [v for v in others if len(v.logits) >= 4]
         calibration = fitted(own)
+        for count, reached in few.items():
+            for video in (v for v in others if not v.label and len(v.logits) >= count):
+                logits = tuple(lot.choice(video.logits, count, replace=False))
+                seen = frames(replace(video, logits=logits))
+                judged = judge_frames("it", seen, SOURCE, thresholds_of(calibration))
+                reached.append(judged.score >= judged.thresholds.high)
         for label, faces in ((0, (1, 5, 20)), (1, (1,))):
             able = [v for v in rest if v.label == label]
             for k in faces:
@@ -133,7 +140,12 @@ def alarms(run: Path, pack: Path, splits: int = 20, draws: int = 60) -> Iterator
             f"{k} {kind} face{'s' * (k > 1)}: {mean:.1%} by a face's mean, {stretch:.1%} with stretches"
             f" ({len(both)} trials)"
         )
-    high = fitted(found).high
+    for count, reached in few.items():
+        share = f"{np.mean(reached):.1%} of {len(reached)}"
+        yield f"{count} of a real clip's frames reach the threshold in {share}"
+    whole = fitted(found)
+    high = whole.high
+    yield from single_frames(found, entries, whole)
     for half in (0, 1):
         real = [v for v in found if not v.label and len(v.logits) >= 5]
         places = {name: i for i, name in enumerate(sorted({_collection(v) for v in real}))}
@@ -149,8 +161,31 @@ def alarms(run: Path, pack: Path, splits: int = 20, draws: int = 60) -> Iterator
     yield f"three frames of each clip of pairs manipulated: {np.mean(above):.1%} of {len(made)} reach it"
 
 
-def partly(found: Sequence[Video], entries: Sequence[Entry]) -> Iterator[Video]:
-    """The real clips of pairs, each time with three successive frames from their manipulation."""
+def single_frames(
+    found: Sequence[Video], entries: Sequence[Entry], calibration: Calibration
+) -> Iterator[str]:
+    """How often the highest tenth of frames reaches the threshold, and how often it also stands out."""
+    real = [v for v in found if not v.label and len(v.logits) > FEWEST_FRAMES]
+    made = [v for v in partly(found, entries, 1) if len(v.logits) > FEWEST_FRAMES]
+    for what, clips in (("real clips", real), ("clips with one frame manipulated", made)):
+        high = apart = 0
+        for video in clips:
+            ranked = sorted(RATIO * np.array(video.logits), reverse=True)
+            count = math.ceil(len(ranked) / 10)
+            if np.mean(ranked) < calibration.high <= np.mean(ranked[:count]):
+                far = contrast(ranked[:count], ranked[count:], calibration.fall, 1)
+                high += 1
+                apart += far is not None and far.times >= far.needed
+        yield (
+            f"highest tenth of {len(clips)} {what}: {high / len(clips):.1%} reach the threshold where the"
+            f" mean does not, {apart / len(clips):.1%} also stand out"
+        )
+
+
+def partly(
+    found: Sequence[Video], entries: Sequence[Entry], swaps: int = 3
+) -> Iterator[Video]:
+    """The real clips of pairs, each time with so many successive frames from their manipulation."""
     clips = {
         entries[v.crops[0]].video: v.logits for v in found if v.fold == "pairs"
     }  # "NAME/real" and "NAME/fake", the same frames of both
@@ -158,8 +193,9 @@ def partly(found: Sequence[Video], entries: Sequence[Entry]) -> Iterator[Video]:
         name = entries[video.crops[0]].video.rpartition("/")[0]
         swapped = clips.get(f"{name}/fake", ())
         count = min(len(video.logits), len(swapped))
-        for at in range(0, count - 2, 2):
-            logits = (*video.logits[:at], *swapped[at : at + 3], *video.logits[at + 3 : count])
+        for at in range(0, count - swaps + 1, 2):
+            end = at + swaps
+            logits = (*video.logits[:at], *swapped[at:end], *video.logits[end:count])
             yield replace(video, logits=logits)
 
 
@@ -258,7 +294,7 @@ def shots(pack: Path, draws: int = 100, follower: Callable[[], Any] = Follower) 
         mixed = switches = fragments = persons = found = 0
         for _ in range(draws):
             letters = sorted({letter for letter in pattern.upper() if letter.isalpha()})
-            chosen = rng.choice(names, len(letters), replace=False)
+            chosen = tuple(rng.choice(names, len(letters), replace=False).tolist())
             if title == LOOK_ALIKES:
                 chosen = pairs[rng.integers(len(pairs))]
             cast = {one: people[name] for one, name in zip(letters, chosen, strict=True)}

@@ -151,12 +151,12 @@ def about_faces(
     too_many: int = 0,
 ) -> Iterator[str]:
     """Warnings about the faces, above all the deciding one."""
+    # Counted frame by frame: nobody knows whether it is the same face each time.
     if too_small:
-        were = "face too small to judge was" if too_small == 1 else "faces too small to judge were"
-        yield f"{too_small} {were} left out."
+        yield f"A face too small to judge was left out {counted(too_small, 'time')}."
     if too_many:
-        were = "face was" if too_many == 1 else "faces were"
-        yield f"{too_many} {were} left out, because only the largest of each frame are judged."
+        times = counted(too_many, "time")
+        yield f"A face was left out {times}, because only the largest of each frame are judged."
     if scores is None:
         return
     (track,) = (t for t in tracks if t.id == scores.track)

@@ -151,9 +151,16 @@ def _verdict(
 
 
 def _rates(calibration: Calibration | None, frames: int) -> str:
-    """How often videos of the calibration came this far, in a sentence; empty if it does not say."""
-    said = "" if calibration is None else rates(calibration, frames)
-    return f" {said}" if said else ""
+    """How often videos of the calibration came this far, or why that is not known; empty without one."""
+    if calibration is None:
+        return ""
+    said = rates(calibration, frames)
+    if not calibration.unseen:
+        said += (
+            " The thresholds were set on sources that the detector had learnt from; others may pass them"
+            " oftener."
+        )
+    return f" {said.strip()}" if said else ""
 
 
 def rates(calibration: Calibration, frames: int) -> str:

@@ -281,8 +281,7 @@ def _unjudged(coverage: Coverage, tracks: Sequence[TrackEvidence]) -> Verdict:
         return Verdict(
             VerdictName.INSUFFICIENT,
             "faces_too_small",
-            f"The {'only face' if one else f'{coverage.faces_too_small} faces'} seen"
-            f" {'is' if one else 'are'} smaller than the smallest face judged.",
+            f"The only {'face seen is' if one else 'faces seen are'} smaller than the smallest face judged.",
         )
     return Verdict(
         VerdictName.NO_FACE,

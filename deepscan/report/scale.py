@@ -85,7 +85,9 @@ def zones(document: dict[str, Any]) -> tuple[str, str, str]:
     low, between, high = ZONES
     reason = document["verdict"]["reason"]
     picture = document["input"]["kind"] == "image"
-    if picture or reason == "untried":
+    measured = document["calibration"]["measured"]
+    tried = measured is not None and measured["unseen"]
+    if picture or not tried or reason == "untried":
         low = "low, clears nothing"
     if picture or reason == "few_frames":
         high = "high, decides nothing"

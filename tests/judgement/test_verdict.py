@@ -142,8 +142,8 @@ def test_a_low_score_is_never_called_authentic() -> None:
         ({"exact_times": False}, coverage(), None, "a usable time stamp"),
         ({"restarts": (Fraction(62),)}, coverage(), None, "clock restarts at 1:02.000"),
         ({}, coverage(damaged=2), None, "2 of 32 sampled frames are damaged"),
-        ({}, coverage(too_small=3), None, "3 faces too small"),
-        ({}, replace(coverage(), faces_too_many=9900), None, "9900 faces were left out"),
+        ({}, coverage(too_small=3), None, "A face too small to judge was left out 3 times."),
+        ({}, replace(coverage(), faces_too_many=9900), None, "A face was left out 9900 times, because"),
         ({}, coverage(), 20.0, "promises 20.0 s but the video ends after 10.0 s"),
         ({}, replace(coverage(), interlaced=True), None, "interlaced"),
     ],
@@ -316,6 +316,14 @@ def test_rates_stand_beside_a_clear_verdict() -> None:
         "On made-up people the detector's thresholds indicate 5 % of the real and 60 % of the"
         " manipulated videos, and clear 40 % of the real and 5 % of the manipulated ones."
     ) in evidence.verdict.sentence
+
+
+def test_a_detector_that_was_set_on_what_it_learnt_says_so_where_it_indicates() -> None:
+    asked = thresholds_of(replace(CALIBRATED, unseen=False))
+    sentence = judge(source(), coverage(), person(1, 9.0), asked).verdict.sentence
+    assert sentence.endswith(
+        "The thresholds were set on sources that the detector had learnt from; others may pass them oftener."
+    )
 
 
 def test_a_few_frames_are_judged_by_the_calibration_of_so_few() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,7 +27,29 @@ def test_the_scale_names_what_decides_and_marks_the_other_faces() -> None:
     assert drawn.x == scale.place(-4.0, -1.0, 1.7)
     assert len(drawn.others) == 1
     assert drawn.others[0] < drawn.x
-    assert "from +1.70 on it is" in drawn.words
+    assert drawn.words.endswith(
+        "Up to \u22121.00: low, clears nothing. From +1.70 on: indicated. Between them: inconclusive."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "ends"),
+    [
+        ("video", "score_between", ("none indicated", "indicated")),
+        ("video", "untried", ("low, clears nothing", "indicated")),
+        ("video", "few_frames", ("none indicated", "high, decides nothing")),
+        ("image", "score_between", ("low, clears nothing", "high, decides nothing")),
+    ],
+)
+def test_a_part_of_the_scale_promises_no_verdict_that_a_score_there_would_not_have(
+    kind: str, reason: str, ends: tuple[str, str]
+) -> None:
+    tried = replace(reports.CALIBRATED, unseen=True)
+    document = report_json.to_dict(reports.made(1, calibration=tried)[0])
+    document["input"]["kind"], document["verdict"]["reason"] = kind, reason
+    drawn = scale.draw(document)
+    assert drawn is not None
+    assert (drawn.zones[0], drawn.zones[2]) == ends
 
 
 def test_a_stretch_that_decides_stands_against_its_own_limits() -> None:

@@ -39,15 +39,15 @@ def test_all_of_a_report_comes_back(which: str) -> None:
 
 
 def test_what_explains_the_maps_comes_back_and_is_said_with_true_minus_signs() -> None:
-    """Four patches add 0.2 each, 96 of the others 0.01 and 96 take 0.01; 62 % of the first 1.76 on the face."""
+    """Four patches add 0.2 each, 96 add 0.01 and 96 take it; 62 % of 1.76 lies on the face."""
     report, _ = reports.made(logit=lambda track, instant: -3.0)
     found = Faithfulness("evidence", 1, 7, Areas(-0.3, 0.2), Areas(0.1, 0.1), 0.0, 1.0)
     stated = document(replace(report, faithfulness=found))
     assert differences(stated, to_dict(from_dict(stated))) == []
     assert stated["faithfulness"]["sentence"] == (
         "Covering the patches that speak most for what it says first changes the logit's size by +0.30 on"
-        " average, covering patches by lot by \u22120.10 (1 crop; more in 0 % of them): the heatmaps mark what"
-        " the score does NOT depend on more than on other patches."
+        " average, covering patches by lot by \u22120.10 (1 crop; more in 0 % of them): the heatmaps mark"
+        " what the score does NOT depend on more than on other patches."
     )
     assert stated["evidence_sum"]["sentence"] == (
         "The mean logit of face 1, \u22123.00, is the sum of +1.76 from patches that speak for manipulation,"
