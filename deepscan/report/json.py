@@ -43,7 +43,7 @@ INTERVAL_METHOD = "equal-weighted cosines over time, Student's t"
 INTERVAL_NOTE = "by which instants were looked at only, not by the detector's errors"
 LIMITATIONS = (
     "Generators the detector was not trained on may go unnoticed.",
-    "A low score does not show that the video is authentic.",
+    "A low score does not show that a video or a picture is authentic.",
     "Detectors lose 45 to 50 % of their performance from academic to operational data (NIST, GenAI:"
     " Deepfakes 2026, ai-challenges.nist.gov/forensics).",
 )
