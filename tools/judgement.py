@@ -11,7 +11,7 @@ import argparse
 import math
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, pairwise
@@ -182,9 +182,7 @@ def single_frames(
         )
 
 
-def partly(
-    found: Sequence[Video], entries: Sequence[Entry], swaps: int = 3
-) -> Iterator[Video]:
+def partly(found: Sequence[Video], entries: Sequence[Entry], swaps: int = 3) -> Iterator[Video]:
     """The real clips of pairs, each time with so many successive frames from their manipulation."""
     clips = {
         entries[v.crops[0]].video: v.logits for v in found if v.fold == "pairs"
@@ -276,7 +274,7 @@ LOOK_ALIKES = (
 WIDTH = 256  # pixels of a crop, and of a place
 
 
-def shots(pack: Path, draws: int = 100, follower: Callable[[], Any] = Follower) -> Iterator[str]:
+def shots(pack: Path, draws: int = 100) -> Iterator[str]:
     """Of made sequences of shots: tracks that mix persons, switches of tracks, and persons in several."""
     archive = zipfile.ZipFile(pack)
     people: dict[str, list[Pixels]] = {}
@@ -298,7 +296,7 @@ def shots(pack: Path, draws: int = 100, follower: Callable[[], Any] = Follower) 
             if title == LOOK_ALIKES:
                 chosen = pairs[rng.integers(len(pairs))]
             cast = {one: people[name] for one, name in zip(letters, chosen, strict=True)}
-            who, ids = followed(pattern.split(), cast, follower())
+            who, ids = followed(pattern.split(), cast)
             own = [(w.upper(), i) for w, i in zip(who, ids, strict=True) if w != "~"]
             mixed += sum(
                 len({w for w, i in own if i == track}) > 1 for track in {i for _, i in own}
@@ -315,11 +313,9 @@ def shots(pack: Path, draws: int = 100, follower: Callable[[], Any] = Follower) 
         )
 
 
-def followed(
-    instants: Sequence[str], cast: dict[str, list[Pixels]], follower: Any
-) -> tuple[list[str], list[int]]:
+def followed(instants: Sequence[str], cast: dict[str, list[Pixels]]) -> tuple[list[str], list[int]]:
     """Who is seen, instant by instant from left to right, and the track given."""
-    scenes = Scenes()
+    follower, scenes = Follower(), Scenes()
     who, ids, used = [], [], dict.fromkeys(cast, 0)
     nobody = np.random.default_rng(5).integers(0, 255, (16, 16, 3), np.uint8)
     nobody = nobody.repeat(WIDTH // 16, 0).repeat(WIDTH // 16, 1)

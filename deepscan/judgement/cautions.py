@@ -212,8 +212,8 @@ def about_scores(
         assert tenth is not None
         yield (
             f"The face scores {logit(video)} on average, but {logit(scores.top10_mean)} in the highest tenth"
-            f" of its frames, {tenth.times:.1f} times as far above the others as single frames scatter. A short"
-            " manipulation would look like this."
+            f" of its frames, {tenth.times:.1f} times as far above the others as single frames scatter. A"
+            " short manipulation would look like this."
         )
     if video >= high and scores.share_above < 0.5:
         yield (

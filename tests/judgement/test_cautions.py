@@ -144,8 +144,8 @@ def test_single_frames_that_stand_out_are_told_and_the_highest_of_a_scatter_are_
     single = [9.0 if i in (3, 10, 18, 26) else 0.5 * (-1) ** i for i in range(32)]
     (warning,) = judge(source(), coverage(), face(logits=single), asked).warnings
     assert warning == (
-        "The face scores +1.09 on average, but +9.00 in the highest tenth of its frames, 18.1 times as far above"
-        " the others as single frames scatter. A short manipulation would look like this."
+        "The face scores +1.09 on average, but +9.00 in the highest tenth of its frames, 18.1 times as far"
+        " above the others as single frames scatter. A short manipulation would look like this."
     )
     scattered = [4.0 + 2.5 * (-1) ** i for i in range(32)]
     assert not any(

@@ -143,7 +143,12 @@ def test_a_low_score_is_never_called_authentic() -> None:
         ({"restarts": (Fraction(62),)}, coverage(), None, "clock restarts at 1:02.000"),
         ({}, coverage(damaged=2), None, "2 of 32 sampled frames are damaged"),
         ({}, coverage(too_small=3), None, "A face too small to judge was left out 3 times."),
-        ({}, replace(coverage(), faces_too_many=9900), None, "A face was left out 9900 times, because"),
+        (
+            {},
+            replace(coverage(), faces_too_many=9900),
+            None,
+            "A face was left out 9900 times, because",
+        ),
         ({}, coverage(), 20.0, "promises 20.0 s but the video ends after 10.0 s"),
         ({}, replace(coverage(), interlaced=True), None, "interlaced"),
     ],
