@@ -89,7 +89,7 @@ def test_all_blocks_are_there() -> None:
     assert " ".join(entries) == (
         "Scores Maps Calibration Performance Input Coverage Tool Run Reproduction"
     )
-    text = words(html)
+    text = unescape(words(html))
     assert report.verdict.sentence in text
     assert "above 0 it leans to manipulated" in text
     assert EVIDENCE.caveat in text
