@@ -19,7 +19,7 @@ these in one place each: PyAV's and Pillow's in `media`, safetensors' and pip's 
 
 import re
 
-# After "://", a name and a colon with anything up to an @, if it is no port; or all that is before an @.
+# After "://", a name and a colon with anything up to an @, if it is not a port; or everything before an @.
 _USERINFO = re.compile(r"(?<=://)(?:[^/\s@:]*:(?!\d*(?:/|$))\S*@|[^/\s]*@)")
 
 

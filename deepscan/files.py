@@ -221,7 +221,7 @@ def _exchange(folder: Path, new: Path, earlier: Path) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[bool]:
-    """Let one process at a time write the file `path`. Gives False, without effect, if there are no locks.
+    """Let one process at a time write the file `path`. Yields False, without effect, if there are no locks.
 
     Raises:
         OutputError: another process is at work there, or the folder cannot be written.
@@ -245,7 +245,7 @@ def waiting(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Lock a hidden file beside `path`. It stays, since whoever waits must wait for the same file."""
+    """Lock a hidden file beside `path`. It is not removed, because all must wait for the same file."""
     from filelock import FileLock, Timeout  # here, since few need it and every decoder imports this
 
     try:

@@ -26,7 +26,7 @@ SIGNALS = tuple(
     if hasattr(signal, name)  # Windows has no SIGHUP
 )
 PATIENCE = 1.0  # seconds until a signal must have been heard
-DEAF = 2.0  # seconds in which all should be done; further signals are passed over
+DEAF = 2.0  # seconds for the clean-up; further signals are ignored meanwhile
 
 _heard = -DEAF
 

@@ -22,6 +22,15 @@ T = TypeVar("T")
 # "1e99999999", and the rest of the day for it.
 FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
 
+TYPES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    Fraction: "a number",
+}
+
 # Byte order marks; that of UTF-32 begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -105,7 +114,7 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
     try:
         return _converted(hint, value)
     except (ValueError, ArithmeticError) as error:
-        raise SettingsError(f"{where}: {value!r:.60} is no {_words(hint)}") from error
+        raise SettingsError(f"{where}: {value!r:.60} is not {in_words(hint)}") from error
 
 
 def _converted(hint: Any, value: Any) -> Any:
@@ -141,8 +150,13 @@ def _converted(hint: Any, value: Any) -> Any:
     return value
 
 
-def _words(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint)
+def in_words(hint: Any) -> str:
+    """What a field annotated `hint` takes, in words: "a whole number" for int, or int | None."""
+    if isinstance(hint, UnionType):
+        return " or ".join(in_words(one) for one in get_args(hint) if one is not NoneType)
+    if get_origin(hint) is tuple:
+        return "a list"
+    return TYPES.get(hint, str(hint))
 
 
 @cache

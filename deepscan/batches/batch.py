@@ -1,6 +1,6 @@
 """Scans many inputs, any of which may be hostile, on a machine that may be switched off at any time.
 
-    inputs -> plan (what is there already?) -> processes, each scanning one input at a time -> rows
+    inputs -> plan (what is finished?) -> processes, each scanning one input at a time -> rows
 
 As each input is finished its results appear, then its row in batch.sqlite (see `outcomes`). A killed run
 continues with `resume`, whenever it was killed. Bytes that were scanned already with the same weights and
@@ -348,7 +348,7 @@ def _begin(path: Path | None, settings: Settings) -> None:
 
 
 def _search(path: Path, settings: Settings) -> Search:
-    """The search of an input, which may have begun. One for another input is given up."""
+    """The search of an input, which may have started; a search of another input is ended."""
     own = _begun.pop(path, None)
     for other in _begun.values():
         other.close()

@@ -24,7 +24,7 @@ SOUND_SUFFIXES = ".aac .ac3 .aif .aiff .amr .flac .m4a .m4b .mka .mp3 .oga .opus
 STILL_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .avif .jp2 .heic .heif"
 SUFFIXES = {*VIDEO_SUFFIXES.split(), *STILL_SUFFIXES.split()}
 
-MOST_NAMED = 3  # files that were passed over, in one message
+MOST_NAMED = 3  # files that were skipped, in one message
 
 # Letters with bytes of 0 between, as no list of whole names has them.
 _UTF16 = re.compile(rb"(?:[ -~]\0){3}|(?:\0[ -~]){3}")
@@ -52,7 +52,7 @@ def found(
     In folders a file is taken by its suffix or its first bytes. Each comes once. Links to folders are not
     followed, the folder `exclude` is skipped, and what an earlier run wrote is never an input, even if it
     is named. An empty folder becomes an input that fails, so that it does not go unnoticed. `tell` hears
-    what was passed over, and why.
+    what was skipped, and why.
     """
     seen: set[str] = set()
     for given in paths:
@@ -118,7 +118,7 @@ def listed(content: bytes) -> list[Path]:
 
 
 class _Passed:
-    """What was passed over in a folder: paths by the reason."""
+    """The skipped files of a folder: paths by reason."""
 
     def __init__(self) -> None:
         self._files: dict[str, list[Path]] = {}
@@ -186,7 +186,7 @@ def _written(folder: Path) -> set[str]:
 
 
 def _unfit(path: Path) -> str:
-    """Why a file is passed over; empty if it is an input."""
+    """Why a file is skipped; empty if it is an input."""
     # macOS leaves "._clip.mp4" beside a clip on disks that cannot store its attributes.
     if path.name.startswith("._"):
         return "attributes that macOS stores for other files"

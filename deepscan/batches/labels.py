@@ -25,8 +25,9 @@ from deepscan.records import Frame
 CATEGORIES = ("manipulation_indicated", "inconclusive", "no_manipulation_indicated", "not_judged")
 
 MEANING = (
-    "Faces found by deepscan. category: what was concluded of this face in its whole video. score: 1 / (1 +"
-    " exp(-logit)) of this face in this frame, for sorting; it is no probability. track: the face's number."
+    "Faces found by deepscan. category: the verdict on this face in its whole video. score:"
+    " 1 / (1 + exp(-logit)) of this face in this frame, for sorting; it is not a probability. track: the"
+    " face's number."
 )
 
 
@@ -41,7 +42,7 @@ def write(results: Sequence[Path], out: Path, force: bool = False, images: bool 
 
     Raises:
         UnreadableInput: there are no results, one is unreadable, or its input is another file now.
-        OutputError: `out` is there already, or cannot be written.
+        OutputError: `out` exists already, or cannot be written.
     """
     found = list(_reports(results))
     listed: list[dict[str, Any]] = []

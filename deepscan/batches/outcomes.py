@@ -1,6 +1,6 @@
 """Keeps the outcome of each input of a batch in batch.sqlite, which survives whatever ends the run.
 
-The file is in the batch's folder and open to anybody's SQL after the run. A row is begun before its input
+The file is in the batch's folder and open to SQL queries after the run. A row is started before its input
 is read and finished after its results are in place, each in a transaction of its own (SQLite's write-ahead
 log). So after a kill or a power cut it is known what is finished and what was under way.
 """

@@ -27,7 +27,7 @@ PART = 100_000  # rows in one file
 
 SCHEMA = pa.schema(
     [
-        ("path", pa.string()),  # bytes that are no text as backslash escapes
+        ("path", pa.string()),  # bytes that are not text as backslash escapes
         ("verdict", pa.string()),
         ("reason", pa.string()),
         ("sentence", pa.string()),

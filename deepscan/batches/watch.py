@@ -17,7 +17,7 @@ class Look:
 
     @classmethod
     def at(cls, path: Path) -> Look | None:
-        """None if there is no such file (any more)."""
+        """The file now; None if it is gone."""
         try:
             status = path.stat()
         except OSError:

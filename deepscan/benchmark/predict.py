@@ -129,7 +129,7 @@ def score(
     """Add the missing scores of a set to the predictions in `folder`; None if none are missing.
 
     Frames of many videos share batches, read ahead by `workers` processes. An interrupted run has
-    written its finished videos, but for the last few thousand crops.
+    written its finished videos, except for the last few thousand crops.
 
     Args:
         view: the name its rows carry; AVERAGED averages over mirrored and zoomed copies.

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("state", pa.string()),  # "scored", "faceless", "failed"
         ("crop", pa.string()),  # start of its file's SHA-256; null for a video without a crop
-        ("frame", pa.int64()),  # number in the video, or place where names are no numbers
+        ("frame", pa.int64()),  # number in the video, or position if the names are not numbers
         ("time", pa.float64()),  # seconds; null where the listing does not know, as face_size
         ("track", pa.int32()),  # null: the largest face of each frame
         ("logit", pa.float64()),  # above 0 leans to manipulated
@@ -75,9 +75,9 @@ def read(path: Path) -> pa.Table:
 
 
 def done(folder: Path, weights: str, name: str, view: str) -> dict[str, set[str | None]]:
-    """The videos of a set whose rows are there already, of this checkpoint under this view, and their crops.
+    """The videos of a set with predictions of this checkpoint under this view, and their crops.
 
-    Parts of other sets and checkpoints are passed over by their statistics, unread.
+    Parts of other sets and checkpoints are skipped by their statistics, unread.
 
     Raises:
         DataError: as `read`.
@@ -243,7 +243,7 @@ def read_foreign(path: Path, detector: str) -> Foreign:
     logit: higher leans to manipulated.
 
     Raises:
-        DataError: unreadable, without these columns, or with values that are no numbers.
+        DataError: unreadable, without these columns, or with values that are not numbers.
     """
     columns = _columns(path)
     kind = next((kind for kind in KINDS if kind in columns), None)

@@ -213,7 +213,7 @@ def _one(
     quiet: bool,
     verbose: bool,
 ) -> Outcome:
-    """One input, in this very process (but for its decoder)."""
+    """Scan one input in this process (its decoder has its own)."""
     from deepscan.batches.batch import scan_or_error
     from deepscan.batches.inputs import itself
     from deepscan.batches.outcomes import Outcome

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from deepscan.config import Sampling, Settings, files, user_file
 from deepscan.errors import SettingsError
-from deepscan.plain import check_known, hints, read_value
+from deepscan.plain import check_known, hints, in_words, read_value
 
 PREFIX = "DEEPSCAN_"
 OTHER_VARIABLES = ("DEEPSCAN_CACHE", "DEEPSCAN_DATA")
@@ -158,7 +158,7 @@ def _parsed(name: str, text: str, hint: Any) -> Any:
     try:
         return words[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError) as error:
-        raise SettingsError(f"{name}: {text!r} is no {kind.__name__}") from error
+        raise SettingsError(f"{name}: {text!r} is not {in_words(kind)}") from error
 
 
 def _settings(found: Mapping[str, Preference]) -> Settings:

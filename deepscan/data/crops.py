@@ -33,7 +33,7 @@ FORGERIES = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who and what is seen, by names that hold beyond the folder at hand.
+    """Who and what is seen, by names that are valid beyond this folder.
 
     A listing's names begin with its set or data set; a flat folder's with the folder's own name.
     """

@@ -96,7 +96,7 @@ def read_listings(
         if absent := [name for name in sets if name not in found]:
             raise DataError(
                 f"{folder}: no {absent[0]}.json here, nor in {' or '.join(LISTINGS_IN[1:])}; there"
-                f" {'are ' + ', '.join(sorted(found)) if found else 'is no listing at all'}"
+                f" {'are ' + ', '.join(sorted(found)) if found else 'is no listing'}"
             )
         read = {name: _load(found[name]) for name in sets}
     return [v for name, labels in read.items() for v in _videos(found[name], labels, compression)]

@@ -39,7 +39,7 @@ class Journal:
         entries: the last entry of each video.
 
     Raises:
-        SettingsError: it was begun with other settings.
+        SettingsError: it was started with other settings.
         DataError: a line in its middle is damaged.
         OutputError: it cannot be written.
     """

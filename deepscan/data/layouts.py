@@ -52,7 +52,7 @@ class VideoRow:
     """One video of a data set, a still picture, or an archive of crops (WildDeepfake's).
 
     `source` and `group` mean the same as in CropRow. They stay empty if file names state them, as in
-    FaceForensics++, DeepFakeDetection and Celeb-DF: whoever reads the crops reads them from there.
+    FaceForensics++, DeepFakeDetection and Celeb-DF: they are read from there with the crops.
     """
 
     path: Path

@@ -130,8 +130,8 @@ def prepare(
     read does not stop the others.
 
     Raises:
-        DataError: `source` is no known layout, or its listings are damaged.
-        SettingsError: `out` was begun with other settings.
+        DataError: `source` has no known layout, or its listings are damaged.
+        SettingsError: `out` was started with other settings.
         OutputError: nothing can be written there, as on a full disk (what is finished is kept), files of
             another tool would be overwritten, or another process is preparing the same set there.
     """

@@ -169,7 +169,7 @@ def _pairing(scores: Float[np.ndarray, "tracks faces"]) -> list[tuple[int, int]]
 
 CELLS, DIRECTIONS = 8, 8  # of the face: how edges run in each cell
 PATCHES = 8  # of nearly all of the crop, with hair and collar: their colours
-FAINT_EDGES = 20.0  # added to each cell's sum, so that noise on plain skin is no pattern
+FAINT_EDGES = 20.0  # added to each cell's sum, so that noise on plain skin is not a pattern
 
 
 def look_of(pixels: Pixels) -> Look:

@@ -21,7 +21,7 @@ LIKELY = (
     (0.0, "very unlikely"),
 )
 
-# What a second scan is told: a frame each tenth of a second, or four times as many as usual.
+# Sampling of a second scan: a frame each tenth of a second, or four times as many as usual.
 CLOSE, MANY = 0.1, 128
 
 

@@ -134,7 +134,7 @@ def _levelled(picture: Thumbnail) -> Thumbnail:
 
 
 UNMOVED = 0.35
-FAINT = 4.0  # grey levels; below this a picture is plain, and its noise is no pattern
+FAINT = 4.0  # grey levels; below this a picture is plain, and its noise is not a pattern
 
 # SUDDEN was chosen on 62 recordings of talking people (9 clips, the originals of 53 demos) at 32 instants
 # each and nearly 800 artificial cuts between two of them, 97 % of which reach it. Correlating whole

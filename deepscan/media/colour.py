@@ -6,7 +6,7 @@ of 2.4. A matrix takes the light to the primaries of BT.709. The brightest of th
 by the curve "mobius" of FFmpeg's filter `tonemap`: unchanged up to 0.8 of reference white, then rolled off so
 that 1000 cd/m2 become white; all channels are scaled alike. Channels outside of BT.709 are clipped, and the
 power of 1/2.4 makes code values again. So a clip graded for SDR and shown as HDR at reference white comes
-back as it was, but for its brightest tones.
+back unchanged, except for its brightest tones.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _tone(brightest: np.ndarray) -> np.ndarray:
 
 @cache
 def _light(transfer: int, white: int) -> np.ndarray:
-    """The light of each 16-bit code value: of the display, but for HLG of the scene."""
+    """The light of each 16-bit code value: of the display, or for HLG of the scene."""
     code = np.minimum(np.arange(65536) / white, 1)
     if transfer == PQ:
         m1, m2 = 2610 / 16384, 2523 / 4096 * 128

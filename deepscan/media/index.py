@@ -214,7 +214,7 @@ def _tick(walked: _Packets, rate: Fraction | None, base: Fraction) -> Fraction:
 
 
 def _takes(walked: _Packets, tick: Fraction, leap: int | None) -> tuple[np.ndarray, list[int]]:
-    """Where the clock starts anew, as where recordings were joined end to end.
+    """Where the clock restarts, as if recordings had been joined end to end.
 
     Returns what to add to each packet's times so that they count on, and the times of the first frames.
 
@@ -328,7 +328,7 @@ def _times(pts: np.ndarray, dts: np.ndarray, tick: Fraction) -> tuple[np.ndarray
         anchors = places[good]
         step = int(np.median(np.diff(pts[good]) / np.diff(anchors)))
         times = np.interp(places, anchors, pts[good]).astype(np.int64)
-        # Outside of the first and last anchor the rate goes on.
+        # Beyond the first and last anchor the rate stays the same.
         first, last = anchors[0], anchors[-1]
         times = np.where(places < first, pts[first] - (first - places) * step, times)
         return np.where(places > last, pts[last] + (places - last) * step, times), False

@@ -121,7 +121,7 @@ def parse(line: bytes, kind: type[Message], path: Path) -> Message | Failure:
         said = json.loads(line, parse_constant=_refuse)
         _check(isinstance(said, dict), f"{type(said).__name__} in place of an object")
         wanted: type[Any] = Failure if "error" in said else kind
-        # Names of files may hold bytes that are no text, and errors quote them. Nothing else may.
+        # File names may contain bytes that are not text, and errors quote them. Nothing else may.
         bytes_in_text = "surrogateescape" if wanted is Failure else "strict"
         json.dumps(said, ensure_ascii=False).encode("utf-8", bytes_in_text)
         if kind is Opening and wanted is kind:

@@ -27,7 +27,7 @@ _HEADS = (
     (0, b"\x00\x00\x00\x0cjP  "), (0, b"\xff\x4f\xff\x51"),  # JPEG 2000
 )  # fmt: skip
 
-# What MPEG-PS, MPEG video, H.264 and HEVC begin with; an icon goes on with a zero, they do not.
+# What MPEG-PS, MPEG video, H.264 and HEVC begin with; an icon continues with a zero, they do not.
 _START = b"\x00\x00\x01"
 
 # MPEG transport streams have a "G" every so many bytes, wherever they were cut.

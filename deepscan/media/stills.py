@@ -59,7 +59,7 @@ BROKEN = (
 
 
 def is_webp_animation(path: Path) -> bool:
-    """Whether this, which is no still, is the kind of animation that FFmpeg does not play."""
+    """Whether a file that is not a still is the kind of animation that FFmpeg does not play."""
     with path.open("rb") as file:
         return file.read(12)[8:] == b"WEBP"
 
@@ -252,7 +252,7 @@ class StillSource:
 
 
 def _page(path: Path, image: Image.Image, pages: int) -> int:
-    """The number of the picture that viewers show: the first one, but in TIFF the first that is no thumbnail.
+    """The number of the picture that viewers show: the first, but in TIFF the first that is not a thumbnail.
 
     Raises:
         UnreadableInput: only a thumbnail of the picture can be read, as of cameras' raw files.

@@ -91,7 +91,7 @@ def instants(
 
 
 def _hides_first(path: Path) -> bool:
-    """Whether an APNG's first picture, which only older viewers show, is no frame of the animation."""
+    """Whether an APNG's first picture, which only older viewers show, is not part of the animation."""
     with path.open("rb") as file:
         head = file.read(APNG_HEAD)
     return not 0 <= head.find(b"fcTL") < head.find(b"IDAT")

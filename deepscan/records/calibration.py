@@ -75,7 +75,7 @@ class Calibration:
 
     @property
     def fall(self) -> float:
-        """Logits over which the share of real ones beyond `high` falls e-fold, or more.
+        """Logits over which the share of real scores above `high` falls by a factor of e or more.
 
         Where it was not measured it is taken from the slope, by two standard errors of five scores larger, as
         a measured one is (training.calibrate.tail).
@@ -83,17 +83,17 @@ class Calibration:
         return self.tail or (1 + 2 * 5**-0.5) / self.slope
 
     def ratio(self, score: float, rung: Rung) -> float:
-        """Likelihood ratio: how much oftener such a score comes of manipulated than of real videos.
+        """Likelihood ratio: how many times more often manipulated videos get such a score than real ones.
 
-        It goes no further than the number of videos can carry: a score beyond all n of the other class may
-        still come of one in n + 1.
+        It is limited by the number of videos: a score beyond all n of the other class may
+        still belong to one in n + 1.
         """
         odds = rung.slope * score + rung.intercept - math.log(self.prior / (1 - self.prior))
         most, least = math.log(self.real + 1), -math.log(self.manipulated + 1)
         return math.exp(max(least, min(most, odds)))
 
     def probability(self, ratio: float) -> float:
-        """The probability of manipulation that a ratio comes to, for videos like those of the fit."""
+        """The probability of manipulation for a ratio, for videos like those of the fit."""
         odds = ratio * self.prior / (1 - self.prior)
         return odds / (1 + odds)
 

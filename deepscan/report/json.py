@@ -188,7 +188,7 @@ def _opinion(report: Report) -> dict[str, Any]:
 def as_stated(frame: FrameEvidence) -> FrameEvidence:
     """The frame with its numbers as report.json states them.
 
-    These are judged, so that whoever has report.json can judge again (see `reading`).
+    These are judged, so that report.json is enough to judge again (see `reading`).
     """
     stated = _frame(frame)
     face = Face(Box(*stated["box"]), stated["confidence"], np.array(stated["landmarks"]))
@@ -248,7 +248,7 @@ def _evidence_sum(found: EvidenceSum | None) -> dict[str, Any] | None:
         return None
     numbers = {name: _number(value, 4) for name, value in asdict(found).items()}
     numbers |= {"track": found.track, "crops": found.crops}
-    # Of the numbers stated: whoever has them can word them again.
+    # From the numbers as stated, so that the sentence can be made again from them.
     return {**numbers, "sentence": evidence_sentence(EvidenceSum(**numbers))}  # type: ignore[arg-type]
 
 

@@ -122,7 +122,7 @@ def html(
 
 
 def same(document: dict[str, Any], page: str) -> bool:
-    """Whether a page shows what this document says: it is made again, but for the pictures' pixels.
+    """Whether a page matches this document: the page is made again, except for the pictures' pixels.
 
     Raises:
         DataError: it was not made by `html`.

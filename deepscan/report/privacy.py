@@ -71,7 +71,7 @@ PATHS = (("scoring", "weights"), ("output", "sign"))
 def _words(argv: Sequence[str], name: str) -> tuple[str, ...]:
     """The command line with this input's name, options, and the values that are neither path nor text."""
     shown = list(argv[:2])
-    last = argv.index("--") if "--" in argv else len(argv)  # what follows is no option
+    last = argv.index("--") if "--" in argv else len(argv)  # what follows is not an option
     for at, (before, word) in enumerate(pairwise(argv[1:]), 2):
         option, equals, _ = word.partition("=")
         if word.startswith("-") and at <= last:

@@ -1,8 +1,8 @@
 """Records the provenance of a result: the versions used, and manifest.json with the hash of every file.
 
 manifest.json states the SHA-256 of every output and of itself, in one canonical form, so any changed byte is
-found, even in the manifest. That guards against damage and careless edits. Whoever can rewrite the folder can
-rewrite the manifest too; only its SHA-256, noted elsewhere, or a signature reveals that (see `signing`).
+found, even in the manifest. That guards against damage and careless edits. Anyone who can rewrite the folder
+can rewrite the manifest too; only its SHA-256, noted elsewhere, or a signature reveals that (see `signing`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 All that `judge` needs stands in report.json: every face's logit and quality, which instants were looked at,
 the facts about the input, the detector's calibration. So everything that was concluded of them can be
-concluded again, by whoever has the document, with no more than this.
+concluded again from the document alone.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def make_keys(path: Path) -> Path:
     """Write a new private key to `path`, readable only by its owner, and the public key beside it as .pub.
 
     Raises:
-        OutputError: one of them is there already, or cannot be written.
+        OutputError: one of them exists already, or cannot be written.
     """
     public = path.with_name(f"{path.name}.pub")
     key = Ed25519PrivateKey.generate()
@@ -92,7 +92,7 @@ def check(folder: Path, path: Path) -> str:
     """Check the signature with the public key in the file `path`; returns words on whose it is.
 
     Raises:
-        DataError: there is no signature, or it is not this key's of this manifest.
+        DataError: there is no signature, or it is not this key's signature of this manifest.
         SettingsError: there is no public key in `path`.
     """
     key, place = public_key(path), folder / provenance.SIGNATURE

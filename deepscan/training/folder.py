@@ -126,7 +126,7 @@ class RunFolder:
         """Settings, digests and date of the run to continue.
 
         Raises:
-            SettingsError: this is no run folder.
+            SettingsError: this is not a run folder.
         """
         path = self.folder / "settings.json"
         try:

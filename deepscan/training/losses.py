@@ -165,7 +165,7 @@ def flcl(
     """Fake-likelihood contrastive learning: patches of fake crops against those of real ones.
 
     Anchors are all patches of fake crops, weighted by `fake_likelihood`; each one's positives are all the
-    others. Source: QTFP (CVPR 2026), as summarised in public; its equations were not to be had.
+    others. Source: QTFP (CVPR 2026), as summarised in public; its equations were not available.
 
     Args:
         own: the crops whose anchors are counted, all by default; always divided by the whole's number.

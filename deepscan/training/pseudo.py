@@ -42,7 +42,7 @@ HALF_OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
 }
 AXIS = 128.0
 
-# A crop in which nothing is seen to change is no pseudo-fake: see `self_blend`.
+# A crop without a visible change is not a pseudo-fake: see `self_blend`.
 MIN_CHANGE = 1.5  # mean over the region, grey levels; compression alone moves plain areas by 1
 DRAWS = 20
 

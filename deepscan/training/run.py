@@ -65,7 +65,7 @@ def train(
     Raises:
         DataError: data missing, unreadable, one-sided or too little to split, or training diverges.
         OutputError: `settings.out` exists or cannot be written.
-        WeightsError: the base is unknown or cannot be had.
+        WeightsError: the base is unknown or cannot be obtained.
     """
     with process_group(settings.device) as ranks:
         folder = RunFolder(settings.out)
@@ -91,7 +91,7 @@ def resume(
         device: another one than the run began on.
 
     Raises:
-        SettingsError: `folder` is no run.
+        SettingsError: `folder` is not a run.
         DataError: the data have changed since; and as `train`.
     """
     settings, stated, date = RunFolder(folder).reopen()
@@ -333,7 +333,7 @@ def _base(settings: TrainSettings) -> tuple[BaseEntry, Path]:
     """What `settings.base` means, a name or a file, and its verified file.
 
     Raises:
-        SettingsError: neither; or the file is no base that deepscan knows, so that no detector on it would
+        SettingsError: neither; or the file is not a base that deepscan knows, so that no detector on it would
             find it again.
     """
     bases = weights.catalogue().bases

@@ -103,7 +103,7 @@ def verify(
 
     Raises:
         InputError: there is no readable manifest.json, so nothing can be checked.
-        SettingsError: `key` is no public key.
+        SettingsError: `key` is not a public key.
     """
     path = folder / provenance.NAME
     if path.is_symlink():

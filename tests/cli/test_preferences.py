@@ -113,9 +113,9 @@ def test_a_detector_that_a_folder_chooses_is_said(here: Path) -> None:
         ("[scoring]\ndevise = 'cpu'\n", r"\[scoring\]: unknown key devise; did you mean device\?"),
         ("[scorings]\n", "unknown key scorings; did you mean scoring"),
         ("[sampling]\nseconds = 2\n", r"\[sampling\]: unknown key seconds"),
-        ("[sampling]\nframes = '8'\n", r"\[sampling\] frames: '8' is no int"),
-        ("[scoring]\noffline = 1\n", "offline: 1 is no bool"),
-        ("[sampling]\nframes = true\n", "frames: True is no int"),
+        ("[sampling]\nframes = '8'\n", r"\[sampling\] frames: '8' is not a whole number"),
+        ("[scoring]\noffline = 1\n", "offline: 1 is not true or false"),
+        ("[sampling]\nframes = true\n", "frames: True is not a whole number"),
         ("[scoring]\ndevice = 'tpu'\n", r"not one of auto, cpu, .* \(set by .*deepscan\.toml\)"),
     ],
 )
@@ -130,8 +130,12 @@ def test_files_are_strict(here: Path, text: str, says: str) -> None:
     [
         ("DEEPSCAN_SCORING_DEVISE", "cpu", "did you mean DEEPSCAN_SCORING_DEVICE?"),
         ("DEEPSCAN_CASHE", "/tmp", "did you mean DEEPSCAN_CACHE?"),
-        ("DEEPSCAN_SAMPLING_FRAMES", "many", "DEEPSCAN_SAMPLING_FRAMES: 'many' is no int"),
-        ("DEEPSCAN_SCORING_OFFLINE", "maybe", "'maybe' is no bool"),
+        (
+            "DEEPSCAN_SAMPLING_FRAMES",
+            "many",
+            "DEEPSCAN_SAMPLING_FRAMES: 'many' is not a whole number",
+        ),
+        ("DEEPSCAN_SCORING_OFFLINE", "maybe", "'maybe' is not true or false"),
     ],
 )
 def test_the_environment_is_strict(

@@ -101,8 +101,8 @@ def test_flags_overrule_a_config_file_and_that_the_projects(
     ("text", "says"),
     [
         ("epoch = 3", "unknown key epoch; did you mean epochs"),
-        ("batch = 'many'", "batch: 'many' is no int"),
-        ("epochs = true", "epochs: True is no int"),
+        ("batch = 'many'", "batch: 'many' is not a whole number"),
+        ("epochs = true", "epochs: True is not a whole number"),
         ("batch = ", "not readable TOML"),
         ("[augment]\nflipp = 1", "unknown key flipp; did you mean flip"),
     ],
