@@ -130,7 +130,7 @@ def read_index(open_stream: Open, rate: Fraction | None) -> Index:
         order, hidden = watched
         walked.hidden[hidden] = True
         dts = np.where(walked.dts == NO_TIME, NO_TIME, walked.dts + shift)
-        clock, exact = _times(pts[order], dts[order], tick)
+        clock, exact = _times(order, pts[order], dts[order], tick)
         key_times = np.full(len(pts), NO_TIME)
         key_times[order] = clock
     frame = np.full(len(pts), -1)
@@ -309,32 +309,49 @@ def _and_end(items: Iterator[Any]) -> Iterator[Any]:
     yield None
 
 
-def _times(pts: np.ndarray, dts: np.ndarray, tick: Fraction) -> tuple[np.ndarray, bool]:
-    """Times of frames in display order whose packets have these stamps, and whether they are exact.
+def _times(
+    order: np.ndarray, pts: np.ndarray, dts: np.ndarray, tick: Fraction
+) -> tuple[np.ndarray, bool]:
+    """Times of frames in display order, whose packets have numbers `order` and these stamps; are they exact?
 
     Stamps that ascend are believed. Frames without one, with that of the frame before, or with one of a few
-    that fall back, take the times between. If many fall back, the stamps belong to the frames in another
-    order; without any the rate decides.
+    that fall back, take the times between. If that does not go, and the stamps ascend in coding order, the
+    k-th frame takes the k-th of those. Else they are the frames' in yet another order, or the rate decides.
     """
     n = len(pts)
-    places = np.arange(n)
-    stated = pts != NO_TIME
-    highest = np.maximum.accumulate(pts)
-    good = stated & np.concatenate([[True], pts[1:] > highest[:-1]])[:n]
+    stated, good = pts != NO_TIME, _ascending(pts)
     if good.all():
         return pts, True
-    fallen = int((stated[1:] & (pts[1:] < highest[:-1])).sum())
-    if good.sum() > 1 and fallen <= n // FEW:
-        anchors = places[good]
-        step = int(np.median(np.diff(pts[good]) / np.diff(anchors)))
-        times = np.interp(places, anchors, pts[good]).astype(np.int64)
-        # Beyond the first and last anchor the rate stays the same.
-        first, last = anchors[0], anchors[-1]
-        times = np.where(places < first, pts[first] - (first - places) * step, times)
-        return np.where(places > last, pts[last] + (places - last) * step, times), False
+    fallen = int((stated[1:] & (pts[1:] < np.maximum.accumulate(pts)[:-1])).sum())
+    times = _between(pts, good) if good.sum() > 1 and fallen <= n // FEW else None
+    if times is None or fallen or (np.diff(times) <= 0).any():
+        coded = pts[np.argsort(order)]
+        ascending = _ascending(coded)
+        if ascending.sum() > 1 and np.array_equal(ascending, coded != NO_TIME):
+            times = _between(coded, ascending)
+    if times is not None:
+        return times, False
     for stamps in (pts, dts):
         if (stamps != NO_TIME).all() and len(np.unique(stamps)) == n:
             start = pts[0] - stamps.min() if pts[0] != NO_TIME and stamps is dts else 0
             return np.sort(stamps) + start, False
-    start = int(pts[good][0]) - int(places[good][0]) * int(tick) if good.any() else 0
+    start = int(pts[good][0]) - int(np.flatnonzero(good)[0]) * int(tick) if good.any() else 0
     return np.array([start + int(i * tick) for i in range(n)], np.int64), False
+
+
+def _ascending(stamps: np.ndarray) -> np.ndarray:
+    """Which stamps are stated and later than all before them."""
+    highest = np.maximum.accumulate(stamps)
+    later = np.concatenate([[True], stamps[1:] > highest[:-1]])[: len(stamps)]
+    return (stamps != NO_TIME) & later
+
+
+def _between(stamps: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """The good stamps, and evenly between them the others; beyond the first and last the rate stays the same."""
+    places = np.arange(len(stamps))
+    anchors = places[good]
+    step = int(np.median(np.diff(stamps[good]) / np.diff(anchors)))
+    times = np.interp(places, anchors, stamps[good]).astype(np.int64)
+    first, last = anchors[0], anchors[-1]
+    times = np.where(places < first, stamps[first] - (first - places) * step, times)
+    return np.where(places > last, stamps[last] + (places - last) * step, times)

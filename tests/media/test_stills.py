@@ -245,7 +245,7 @@ def test_of_a_tiffs_pages_the_first_is_judged_or_the_one_asked_for(tmp_path: Pat
     second = StillSource(path, stream=1)
     assert clips.number(next(second.decode([0])).pixels) == 1
     assert second.source.stream == 1
-    with pytest.raises(NoVideoStream, match="no picture 3 in this file, which holds 3 pictures"):
+    with pytest.raises(NoVideoStream, match="no picture 3 in this file, which contains 3 pictures"):
         StillSource(path, stream=3)
 
 
