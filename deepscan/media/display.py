@@ -40,7 +40,7 @@ MATRICES_KNOWN = (0, 1, 2, 4, 5, 6, 7, 9)
 TRANSFERS_KNOWN = (1, 2, 4, 5, 6, 7, 11, 12, 13, 14, 15, 16, 18)
 
 # Of the scaler: bicubic, chroma for every pixel, rounded instead of cut off. Without them 10 bits come out up
-# to 3 levels dark.
+# to 3 levels dark, and HDR in 8 bits.
 BICUBIC, FULL_CHROMA, ACCURATE = 4, 0x2000, 0x40000
 
 
@@ -181,9 +181,9 @@ def colours_shown(frame: Any, width: int, height: int) -> Pixels:
         matrix = _guessed_matrix(frame)
         how["src_colorspace"] = {1: "ITU709", 6: "ITU601", 9: "BT2020"}[matrix]
     bits = max(component.bits for component in frame.format.components)
-    if bits > 8:
-        how["interpolation"] = BICUBIC | FULL_CHROMA | ACCURATE
     convert = frame.color_trc in colour.HDR or frame.color_primaries in colour.WIDE
+    if bits > 8 or convert:
+        how["interpolation"] = BICUBIC | FULL_CHROMA | ACCURATE
     # One thread: more would live as long as the frame's scaler, which only the garbage collector frees, and
     # pile up until no new ones could start.
     form = "rgb48le" if convert else "rgb24"

@@ -109,6 +109,14 @@ def test_an_hdr_video_is_converted_and_says_so(tmp_path: Path) -> None:
     assert colour.conversion == "PQ to SDR of BT.709"
 
 
+def test_hdr_of_8_bits_is_rounded_too(tmp_path: Path) -> None:
+    """PQ's 0.4429 in limited range is 113 of 8 bits and 452 of 10; both are shown alike, at 144."""
+    hdr = {"colorspace": 9, "color_trc": PQ, "color_primaries": 9, "color_range": 1}
+    shallow = flat(tmp_path / "a.mkv", (113, 128, 128), "yuv420p", (64, 64), **hdr)
+    deep = flat(tmp_path / "b.mkv", (452, 512, 512), "yuv420p10le", (64, 64), **hdr)
+    assert centre(shallow) == centre(deep) == [144] * 3
+
+
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_what_was_graded_from_sdr_comes_back(transfer: int) -> None:
     """Up to 0.8 of reference white (232 of 255), in BT.2020's primaries: to one level."""
