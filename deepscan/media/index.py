@@ -347,7 +347,7 @@ def _ascending(stamps: np.ndarray) -> np.ndarray:
 
 
 def _between(stamps: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """The good stamps, and evenly between them the others; beyond the first and last the rate stays the same."""
+    """The good stamps, and evenly between them the others; beyond the first and last at the same rate."""
     places = np.arange(len(stamps))
     anchors = places[good]
     step = int(np.median(np.diff(stamps[good]) / np.diff(anchors)))
