@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -135,7 +136,7 @@ class Batch:
             SettingsError: earlier results are in the way; raised before any work.
             OutputError: no more results can be written, as on a full disk; what is finished is kept.
         """
-        taken: set[Path] = set()
+        taken: set[str] = set()
         plans = [self._plan(one, taken) for one in inputs]
         todo: deque[_Task] = deque()
         for plan in plans:
@@ -179,7 +180,7 @@ class Batch:
 
     # -- planning -------------------------------------------------------------------------------
 
-    def _plan(self, one: Input, taken: set[Path]) -> _Task | Outcome:
+    def _plan(self, one: Input, taken: set[str]) -> _Task | Outcome:
         """The task for an input, or its outcome from earlier."""
         try:
             stat = one.path.stat()
@@ -189,7 +190,7 @@ class Batch:
         row = self._outcomes.attempt(one.path)
         own = row is not None and (row.outcome is None or row.outcome.same_as is None)
         folder = row.folder if row is not None and own else self._name(one, taken)
-        taken.add(folder)
+        taken.add(_as_disks_compare(folder))
         attempt = Attempt(folder, size, changed, self._work)
         resumed = row is not None and self._resume
         if row is not None and row.outcome is not None and resumed and not self._force:
@@ -213,13 +214,13 @@ class Batch:
             clear_parts(folder)
         return _Task(one.path, attempt, replaceable)
 
-    def _name(self, one: Input, taken: set[Path]) -> Path:
-        """A folder for an input's results; equal names get a number."""
+    def _name(self, one: Input, taken: set[str]) -> Path:
+        """A folder for an input's results; names that some disk takes for equal get a number."""
         wanted = self._out / one.inner
         folder, number = wanted, 1
         while (
-            folder in taken
-            or (folder.parent == self._out and folder.name in RESERVED)
+            _as_disks_compare(folder) in taken
+            or (folder.parent == self._out and folder.name.casefold() in RESERVED)
             or is_part(folder)
             or self._outcomes.owner(folder) is not None
         ):
@@ -354,3 +355,8 @@ def _search(path: Path, settings: Settings) -> Search:
         other.close()
     _begun.clear()
     return own or Search(path, settings)
+
+
+def _as_disks_compare(path: Path) -> str:
+    """A path as the disks of Windows and macOS compare it: without case, and accents in one form."""
+    return unicodedata.normalize("NFC", str(path)).casefold()

@@ -146,6 +146,22 @@ def test_a_row_that_was_begun_is_done_anew_and_its_leavings_go(here: Path) -> No
     assert sorted(p.name for p in out.iterdir()) == ["a.bmp", "batch.sqlite"]
 
 
+def test_names_that_some_disks_take_for_equal_get_folders_of_their_own(here: Path) -> None:
+    names = [
+        "x/a.bmp",
+        "y/a.bmp",
+        "x/A.BMP",
+        "x/\u00e9.bmp",
+        "x/e\u0301.bmp",
+    ]  # the last two are both "é"
+    paths = [picture(here / name, grey, 64 + grey) for grey, name in enumerate(names)]
+    with Batch(here / "out", QUICK) as work:
+        done = list(work.assess(list(found(paths, here / "out"))))
+    assert [one.folder.name for one in done if one.folder is not None] == [
+        "a.bmp", "a.bmp-2", "A.BMP-3", "\u00e9.bmp", "e\u0301.bmp-2",
+    ]  # fmt: skip
+
+
 def test_results_are_not_written_through_a_link(here: Path) -> None:
     picture(here / "in" / "inner" / "a.bmp")
     out, elsewhere = here / "out", here / "elsewhere"
