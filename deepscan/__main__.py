@@ -38,7 +38,7 @@ def _forget_working_folder() -> None:
 
 
 def _open_streams() -> None:
-    """Give a process that has no stdin, stdout or stderr, as daemons have none, some that lead nowhere.
+    """Open missing standard streams on /dev/null, as in a daemon.
 
     Otherwise the next files to be opened would take their numbers, and what is printed would go there; in the
     processes that are started later, too.

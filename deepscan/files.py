@@ -53,7 +53,7 @@ def check_readable(path: Path) -> None:
 
 
 def _meant(path: Path) -> str:
-    """What to do about a file that is not there."""
+    """Advice on a file that does not exist."""
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist either; check the path"
     near = nearest(path.name, [entry.name for entry in islice(os.scandir(path.parent), MOST_NAMES)])
@@ -151,7 +151,7 @@ _UNFINISHED: set[Path] = set()  # what is being written, under temporary names
 
 @contextmanager
 def _unfinished(*paths: Path) -> Iterator[None]:
-    """Remove these at the block's end; what has got another name by then stays."""
+    """Remove these at the end of the block, except what has been renamed by then."""
     _UNFINISHED.update(paths)
     try:
         yield
@@ -208,7 +208,7 @@ def part_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def _exchange(folder: Path, new: Path, earlier: Path) -> None:
-    """Put `new` in the place of `folder`, which comes back if that is broken off."""
+    """Replace `folder` by `new`; if interrupted, `folder` is restored."""
     with _unfinished(earlier):
         remove_unfinished(earlier)
         try:

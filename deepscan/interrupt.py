@@ -67,7 +67,7 @@ def _watch(heard: int) -> None:
 
 
 def _end() -> None:
-    """End the process while its main thread is at work, with nothing left half-written."""
+    """End the process while its main thread is busy, without leaving incomplete files."""
     remove_unfinished()
     if (multiprocessing := sys.modules.get("multiprocessing")) is not None:
         for child in multiprocessing.active_children():

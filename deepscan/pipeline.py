@@ -154,7 +154,7 @@ def _judged(
     scorer: Scorer,
     progress: Progress,
 ) -> Evidence:
-    """What one detector's logits say, after a second look at a stretch that stands out."""
+    """The judgement of one detector's logits, after a second look at a stretch that stands out."""
     opened, sampling = search.opened(), search.settings.sampling
     judged = partial(
         judge,
@@ -178,7 +178,7 @@ def _judged(
 
 
 def _with_second(report: Report, opinion: Evidence, other: Scorer, weights: str) -> Report:
-    """The report with what a second detector says, and with the verdict of both."""
+    """The report with a second detector's result and the verdict of both."""
     origin = report.provenance
     scoring = {**origin.settings["scoring"], "weights": weights}
     second = replace(
@@ -233,7 +233,7 @@ def _report(
 
 
 def _facts(scorer: Scorer) -> dict[str, Any]:
-    """What a report states about the detector."""
+    """The facts about the detector for a report."""
     header = scorer.header
     return {
         "name": header.name,

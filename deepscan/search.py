@@ -131,6 +131,6 @@ class Search:
         return load_finder(self.settings.faces, self.settings.scoring.device)
 
     def _chunk(self) -> int:
-        """How many frames are searched at a time."""
+        """The number of frames to search at a time."""
         source = self.opened().source
         return max(1, min(CHUNK, CHUNK_PIXELS // (source.width * source.height)))

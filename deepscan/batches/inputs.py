@@ -171,13 +171,13 @@ def _media(folder: Path, exclude: Path, passed: _Passed) -> Iterator[Path]:
 
 
 def _above(path: Path) -> set[str]:
-    """The files that manifests in the folders above a path say earlier runs wrote."""
+    """Files written by earlier runs, by the manifests in the folders above a path."""
     folders = Path(os.path.abspath(path)).parents
     return set().union(*(_written(one) for one in folders if (one / NAME).is_file()))
 
 
 def _written(folder: Path) -> set[str]:
-    """The files that a manifest of deepscan's says an earlier run wrote, and itself."""
+    """A manifest of deepscan, and the files that it lists as written by an earlier run."""
     try:
         outputs = read_manifest(folder / NAME).outputs
     except DeepscanError:

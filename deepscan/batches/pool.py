@@ -144,7 +144,7 @@ class Worker:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """What a process must not have of us, if the block starts it.
+    """Withhold from processes started in the block what they must not inherit.
 
     It does not hear Ctrl-C, not even while it imports; and it imports nothing from the working folder, which
     may be full of evidence, while Python starts it by `-c`, which would look there first.

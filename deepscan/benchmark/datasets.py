@@ -165,7 +165,7 @@ def _everything(
 
 
 def _found(test_set: TestSet, root: Path | None) -> tuple[Path, str]:
-    """Folder and name of the listing that is there; `locate`'s error for the first name where none is."""
+    """Folder and name of the listing found; if there is none, `locate`'s error for the first name."""
     assert root is not None
     missing: DataError | None = None
     for name in test_set.listings:

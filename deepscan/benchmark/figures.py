@@ -216,7 +216,7 @@ def _scale(figure: Any, grid: Any) -> None:
 
 
 def _ground(crop: Pixels, faces: bool) -> Pixels:
-    """What a map is drawn on."""
+    """The picture under a map."""
     return crop if faces else np.full_like(crop, GREY)
 
 

@@ -93,7 +93,7 @@ class Scored:
 
 @functools.lru_cache(maxsize=1)
 def _loaded(asked: Candidate, scoring: Scoring) -> tuple[Detector, Header]:
-    """The detector and what its checkpoint says, kept for the next set."""
+    """The detector and its checkpoint's header, kept for the next set."""
     detector, header, _, _ = load_detector(
         replace(scoring, weights=str(asked.checkpoint)), pack=True
     )

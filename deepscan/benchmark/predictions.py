@@ -322,7 +322,7 @@ def match(foreign: Foreign, to: Scored) -> Scored | None:
 
 
 def _parts(video: str) -> list[str]:
-    """A path's parts without what dialects differ in: suffix, "frames", backslashes, "./"."""
+    """A path's parts without what differs between tools: suffix, "frames", backslashes, "./"."""
     path = PurePosixPath(video.replace("\\", "/"))
     stem = path.with_suffix("") if path.suffix.lower() in (".mp4", ".avi", ".mov") else path
     return [part for part in stem.parts if part not in ("frames", ".", "/")]

@@ -242,7 +242,7 @@ def _peer_rows(rule: Rule, width: int) -> list[tuple[str, tuple[Cell | str | Non
 
 
 def _counted(rows: Mapping[str, Answers], rule: Rule) -> list[str]:
-    """What was not scored, by set, as notes."""
+    """Notes on the videos that were not scored, by set."""
     listed: dict[str, str] = {}
     for row, found in rows.items():
         for name, of_seeds in found.items():

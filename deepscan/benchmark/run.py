@@ -322,7 +322,7 @@ def _attention(
 def _localisation(
     outputs: Results, prefix: str, looks: Iterator[tuple[str, dict[str, Looks]]]
 ) -> None:
-    """Tables of attention and of who finds the forged region; fails if no set has masks."""
+    """Tables of attention and of how well it finds the forged region; fails if no set has masks."""
     problems, located = [], 0
     for test_set, found in looks:
         outputs.add(activation_table(f"{prefix}activation-{test_set}", found, test_set))

@@ -94,7 +94,7 @@ class RunStore:
         )
 
     def _kept(self) -> list[tuple[Path, TrainSettings, dict[str, str]]]:
-        """All runs there are: folder, settings, digest of the data."""
+        """All existing runs: folder, settings, digest of the data."""
         found = []
         for path in sorted(self._folder.glob("*/settings.json")):
             try:

@@ -104,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistake(error: typer.TyperException) -> str:
-    """A mistake in the arguments as a sentence, with what was probably meant."""
+    """A sentence about a mistake in the arguments, with a suggestion."""
     words = error.format_message()
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if option is not None and context is not None and words.startswith("No such option"):

@@ -178,7 +178,7 @@ def _check(
     distortions: str | None,
     averaging: bool,
 ) -> None:
-    """Refuse what contradicts itself before anything is loaded."""
+    """Refuse contradictory options before anything is loaded."""
     from deepscan.benchmark.studies import study
     from deepscan.data.distortions import every
 
@@ -203,7 +203,7 @@ def _check(
 def _sets(
     datasets: str | None, root: Path | None, studies: list[str], tabulate: bool
 ) -> tuple[tuple[TestSet, ...] | None, Path | None]:
-    """The sets named, and the data root where one of them has to be looked for."""
+    """The named sets, and the data root if one of them must be searched for."""
     from deepscan.benchmark.datasets import parse
     from deepscan.config import data_root
 
@@ -223,7 +223,7 @@ def _recipe(
     tabulate: bool,
     training: bool,
 ) -> TrainSettings | None:
-    """What a study's runs share; None where nothing trains and finished runs are found by name."""
+    """The common recipe of a study's runs; None if nothing trains and finished runs are found by name."""
     if tabulate or not any(name != "table-5" for name in studies):
         return None
     if not (training or data or config or steps):

@@ -250,7 +250,7 @@ def _all(
     quiet: bool,
     verbose: bool,
 ) -> list[Outcome]:
-    """A batch's inputs; what was finished is shown whatever ends the run."""
+    """Scan a batch; finished results are shown however the run ends."""
     finished: dict[Path, Outcome] = {}
     table = not json and len(inputs) <= MOST_ROWS
     try:

@@ -162,7 +162,7 @@ def _parsed(name: str, text: str, hint: Any) -> Any:
 
 
 def _settings(found: Mapping[str, Preference]) -> Settings:
-    """The settings these keys make; what is out of range names where it was set."""
+    """The settings from these keys; an error about a value names where it was set."""
     stages: dict[str, Any] = {}
     for stage in fields(Settings):
         own = {k.split(".")[1]: p for k, p in found.items() if k.startswith(f"{stage.name}.")}

@@ -171,7 +171,7 @@ class Mtcnn:
         side: int,
         threshold: float,
     ) -> tuple[Boxes, Owner, Float32[np.ndarray, "_n outputs"]]:
-        """The boxes that `net` accepts, seen at `side` x `side` pixels, and its whole output for them."""
+        """The boxes that `net` accepts at `side` x `side` pixels, and its full output for them."""
         # Cut to whole pixels as facenet-pytorch does it: 1-based with both ends inside.
         crops = np.trunc(boxes).astype(int)
         crops[:, :2] = np.maximum(crops[:, :2], 1) - 1

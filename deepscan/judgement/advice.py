@@ -90,7 +90,7 @@ def _looks(evidence: Evidence) -> Iterator[str]:
 
 
 def _scans(report: Report) -> Iterator[str]:
-    """How another scan could tell more; nothing if it was looked at as closely as that already."""
+    """How another scan could show more; nothing if this one was as thorough."""
     source, evidence, reason = report.source, report.evidence, report.evidence.verdict.reason
     if reason == "faces_too_small":
         least = int(_setting(report, "faces", "min_size", 40))
@@ -117,7 +117,7 @@ def _scans(report: Report) -> Iterator[str]:
 
 
 def _original(report: Report) -> str:
-    """Ask for the original, and why, if this file shows why."""
+    """Advice to ask for the original, with the reason if this file shows one."""
     source, finding = report.source, report.evidence.finding
     weak: Sequence[str] = finding.weak if finding else ()
     kind = "video" if source.kind == "video" else "picture"

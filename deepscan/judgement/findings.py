@@ -151,7 +151,7 @@ def _verdict(
 
 
 def _rates(calibration: Calibration | None, frames: int) -> str:
-    """How often videos of the calibration came this far, or why that is not known; empty without one."""
+    """How many calibration videos score this far, or why this is unknown; empty without a calibration."""
     if calibration is None:
         return ""
     said = rates(calibration, frames)

@@ -145,7 +145,7 @@ def _fails(action: Callable[[], Any]) -> bool:
 
 
 def _holds(parent: int) -> bool:
-    """Whether what must not work does not: each kind of thing that is forbidden is tried once."""
+    """Whether the confinement holds: try each kind of forbidden action once."""
     tries: Sequence[Callable[[], Any]] = (
         lambda: os.close(os.open(sys.executable, os.O_RDONLY)),  # another file than the input
         lambda: os.listdir(os.sep),

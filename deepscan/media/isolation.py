@@ -266,7 +266,7 @@ class Decoder:
         self._process.kill()
 
     def _ended(self) -> InputError:
-        """The error that says why the decoder stopped."""
+        """The error with the reason why the decoder stopped."""
         if self._late:
             return self._too_late()
         self._process.kill()
@@ -344,7 +344,7 @@ def main() -> None:
 
 
 def _answer(out: IO[bytes], path: Path, sampling: Sampling) -> Media:
-    """Send all that a scan needs in any case; return the open source."""
+    """Send what every scan needs; return the open source."""
     clock = Clock()
     source = open_source(path, sampling.stream)
     found = source.source

@@ -178,7 +178,7 @@ class Detector(nn.Module):
     def _answer(
         self, images: Float[Tensor, "b 3 side side"], keep: Int[Tensor, " p"] | None, patches: bool
     ) -> Answer:
-        """What is found in images of the tower's size, RGB in 0..1, each by itself."""
+        """The answer for images of the tower's size, RGB in 0..1, each by itself."""
         images = ((images - self.mean) / self.std).to(self.tower.dtype)
         patches = patches or self.settings.with_queries
         tokens = self.tower(images, keep, patches, self.settings.layers or ())
@@ -216,7 +216,7 @@ class Detector(nn.Module):
         return mean[:, 0], mean[:, 1:]
 
     def _classified(self, cls: Tensor, gathered: Gathered | None) -> Tensor:
-        """What the head sees, of [CLS] and the global token."""
+        """The head's input, from [CLS] and the global token."""
         if gathered is None:
             return cls
         token = gathered.token

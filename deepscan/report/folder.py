@@ -107,7 +107,7 @@ class ResultFolder:
 
 
 def _foremost(evidence: Evidence) -> Collection[int]:
-    """The tracks that the result is about, whose pictures matter most."""
+    """The tracks that the result depends on; their pictures matter most."""
     scores = evidence.scores
     if scores is None:
         return set()

@@ -172,7 +172,7 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 
 def _opinion(report: Report) -> dict[str, Any]:
-    """What one of two detectors says by itself."""
+    """The result of one of two detectors."""
     evidence, finding = report.evidence, report.evidence.finding
     return {
         "detector": report.provenance.detector["name"],
@@ -226,7 +226,7 @@ def _run(run: Stretch) -> dict[str, Any]:
 
 
 def _heatmaps(report: Report) -> dict[str, Any] | None:
-    """The kinds of maps that were drawn, the one that says most first."""
+    """The kinds of maps that were drawn, the most informative first."""
     if not any(name.startswith("heatmaps/") for name in report.outputs):
         return None
     kinds = [ATTENTION] if report.evidence_sum is None else [EVIDENCE, ATTENTION]

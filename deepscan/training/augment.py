@@ -166,7 +166,7 @@ def _place(length: int, of: int, low: float, high: float) -> int:
 
 
 class _Cast(v2.Transform):  # type: ignore[misc] # torchvision is untyped
-    """Change red, green and blue by a factor each, as another light or a camera's white balance does."""
+    """Scale red, green and blue by a factor each, as another light or white balance would."""
 
     def __init__(self, gain: tuple[float, float]) -> None:
         super().__init__()

@@ -255,7 +255,7 @@ class Meter:
 
 
 def _memory(device: str) -> float | None:
-    """Most memory this process has held, MB; None where the system does not tell."""
+    """Peak memory of this process in MB; None if the system does not report it."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:

@@ -184,7 +184,7 @@ def _five(landmarks: Points | None, size: tuple[int, int]) -> Points:
 def _laid_on(
     donor: Pixels, points: Points | None, pixels: Pixels, landmarks: Points | None
 ) -> Pixels:
-    """Another face moved to where this one is, with this one's mean and deviation of each channel.
+    """Another face moved to this one's place, with this one's mean and deviation of each channel.
 
     The colours are those between the outermost landmarks, where it is all face.
     Source: E. Reinhard et al., "Color Transfer between Images", 2001, in RGB.
@@ -281,7 +281,7 @@ def _field(
 def _two_statistics(
     source: Pixels, target: Pixels, rng: np.random.Generator, settings: PseudoSettings
 ) -> tuple[Pixels, Pixels]:
-    """Both pictures, each change drawn made to one of them."""
+    """Both pictures; each change that was drawn is applied to one of them."""
     for name, change in CHANGES.items():
         if rng.random() < getattr(settings, name):
             if rng.random() < settings.to_source:

@@ -244,7 +244,7 @@ def _calibration(
     logits: Float[np.ndarray, " n"] | None = None,
     unseen: bool = False,
 ) -> tuple[Calibration, dict[str, Any]] | None:
-    """What video scores mean, and how well they separate, on folders with manipulations.
+    """Calibration and performance of video scores on folders with manipulations.
 
     None with too few videos. `logits`: of the rows, where they were scored already.
     """
@@ -290,7 +290,7 @@ def _calibration(
 def _prototypes(
     detector: Detector, rows: Sequence[CropRow], settings: TrainSettings
 ) -> Float[Tensor, "2 d"]:
-    """The mean patch of some real crops that were learnt from, and that of some manipulated ones."""
+    """The mean patches of some real and some manipulated training crops."""
     of_label = [[row for row in rows if row.label == label] for label in (0, 1)]
     of_label[1] = of_label[1] or [blended(row) for row in of_label[0]]
     means = []

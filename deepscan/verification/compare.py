@@ -119,7 +119,7 @@ def _done(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _found(report: dict[str, Any]) -> dict[str, Any]:
-    """What a result says."""
+    """The findings of a result."""
     scores, calibration = report["scores"] or {}, report["calibration"]
     return {
         "verdict": report["verdict"]["name"],

@@ -164,7 +164,7 @@ def _has_codec(name: str, mode: Any) -> bool:
 
 
 def _confinement() -> Iterator[Check]:
-    """Start a decoder, as every input gets one, and tell what it found itself able to do."""
+    """Start a decoder as for an input, and report how it is confined."""
     from deepscan.config import Limits
     from deepscan.media import decoder
     from deepscan.report.rendering import CONFINED
