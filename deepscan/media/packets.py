@@ -32,7 +32,7 @@ def number_of(frame: Any) -> int | None:
 def packets(container: Any, stream: Any) -> Iterator[Any]:
     """The stream's packets in decoding order, up to the end or to where the file breaks off."""
     packets = container.demux(stream)
-    theora = stream.codec_context.name == "theora"
+    ogg = container.format.name == "ogg"
     while True:
         try:
             packet = next(packets, None)
@@ -41,7 +41,14 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
             return  # what could be read before the damage is still evidence
         if packet is None:
             return
-        # Without content: the end, or in AVI "the last picture once more". Theora's headers, which have the
-        # first bit set, come as packets where another recording was joined on.
-        if packet.size and not (theora and bytes(packet)[0] & 0x80):
+        # Without content: the end, or in AVI "the last picture once more".
+        if packet.size and not (ogg and _is_header(stream.codec_context.name, bytes(packet))):
             yield packet
+
+
+def _is_header(codec: str, content: bytes) -> bool:
+    """Whether this is an Ogg's header, which comes as a packet where another recording was joined on."""
+    if codec == "theora":
+        return content[0] >= 0x80
+    # OGM's two, without the bytes that FFmpeg takes off every packet: "\1video" and "\3vorbis".
+    return content.startswith((b"video\0\0\0", b"is", b"OVP80"))

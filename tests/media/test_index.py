@@ -132,6 +132,15 @@ def test_takes_joined_end_to_end_follow_each_other(tmp_path: Path, suffix: str, 
     assert source.source.exact_times
 
 
+@pytest.mark.parametrize("options", [{"bf": "0", "g": "10"}, {"bf": "2", "g": "10"}])
+def test_of_joined_ogm_no_header_is_a_frame(tmp_path: Path, options: dict[str, str]) -> None:
+    one = ogm.write(tmp_path / "one.ogm", 20, "mpeg4", options)
+    source = VideoSource(clips.joined(tmp_path / "a.ogm", one, one))
+    assert [n for n, _ in seen(source)] == [*range(20), *range(20)]
+    assert source.source.duration == Fraction(8, 5)
+    assert source.source.restarts == (Fraction(4, 5),)
+
+
 def test_a_leap_of_a_broadcast_clock_is_no_pause(tmp_path: Path) -> None:
     """Recorders that were switched off and on again leave hours between two frames."""
     late = [Fraction(n, 25) + (7200 if n >= 10 else 0) for n in range(20)]
