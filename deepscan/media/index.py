@@ -57,7 +57,7 @@ class Index:
         restarts: times where the clock restarts.
         hidden: frames outside the edit list, or that are coded but never shown.
         last_duration: ticks.
-        last_byte: where in the file the last packet that was read begins.
+        places: (m,) where in the file the packets begin; -1 if the container does not say.
     """
 
     pts: np.ndarray
@@ -70,7 +70,7 @@ class Index:
     restarts: tuple[int, ...]
     hidden: int
     last_duration: int
-    last_byte: int
+    places: np.ndarray
 
     def number(self, packet: Any) -> int | None:
         """The number of a packet that was read after a seek; None if it cannot be told."""
@@ -96,7 +96,7 @@ class _Packets:
     size: np.ndarray
     first: np.ndarray  # the first packet of the same frame: another one for second fields
     hidden: np.ndarray  # coded, but never shown
-    last_byte: int
+    place: np.ndarray  # where in the file it begins; edits may show one twice
 
     @property
     def shown(self) -> np.ndarray:
@@ -155,10 +155,17 @@ def read_index(open_stream: Open, rate: Fraction | None) -> Index:
         restarts=tuple(
             int(clock[np.searchsorted(clock, at)]) for at in restarts if at <= clock[-1:]
         ),
-        hidden=int((walked.hidden | walked.discarded)[walked.first == numbers].sum()),
+        hidden=_hidden(walked, frame),
         last_duration=duration,
-        last_byte=walked.last_byte,
+        places=walked.place,
     )
+
+
+def _hidden(walked: _Packets, frame: np.ndarray) -> int:
+    """How many frames are never shown; one that an edit list leaves out here may be shown elsewhere."""
+    first = walked.first == np.arange(len(frame))
+    left_out = np.setdiff1d(walked.place[walked.discarded & first], walked.place[frame >= 0])
+    return int((walked.hidden & first & ~walked.discarded).sum()) + len(left_out)
 
 
 def _stamps(packet: Any) -> tuple[int, int, int]:
@@ -172,7 +179,6 @@ def _walk(container: Any, stream: Any) -> _Packets:
     codec = stream.codec_context.name
     fields = Fields(stream.codec_context.extradata) if codec == "h264" else None
     before: Field | None = None  # a first field, whose second one may follow
-    last_byte = 0
     for place, packet in enumerate(packets(container, stream)):
         found = None
         if fields is not None and (fields.possible or packet.is_keyframe):
@@ -185,12 +191,13 @@ def _walk(container: Any, stream: Any) -> _Packets:
         )
         first.append(place - second)
         before = None if second else found
-        last_byte = max(last_byte, packet.pos or 0)
         # A VP8 frame that is shown has this bit set (RFC 6386, 9.1).
         hidden = codec == "vp8" and not bytes(packet)[0] & 0x10
         walked.extend((*_stamps(packet), packet.duration or 0))
-        walked.extend((packet.is_keyframe, packet.is_discard, hidden))
-    pts, dts, size, duration, key, discarded, hidden = np.array(walked, np.int64).reshape(-1, 7).T
+        place_in_file = -1 if packet.pos is None else packet.pos
+        walked.extend((packet.is_keyframe, packet.is_discard, hidden, place_in_file))
+    columns = np.array(walked, np.int64).reshape(-1, 8).T
+    pts, dts, size, duration, key, discarded, hidden, places = columns
     if "avi" in container.format.name.split(",") and (pts != dts).any():
         pts = np.full(len(pts), NO_TIME)  # AVI stores none: with B-frames FFmpeg makes them up
     return _Packets(
@@ -202,7 +209,7 @@ def _walk(container: Any, stream: Any) -> _Packets:
         size,
         np.array(first, np.int64),
         hidden == 1,
-        last_byte,
+        places,
     )
 
 

@@ -135,14 +135,15 @@ class VideoSource:
             )
         more: tuple[str, ...] = ()
         count = self._index.hidden
-        if listed > len(self._index.stamps):  # an edit list may leave out packets, too
+        known = set(self._index.places.tolist())
+        if listed > len(known):  # an edit list may leave out packets, too
             with self._open(edits=False) as (container, chosen):
-                count += sum(1 for _ in packets(container, chosen)) - len(self._index.stamps)
+                count += len({packet.pos for packet in packets(container, chosen)} - known - {None})
         if codec == "apng" and _hides_first(path):
             count += 1
         if count > 0:
             more = (f"{count} frame{'s' * (count > 1)} that it does not show",)
-        if recording_behind(path, max(self._index.last_byte, FIRST)):
+        if recording_behind(path, max(*known, FIRST)):
             more += ("another recording behind it",)
         if codec == "apng" and picture_behind(path, picture_end(path, "PNG")):
             more += ("another picture behind it",)

@@ -9,9 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from builders import clips
+from builders import clips, edits
 from deepscan.errors import NoVideoStream
 from deepscan.media.video import VideoSource
+from deepscan.records import Frame
 
 BIG, SMALL = (192, 128), (96, 64)
 
@@ -93,3 +94,27 @@ def test_what_an_edit_list_leaves_out_is_counted(tmp_path: Path) -> None:
     clip = clips.write(tmp_path / "a.mp4", 50, options=clips.b_frames())
     source = VideoSource(clips.edit_list(clip, Fraction(13, 25))).source
     assert source.others == ("13 frames that it does not show",)
+
+
+@pytest.mark.parametrize(
+    ("parts", "shown", "left_out"),
+    [
+        ([(0, 10), (20, 10)], [*range(10), *range(20, 30)], 10),
+        ([(10, 5), (10, 5)], [*range(10, 15)] * 2, 25),  # the same part twice
+        ([(20, 10), (0, 10)], [*range(20, 30), *range(10)], 10),
+    ],
+)
+@pytest.mark.parametrize("options", [clips.b_frames(), {"bf": "0", "g": "10"}])
+def test_edits_in_several_parts_are_followed_and_what_none_shows_is_counted(
+    tmp_path: Path,
+    parts: list[tuple[int, int]],
+    shown: list[int],
+    left_out: int,
+    options: dict[str, str],
+) -> None:
+    clip = clips.write(tmp_path / "a.mp4", 30, options=options)
+    edits.write(clip, *((Fraction(a, 25), Fraction(n, 25)) for a, n in parts))
+    source = VideoSource(clip)
+    found = list(source.decode(range(source.source.frames)))
+    assert [clips.number(frame.pixels) for frame in found if isinstance(frame, Frame)] == shown
+    assert source.source.others == (f"{left_out} frames that it does not show",)
