@@ -50,8 +50,10 @@ _RECORDING = re.compile(
     rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c|\xb7\xd8\0\x20\x37\x49\xda\x11",
     re.DOTALL,
 )
+# JPEG, by the usual first segments; PNG, WebP, AVIF and HEIC.
 _PICTURE = re.compile(
-    rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|RIFF....WEBP|\0\0\0.ftyp(?:avif|hei[cx]|mif1)",
+    rb"\xff\xd8\xff(?:\xe0..JFIF|\xe1..(?:Exif|http)|\xe2..(?:MPF|ICC_)|\xee\0\x0eAdobe|\xdb\0[\x43\x84]|\xfe\0)"
+    rb"|\x89PNG\r\n\x1a\n|RIFF....WEBP|\0\0\0.ftyp(?:avif|hei[cx]|mif1)",
     re.DOTALL,
 )
 

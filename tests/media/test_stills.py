@@ -287,6 +287,13 @@ def test_a_picture_joined_on_behind_is_named(tmp_path: Path, first: str, second:
     assert StillSource(path).source.others == ("another picture behind it",)
 
 
+def test_three_bytes_behind_a_picture_are_no_other(tmp_path: Path) -> None:
+    """A JPEG's first three bytes stand in every few megabytes of a phone's trailer."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(clips.quarters()) + b"\xff\xd8\xff\xe7 of no picture")
+    assert StillSource(path).source.others == ()
+
+
 def test_of_a_phones_multi_picture_the_first_is_judged(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     QUARTERS.save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
