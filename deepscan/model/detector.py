@@ -134,11 +134,11 @@ class Detector(nn.Module):
         Without queries a score needs no patches: with `patches` False the answer has none, and is the
         sooner there.
         """
-        images = self._images(crops)
-        answer = self._answer(images, keep, patches)
+        images = self.images(crops)
+        answer = self.answer(images, keep, patches)
         share = self.settings.reference
         if share and not self.training:
-            copy = self._answer(without_detail(images), keep, patches=False)
+            copy = self.answer(without_detail(images), keep, patches=False)
             answer = answer._replace(
                 logit=answer.logit - share * copy.logit,
                 evidence=_less(answer.evidence, copy.evidence, share),
@@ -160,12 +160,12 @@ class Detector(nn.Module):
         keep: Int[Tensor, " p"] | None = None,
     ) -> Answer:
         """The answer with another tower's [CLS] and its attention: a yardstick that does not train."""
-        images = ((self._images(crops) - self.mean) / self.std).to(tower.dtype)
+        images = ((self.images(crops) - self.mean) / self.std).to(tower.dtype)
         tokens = tower(images, keep, False, self.settings.layers or ())
         cls, _ = self._read(tokens)
         return answer._replace(cls=cls, cls_attention=tokens.cls_attention)
 
-    def _images(self, crops: UInt8[Tensor, "b height width 3"]) -> Float[Tensor, "b 3 side side"]:
+    def images(self, crops: UInt8[Tensor, "b height width 3"]) -> Float[Tensor, "b 3 side side"]:
         """What the detector sees of crops, at the tower's size, RGB in 0..1."""
         left, top, size = seen(self.settings.view, crops.shape[1])
         crops = crops[:, top : top + size, left : left + size]
@@ -175,10 +175,13 @@ class Detector(nn.Module):
             images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
         return images
 
-    def _answer(
-        self, images: Float[Tensor, "b 3 side side"], keep: Int[Tensor, " p"] | None, patches: bool
+    def answer(
+        self,
+        images: Float[Tensor, "b 3 side side"],
+        keep: Int[Tensor, " p"] | None = None,
+        patches: bool = True,
     ) -> Answer:
-        """The answer for images of the tower's size, RGB in 0..1, each by itself."""
+        """The answer for images of the tower's size, RGB in 0..1, each by itself: without `reference`."""
         images = ((images - self.mean) / self.std).to(self.tower.dtype)
         patches = patches or self.settings.with_queries
         tokens = self.tower(images, keep, patches, self.settings.layers or ())
@@ -304,12 +307,12 @@ class Detector(nn.Module):
         adapters.start(self.tower, generator)
 
     @torch.no_grad()
-    def standardise(self, crops: UInt8[Tensor, "b height width 3"]) -> None:
+    def standardise(self, images: Float[Tensor, "b 3 side side"]) -> None:
         """Start the layers that are read, if any are named, with mean 0 and deviation 1 over these patches.
 
         Channel by channel: some are a hundred times as large as others, and would be all that is seen.
         """
-        images = ((self._images(crops) - self.mean) / self.std).to(self.tower.dtype)
+        images = ((images - self.mean) / self.std).to(self.tower.dtype)
         for reader, state in zip(
             self.readers, self.tower(images, layers=self.settings.layers or ()).states, strict=True
         ):

@@ -322,7 +322,8 @@ def build(
         adapters.load_base(detector.tower, checkpoint.read_base(base))
     detector.initialise(torch.Generator().manual_seed(settings.seed))
     if rows and settings.layers is not None:
-        detector.standardise(next(pictures(spread(rows, SCALE_CROPS), SCALE_CROPS, 0)))
+        crops = next(pictures(spread(rows, SCALE_CROPS), SCALE_CROPS, 0))
+        detector.standardise(detector.images(crops))
     if settings.precision == "bfloat16":
         adapters.cast_frozen(detector.tower, torch.bfloat16)
     detector.tower.recompute = settings.recompute

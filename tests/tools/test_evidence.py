@@ -1,20 +1,30 @@
-"""Training and judging of evidence maps: maps add up, losses and rates by hand, what scores are worth."""
+"""Training and judging of evidence maps: what trains, losses and rates by hand, what scores are worth."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from builders import evidence_material as made
-from tools.evidence import evaluation, model, plan, train
+from deepscan.faces import alignment
+from deepscan.files import sha256
+from deepscan.model import tower
+from deepscan.model.catalogue import BaseEntry
+from deepscan.model.detector import Detector
+from tools.evidence import evaluation, plan, recipes, ship, train
 from tools.evidence.evaluation import Scores
-from tools.evidence.geometry import PATCHES
-from tools.evidence.recipes import HeadSettings
+from tools.evidence.geometry import GRID, PATCHES
+from tools.evidence.recipes import LORA, NORM, REFERENCE, Recipe
 from tools.evidence.sampling import Batch
 
 
@@ -23,26 +33,215 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def tower() -> dict[int | str, torch.Tensor]:
-    return {k: torch.randn(2, 1 + PATCHES, model.D) for k in (6, 8)}
+# --- training ----------------------------------------------------------------------------------------
 
 
-def a_head(**settings: Any) -> model.Head:
-    face = torch.arange(PATCHES) % 3 == 0
-    post = torch.ones(model.D), torch.zeros(model.D)
-    return model.Head(HeadSettings(layers=(6, 8), standard=False, **settings), face, 0, post)
+@pytest.fixture(scope="module")
+def base() -> Iterator[dict[str, Tensor]]:
+    """A random base of three narrow layers, with CLIP's number of patches; "tiny-vit" for as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny = tower.TowerSize(224, 16, 32, 3, 16, head_width=8, quick_gelu=True)
+        patch.setattr(tower, "tower_size", {"tiny-vit": tiny}.__getitem__)
+        patch.setattr(train, "SCALE_CROPS", 4)
+        torch.manual_seed(0)
+        yield tower.Tower("tiny-vit").visual.state_dict()
 
 
-@pytest.mark.parametrize("token", ["global", "mean", "avg"])
-@pytest.mark.parametrize("prior", ["none", "learn", "fixed"])
-def test_evidence_and_a_constant_add_up_to_the_logit(token: str, prior: str) -> None:
-    said = a_head(token=token, prior=prior)(tower())
-    total = said["evidence"].sum(1) + said["constant"]
-    torch.testing.assert_close(total, said["logit"], atol=1e-4, rtol=0)
+@pytest.fixture(scope="module")
+def setup(base: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> train.Setup:
+    return train.Setup(made.material(tmp_path_factory.mktemp("pack") / "pack.zip"), base)
 
 
-def test_cls_has_no_map() -> None:
-    assert a_head(token="cls")(tower())["evidence"] is None
+TINY = {"tower": "tiny-vit", "depth": 3, "layers": (2, 3), "heads": 4}
+
+
+def tiny(recipe: Recipe = LORA, **changes: Any) -> Recipe:
+    """A recipe on the tiny tower: two steps of four crops."""
+    detector = TINY | changes.pop("detector", {})
+    return recipe.but("tiny", detector=detector, steps=2, batch=4, **changes)
+
+
+def keep_all(setup: train.Setup) -> np.ndarray:
+    return np.ones(len(setup.material), bool)
+
+
+@pytest.fixture(scope="module")
+def trained(setup: train.Setup) -> train.Trained:
+    return train.train(tiny(detector={"view": 0.6}), setup, keep_all(setup), print)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step shows the same pictures: they take longer to make than the tiny tower takes to learn."""
+    monkeypatch.setattr(train, "batch", lambda *_: whole_batch())
+
+
+def test_a_training_depends_on_the_seed_alone(setup: train.Setup, trained: train.Trained) -> None:
+    again = train.train(trained.recipe, setup, keep_all(setup), print)
+    state = again.detector.trained_state()
+    for name, value in trained.detector.trained_state().items():
+        assert torch.equal(value, state[name]), name
+    queries = [
+        train.build(replace(trained.recipe, seed=seed), setup).aggregation.query for seed in (0, 1)
+    ]
+    assert not torch.equal(*queries)
+    assert trained.history == again.history
+    assert [row[0] for row in trained.history] == [0, 1]
+    assert set(trained.history[0][2]) == {"crop", "patch"}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("recipe", "trains"),
+    [
+        (tiny(), {"head", "lora"}),
+        (tiny(NORM), {"head", "norm"}),
+        (tiny(norms=True), {"head", "lora", "norm"}),
+        (tiny(NORM, detector={"adapter": "none"}), {"head"}),
+    ],
+)
+def test_what_a_recipe_names_trains_and_the_base_stays_as_it_was(
+    recipe: Recipe, trains: set[str], setup: train.Setup
+) -> None:
+    before = {name: value.clone() for name, value in setup.base.items()}
+    start = dict(train.build(recipe, setup).named_parameters())
+    found = train.train(recipe, setup, keep_all(setup), print).detector
+    changed = set()
+    for name, parameter in found.named_parameters():
+        if not torch.equal(parameter, start[name]):
+            of_tower = "lora" if ".change." in name else "norm" if ".ln_" in name else name
+            changed.add(of_tower if name.startswith("tower.") else "head")
+    assert changed == trains
+    assert all(torch.equal(setup.base[name], value) for name, value in before.items())
+
+
+@pytest.mark.usefixtures("quick")
+def test_queries_fixed_on_the_face_look_nowhere_else(setup: train.Setup) -> None:
+    trained = train.train(tiny(prior="fixed"), setup, keep_all(setup), print)
+    found = evaluation.score(trained, setup.material, np.arange(4), copies=False)
+    face = alignment.on_face(1.0, GRID)
+    assert found.attention is not None
+    assert (found.attention[:, ~face] == 0).all()
+    np.testing.assert_allclose(found.attention.sum(1), 1, atol=1e-5)
+
+
+def test_a_score_is_what_the_shipped_detector_gives(
+    setup: train.Setup, trained: train.Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the copy's logit is taken off; of whole crops the detector cuts its view itself."""
+    found = evaluation.score(trained, setup.material, np.arange(6))
+    shipped = trained.detector
+    monkeypatch.setattr(shipped, "settings", replace(shipped.settings, reference=REFERENCE))
+    crops = setup.material.crops[:6].permute(0, 2, 3, 1).contiguous().numpy()
+    assert found.copy is not None
+    wanted = shipped.score(crops).logit
+    np.testing.assert_allclose(found.logit - REFERENCE * found.copy, wanted, atol=1e-5)
+    bare = evaluation.score(trained, setup.material, np.arange(6), copies=False, greyed=True)
+    assert bare.copy is None
+    assert not np.allclose(bare.logit, found.logit)
+
+
+def shipped(path: Path, base: dict[str, Tensor]) -> Detector:
+    """What ship makes of a detector that plan wrote, on the tiny base."""
+    file = path.with_name("base.safetensors")
+    save_file(base, file)
+    size = file.stat().st_size
+    entry = BaseEntry(
+        "tiny", "tiny-vit", "tests", "none", "float32", str(file), sha256(file), size, {}
+    )
+    return ship.assembled(path, entry)[0]
+
+
+def test_what_is_shipped_scores_as_what_was_trained(
+    trained: train.Trained, base: dict[str, Tensor], tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "final.safetensors")
+    detector = shipped(tmp_path / "final.safetensors", base)
+    assert detector.settings.reference == REFERENCE
+    images = 255 * torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        found, wanted = (train.answer(each, images) for each in (detector, trained.detector))
+    torch.testing.assert_close(found.logit, wanted.logit, atol=1e-3, rtol=1e-3)  # of float16
+    torch.testing.assert_close(found.evidence, wanted.evidence, atol=1e-3, rtol=1e-3)
+
+
+def test_a_detector_of_former_names_is_read_as_well(
+    setup: train.Setup, base: dict[str, Tensor], tmp_path: Path
+) -> None:
+    detector = train.build(tiny(), setup)
+    for parameter in detector.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    state = detector.trained_state()
+    attention = "aggregation.attention"
+    former = {
+        "head.query": state["aggregation.query"], "head.place": state["aggregation.place"],
+        "head.inw": state[f"{attention}.in_proj_weight"], "head.inb": state[f"{attention}.in_proj_bias"],
+        "head.outw": state[f"{attention}.out_proj.weight"], "head.outb": state[f"{attention}.out_proj.bias"],
+        "head.w": state["head.weight"][0], "head.b": state["head.bias"][0],
+        "head.log_tau": state["locating"][0], "head.patch_bias": state["locating"][1],
+        "head.lnw": torch.stack([state[f"readers.{i}.weight"] for i in range(2)]),
+        "head.lnb": torch.stack([state[f"readers.{i}.bias"] for i in range(2)]),
+    }  # fmt: skip
+    for layer in range(3):
+        block = f"tower.visual.transformer.resblocks.{layer}."
+        parts = [f"attn.change.{side}" for side in "ab"]
+        pairs = [state[block + part][i] for i in range(3) for part in parts]  # of q, k and v
+        for name in ("attn.out_proj", "mlp.c_fc", "mlp.c_proj"):
+            pairs += [state[f"{block}{name}.change.{side}"][0] for side in "ab"]
+        former |= {f"tower.lora.b{layer}_{place}": value for place, value in enumerate(pairs)}
+    head = {"queries": 4, "heads": 4, "token": "global", "layers": [2, 3], "prior": "learn"}
+    recipe = {
+        "margin": 1.0,
+        "heads": [head | {"patch": "evidence"}],
+        "tower": {"adapter": "lora", "rank": 8, "alpha": 16.0, "depth": 3},
+    }
+    save_file(
+        {name: value.clone().contiguous() for name, value in former.items()},
+        tmp_path / "final.safetensors",
+        {"cfg": json.dumps(recipe)},
+    )
+    found = shipped(tmp_path / "final.safetensors", base)
+    assert found.settings == replace(detector.settings, reference=REFERENCE)
+    for name, value in found.trained_state().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_a_reading_is_what_the_logit_would_be_of_one_patch_alone(setup: train.Setup) -> None:
+    """Where queries look at all 196 patches alike, that is 196 times a patch's evidence, and the constant."""
+    detector = train.build(tiny(detector={"prior": False}, standard=False), setup)
+    with torch.no_grad():
+        detector.aggregation.query.zero_()
+        found = train.answer(detector, 255 * torch.rand(2, 3, 224, 224))
+        reading = train.reading(found)
+    assert found.evidence is not None
+    assert found.constant is not None
+    wanted = PATCHES * found.evidence + found.constant[:, None]
+    torch.testing.assert_close(reading, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(reading.mean(1), found.logit, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", recipes.tried(), ids=lambda recipe: recipe.name)
+def test_every_recipe_has_its_losses_and_a_gradient(recipe: Recipe, setup: train.Setup) -> None:
+    """On the tiny tower all read its last two layers, or its last."""
+    layers = (2, 3) if len(recipe.detector.layers or ()) > 1 else (3,)
+    small = recipe.but("tiny", detector=TINY | {"layers": layers, "adapted": None})
+    detector = train.build(small, setup)
+    shown = whole_batch()
+    loss, terms = train.losses(train.answer(detector, shown.images), detector, small, shown)
+    loss.backward()
+    wanted = {"crop"} | ({"patch"} if recipe.patch != "none" else set())
+    assert set(terms) == wanted | ({"contrast"} if recipe.flcl else set())
+    assert detector.head.weight.grad is not None
+    assert detector.head.weight.grad.abs().sum() > 0
+
+
+def whole_batch() -> Batch:
+    """Two manipulated crops, the first with a mask of a few patches, and two real ones; of noise."""
+    truth, every = torch.zeros(4, PATCHES), torch.ones(4, PATCHES)
+    truth[0, :20] = 1
+    images = torch.randint(0, 256, (4, 3, 224, 224)).float()
+    return batch(images=images, truth=truth, core=every, face=every)
 
 
 # --- losses ------------------------------------------------------------------------------------------
@@ -140,6 +339,35 @@ def test_an_auc_of_one_class_is_no_number() -> None:
 
 
 # --- the plan ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_recipe_is_judged_on_folds_that_it_did_not_see(
+    setup: train.Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[np.ndarray] = []
+
+    def noting(recipe: Recipe, own: train.Setup, keep: np.ndarray, *rest: Any) -> train.Trained:
+        shown.append(own.material.source[keep])
+        return train.train(recipe, own, keep, *rest)
+
+    monkeypatch.setattr(plan, "train", noting)
+    log = plan.Log(tmp_path)
+    found = plan.leave_out(tiny(), setup, log, math.inf, {"R2": plan.RUNS["R2"]})
+    assert found is not None
+    assert set(shown[0]) == {"pairs", "dfdc", "faces", "harlanhong/b"}  # neither ffpp nor M1's page
+    assert set(found["folds"]) == {"ffpp", "M1"}
+    assert 0 <= found["auc_background"] <= 1  # R2's folds are also judged with grey faces
+    lines = (tmp_path / "results.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["trained", "fold", "fold", "recipe"]
+    with np.load(tmp_path / "scores.npz") as scores:
+        rows = scores["rows/ffpp"]
+        assert (setup.material.source[rows] == "ffpp").all()
+        assert scores["tiny/0/0/ffpp"].shape == (2, len(rows))  # of the crops, and of their copies
+    plan.final(tiny(), setup, log, math.inf)
+    assert (tmp_path / "tiny-0.safetensors").exists()
+    assert set(shown[1]) <= set(setup.material.source[setup.material.fold != 0])
 
 
 def test_a_broken_off_training_goes_on_with_what_is_missing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tools.evidence import codecs, folds, geometry, pack, sampling, views
 from tools.evidence.entries import SETS, read_entries
 from tools.evidence.material import Material
 from tools.evidence.pseudo_fakes import Kind, pseudo_fakes
-from tools.evidence.recipes import Recipe
+from tools.evidence.recipes import LORA
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +121,7 @@ def test_a_method_is_drawn_by_the_root_of_its_number(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_never_drawn(material: Material) -> None:
     keep = ~folds.of_fold(material, "M1")
-    sampler = sampling.Sampler(material, keep, Recipe(), 0)
+    sampler = sampling.Sampler(material, keep, LORA, 0)
     for _ in range(20):
         drawn = sampler.draw(16)
         rows = [drawn.fakes, drawn.reals, drawn.bases, drawn.others.ravel()]
@@ -135,7 +136,7 @@ def test_what_is_left_out_is_never_drawn(material: Material) -> None:
 def test_draws_depend_on_the_seed_alone(material: Material) -> None:
     keep = np.ones(len(material), bool)
     first, again, other = (
-        sampling.Sampler(material, keep, Recipe(), seed).draw(16) for seed in (0, 0, 1)
+        sampling.Sampler(material, keep, LORA, seed).draw(16) for seed in (0, 0, 1)
     )
     assert (first.fakes == again.fakes).all()
     assert (first.others == again.others).all()
@@ -144,7 +145,7 @@ def test_draws_depend_on_the_seed_alone(material: Material) -> None:
 
 def test_a_batch_is_half_real_and_says_what_is_known(material: Material) -> None:
     """A manipulated crop's mask is known for pairs alone here; real crops have none, and that is known."""
-    recipe = Recipe(kinds=(0.5, 0.0, 0.0, 0.5))
+    recipe = replace(LORA, kinds=(0.5, 0.0, 0.0, 0.5))
     drawn = sampling.Sampler(material, np.ones(len(material), bool), recipe, 0).draw(8)
     found = sampling.batch(material, drawn, recipe)
     assert found.images.shape == (16, 3, 224, 224)

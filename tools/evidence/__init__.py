@@ -3,6 +3,7 @@
 `pack` gathers the crops of `sources` in one archive; `plan` runs experiments on it. There `material` is the
 archive on the device, `sampling` draws the batches, with `views`, `codecs` and `pseudo_fakes`, `train` trains
 by one of `recipes`, `evaluation` judges on the `folds` left out. What came out is in docs/training-log.md.
-`ship` makes the shipped checkpoint of it, calibrated by the scores in left-out.csv; `compare` holds a shipped
-detector against the recipe on what neither has seen.
+`ship` makes the shipped checkpoint of it, calibrated by the scores in left-out.csv (`former`: also of what
+`plan` wrote when it had detectors of its own); `compare` holds a shipped detector against the recipe on what
+neither has seen.
 """

@@ -15,7 +15,7 @@ from deepscan.shapes import Float, Int
 from tools.evidence.geometry import gaussian, patch_shares, plain_view
 from tools.evidence.material import Maps, Material, Rows, enlarged
 from tools.evidence.recipes import REFERENCE
-from tools.evidence.train import Trained
+from tools.evidence.train import Trained, answer
 
 ON_FACE = 0.25  # of a patch that lies on the face by more, it is said that it does
 FORGED = 0.5  # likewise of what is manipulated
@@ -24,13 +24,13 @@ SIZE = 256  # crops scored at a time
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a head finds in n crops."""
+    """What a detector finds in n crops."""
 
     logit: Float[np.ndarray, " n"]
     copy: Float[np.ndarray, " n"] | None
     """The logits of the crops' copies without detail; None: not asked for."""
     evidence: Float[np.ndarray, "n p"] | None
-    """What each patch adds to the logit; None: the head has no patches."""
+    """What each patch adds to the logit; None: it has no queries."""
     attention: Float[np.ndarray, "n p"] | None
     """Of the queries, over patches."""
 
@@ -42,36 +42,31 @@ class Scores:
 @torch.no_grad()
 def score(
     trained: Trained, material: Material, rows: Rows, *, copies: bool = True, greyed: bool = False
-) -> list[Scores]:
-    """What each head finds in the rows' crops; `greyed`: with faces grey, which leaves backgrounds."""
-    recipe = trained.recipe
-    wanted = sorted({layer for settings in recipe.heads for layer in settings.layers})
-    found: list[dict[str, list[np.ndarray]]] = [{} for _ in trained.heads]
+) -> Scores:
+    """What the detector finds in the rows' crops; `greyed`: with faces grey, which leaves backgrounds."""
+    found: dict[str, list[np.ndarray]] = {}
     for part in torch.from_numpy(rows).to(material.device).split(SIZE):
         crops = material.crops[part].float()
         if greyed:
             face = enlarged(material.face[part])
             soft = gaussian(face, torch.full((len(part),), 6.0, device=material.device))
             crops = crops + soft.clamp_max(0.5) * 2 * (128 - crops)
-        images = plain_view(crops, recipe.margin).clamp(0, 255)
-        tokens = trained.tower(images, wanted)
-        bare = trained.tower(without_detail(images), wanted) if copies else None
-        for of_head, head in zip(found, trained.heads, strict=True):
-            answer = head(tokens)
-            values = {name: answer.get(name) for name in ("logit", "evidence", "attention")}
-            values["copy"] = None if bare is None else head(bare)["logit"]
-            for name, value in values.items():
-                if value is not None:
-                    of_head.setdefault(name, []).append(value.float().cpu().numpy())
-    return [
-        Scores(
-            **{
-                name: np.concatenate(of_head[name]) if name in of_head else None
-                for name in ("logit", "copy", "evidence", "attention")
-            }
-        )
-        for of_head in found
-    ]
+        images = plain_view(crops, trained.recipe.detector.view).clamp(0, 255)
+        answered = answer(trained.detector, images)
+        attention = answered.query_attention
+        values = {
+            "logit": answered.logit,
+            "evidence": answered.evidence,
+            "attention": None if attention is None else attention.mean(1),
+            "copy": answer(trained.detector, without_detail(images)).logit if copies else None,
+        }
+        for name, value in values.items():
+            if value is not None:
+                found.setdefault(name, []).append(value.float().cpu().numpy())
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    return Scores(
+        joined["logit"], joined.get("copy"), joined.get("evidence"), joined.get("attention")
+    )
 
 
 def auc(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> float:
@@ -97,7 +92,7 @@ def _videos(
 
 
 def judged(material: Material, rows: Rows, found: Scores, margin: float) -> dict[str, Any]:
-    """What a head's scores of these rows are worth, by the names of results.jsonl.
+    """What a detector's scores of these rows are worth, by the names of results.jsonl.
 
     AUCs are of videos: `auc`, and `auc_ref` with REFERENCE of the copies' logits taken off; `_kinds` has each
     kind against all real ones, with its number of videos. For the rest see `_of_maps`.

@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ import numpy as np
 import torch
 
 from deepscan.files import part_file
+from deepscan.model import checkpoint
 from tools.evidence import evaluation, folds, material, recipes
 from tools.evidence.decoders import Decoders
 from tools.evidence.evaluation import Scores
 from tools.evidence.folds import RUNS
 from tools.evidence.material import Rows
-from tools.evidence.model import load_base
-from tools.evidence.recipes import HeadSettings, Recipe
-from tools.evidence.train import Setup, Trained, scales, train
+from tools.evidence.recipes import Recipe
+from tools.evidence.train import Setup, Trained, train
 
 START = time.time()
 
@@ -70,15 +70,14 @@ class Log:
 
     def save(self) -> None:
         with part_file(self.out / "scores.npz") as part, part.open("wb") as file:
-            np.savez_compressed(file, **self.scores)
+            np.savez_compressed(file, **self.scores)  # type: ignore[arg-type]
 
 
 def leave_out(
     recipe: Recipe, setup: Setup, log: Log, end: float, runs: Mapping[str, Sequence[str]] = RUNS
-) -> list[dict[str, Any]] | None:
-    """One recipe over the folds of `runs`: means by head, or None where the clock ended it."""
-    found: list[dict[str, dict[str, Any]]] = [{} for _ in recipe.heads]
-    speeds = []
+) -> dict[str, Any] | None:
+    """One recipe over the folds of `runs`: its means, or None where the clock ended it."""
+    of_folds, speeds = dict[str, dict[str, Any]](), []
     for run, names in runs.items():
         if time.time() > end - LEAST_SECONDS:
             log.say(f"{recipe.name}: no time left for {run}")
@@ -88,43 +87,43 @@ def leave_out(
         speeds.append(trained.crops_per_s)
         log.write(event="trained", recipe=recipe.name, seed=recipe.seed, run=run, **trained.told())
         for fold in names:
-            for i, said in enumerate(_judged_on(fold, trained, setup, log, run in GREYED)):
-                found[i][fold] = said
-    means = [_told(recipe, i, of_folds, speeds, log) for i, of_folds in enumerate(found)]
+            rows = folds.judged(setup.material, fold)
+            if len(rows):
+                of_folds[fold] = _judged_on(fold, rows, trained, setup, log, run in GREYED)
+    found = _told(recipe, of_folds, speeds, log)
     log.save()
-    return means
+    return found
 
 
 def _judged_on(
-    fold: str, trained: Trained, setup: Setup, log: Log, greyed: bool
-) -> list[dict[str, Any]]:
-    """What each head is worth on a fold; written down, with its scores."""
+    fold: str, rows: Rows, trained: Trained, setup: Setup, log: Log, greyed: bool
+) -> dict[str, Any]:
+    """What a detector is worth on a fold; written down, with its scores."""
     recipe, crops = trained.recipe, setup.material
-    rows = folds.judged(crops, fold)
-    if not len(rows):
-        return []
-    alone = len(recipe.heads) == 1  # of many heads only the crops themselves are scored
-    table = []
-    for i, found in enumerate(evaluation.score(trained, crops, rows, copies=alone)):
-        said = evaluation.judged(crops, rows, found, recipe.margin)
-        if greyed and alone:
-            (bare,) = evaluation.score(trained, crops, rows, copies=False, greyed=True)
-            value = evaluation.video_auc(crops, rows, bare.logit)
-            said["auc_background"] = round(value, 4)
-        log.write(event="fold", recipe=recipe.name, head=i, seed=recipe.seed, fold=fold, **said)
-        log.keep(f"{recipe.name}/{recipe.seed}/{i}/{fold}", fold, rows, found)
-        table.append(said)
-    return table
+    found = evaluation.score(trained, crops, rows)
+    said = evaluation.judged(crops, rows, found, recipe.detector.view)
+    if greyed:
+        bare = evaluation.score(trained, crops, rows, copies=False, greyed=True)
+        said["auc_background"] = round(evaluation.video_auc(crops, rows, bare.logit), 4)
+    log.write(event="fold", recipe=recipe.name, seed=recipe.seed, fold=fold, **said)
+    log.keep(of_scores(recipe, fold), fold, rows, found)
+    return said
+
+
+def of_scores(recipe: Recipe, fold: str) -> str:
+    """The name of a fold's scores in scores.npz; 0 is the head, of which there were several once."""
+    return f"{recipe.name}/{recipe.seed}/0/{fold}"
 
 
 def _told(
-    recipe: Recipe, head: int, of_folds: dict[str, dict[str, Any]], speeds: list[int], log: Log
+    recipe: Recipe, of_folds: dict[str, dict[str, Any]], speeds: list[int], log: Log
 ) -> dict[str, Any]:
-    """The means over folds of what a head is worth; written down and said."""
+    """The means over folds of what a recipe is worth; written down and said."""
 
     def mean(name: str) -> float:
-        known = [value for one in of_folds.values() if (value := one.get(name)) is not None]
-        return round(float(np.nanmean(known or [np.nan])), 4)
+        values = [one.get(name) for one in of_folds.values()]
+        known = [value for value in values if value is not None and not math.isnan(value)]
+        return round(float(np.mean(known)), 4) if known else math.nan
 
     names = (
         "auc",
@@ -144,19 +143,9 @@ def _told(
             kinds.setdefault(kind, []).append(value)
     said["kinds"] = {kind: round(float(np.mean(values)), 3) for kind, values in kinds.items()}
     said["folds"] = {fold: of_fold["auc"] for fold, of_fold in of_folds.items()}
-    usual = asdict(HeadSettings())
-    how = {k: v for k, v in asdict(recipe.heads[head]).items() if v != usual[k]}
-    log.write(
-        event="recipe",
-        recipe=recipe.name,
-        head=head,
-        seed=recipe.seed,
-        how=how,
-        speed=speeds,
-        **said,
-    )
+    log.write(event="recipe", recipe=recipe.name, seed=recipe.seed, speed=speeds, **said)
     log.say(
-        f"{recipe.name} s{recipe.seed} {how} {said['auc']} ref {said['auc_ref']} "
+        f"{recipe.name} s{recipe.seed} {said['auc']} ref {said['auc_ref']} "
         f"px {said['pixel_auc']} peak {said['peak_fake']}/{said['peak_real']} "
         f"att {said['attention_peak_fake']} bg {said['auc_background']} "
         f"{said['kinds']} {said['folds']} {speeds}"
@@ -173,8 +162,8 @@ def final(recipe: Recipe, setup: Setup, log: Log, end: float) -> None:
     for group in folds.HELD:
         rows = np.flatnonzero((crops.group == group) & (crops.fold == 0))
         if len(rows):
-            found = evaluation.score(trained, crops, rows)[0]
-            said = evaluation.judged(crops, rows, found, recipe.margin)
+            found = evaluation.score(trained, crops, rows)
+            said = evaluation.judged(crops, rows, found, recipe.detector.view)
             log.write(event="held", recipe=recipe.name, seed=recipe.seed, group=group, **said)
             log.say(f"final {recipe.name} s{recipe.seed} {group}: {said}")
             log.keep(f"held/{recipe.name}/{recipe.seed}/{group}", f"held/{group}", rows, found)
@@ -183,7 +172,7 @@ def final(recipe: Recipe, setup: Setup, log: Log, end: float) -> None:
 
 def attempt(
     recipe: Recipe, setup: Setup, log: Log, end: float, runs: Mapping[str, Sequence[str]]
-) -> list[dict[str, Any]] | None:
+) -> dict[str, Any] | None:
     """`leave_out`, or None and a word in the log where it fails: others may not."""
     try:
         return leave_out(recipe, setup, log, end, runs)
@@ -201,9 +190,8 @@ def phase_one(setup: Setup, log: Log, end: float, only: Sequence[str] = ()) -> N
         if time.time() > end - FINAL_SECONDS - 20:
             break
         means = attempt(recipe, setup, log, end - FINAL_SECONDS, FIRST)
-        has_map = len(recipe.heads) == 1 and recipe.heads[0].token == "global"
-        if means and has_map and (best is None or means[0]["auc"] > best[0]):
-            best = means[0]["auc"], recipe
+        if means and recipe.detector.token == "global" and (best is None or means["auc"] > best[0]):
+            best = means["auc"], recipe
     if best:
         final(replace(best[1], steps=300), setup, log, end)
 
@@ -212,31 +200,30 @@ def phase_two(setup: Setup, log: Log, end: float) -> None:
     """LoRA on narrower crops, the final detector of the better margin, and its controls."""
     value = {}
     for margin in (0.72, 0.6):
-        recipe = replace(recipes.LORA, name=f"lora-{margin * 100:.0f}", margin=margin)
+        recipe = recipes.LORA.but(f"lora-{margin * 100:.0f}", detector={"view": margin})
         means = attempt(recipe, setup, log, end, FIRST)
-        value[recipe] = means[0]["auc_ref"] + means[0]["auc"] if means else 0.0
+        value[recipe] = means["auc_ref"] + means["auc"] if means else 0.0
     best = max(value, key=lambda recipe: value[recipe])
     log.say(f"best of margins: {best.name} {list(value.values())}")
-    final(replace(best, name=f"{best.name}-final", steps=FINAL_STEPS), setup, log, end)
-    (head,) = best.heads
+    final(best.but(f"{best.name}-final", steps=FINAL_STEPS), setup, log, end)
     controls: tuple[tuple[str, Mapping[str, Sequence[str]], dict[str, Any]], ...] = (
         ("long", FIRST, {"steps": 360}),
-        ("cls", FIRST, {"heads": (replace(head, token="cls"),)}),
-        ("nopatch", FIRST, {"heads": (replace(head, patch="none"),)}),
+        ("cls", FIRST, recipes.CLS),
+        ("nopatch", FIRST, recipes.NO_PATCH),
         ("rest", REST, {}),
         ("seed1", FIRST, {"seed": 1}),
     )
     for name, runs, changes in controls:
-        attempt(replace(best, name=f"{best.name}-{name}", **changes), setup, log, end, runs)
+        attempt(best.but(f"{best.name}-{name}", **changes), setup, log, end, runs)
 
 
 def phase_default(setup: Setup, log: Log, end: float) -> None:
     """The shipped recipe: left out, two folds at a time, and the final detector."""
     recipe = recipes.DEFAULT
     for run, names in RUNS.items():
-        if not all(f"{recipe.name}/0/0/{fold}" in log.scores for fold in names):
+        if not all(of_scores(recipe, fold) in log.scores for fold in names):
             leave_out(recipe, setup, log, end, {run: names})
-    last = replace(recipe, name=f"{recipe.name}-final", steps=FINAL_STEPS)
+    last = recipe.but(f"{recipe.name}-final", steps=FINAL_STEPS)
     if not (log.out / f"{last.name}-0.safetensors").exists():
         final(last, setup, log, end)
 
@@ -259,16 +246,14 @@ def main(arguments: list[str] | None = None) -> None:
     log = Log(asked.out)
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    half = torch.bfloat16 if cuda else torch.float32
     if cuda:
         torch.set_float32_matmul_precision("highest")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = True
         log.say(torch.cuda.get_device_name())
     end = START + asked.seconds
-    base = load_base(asked.base, device, half)
     crops = material.load(asked.pack, device, Decoders(asked.decoders, device), log.say)
-    setup = Setup(crops, base, scales(base, crops, half), half)
+    setup = Setup(crops, checkpoint.read_base(asked.base))
     if asked.phase == "default":
         phase_default(setup, log, end)
     elif asked.phase == "one":

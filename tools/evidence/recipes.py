@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
+
+from deepscan.model.header import DetectorSettings
 
 
 @dataclass(frozen=True)
-class TowerSettings:
-    """How much of the tower is run, and what is trained in it."""
+class Recipe:
+    """How a detector is trained."""
 
-    adapter: str = "norm"
-    """norm (LayerNorms), lora, both or none."""
-    depth: int = 10
-    """Layers that run, from the first."""
-    adapted: int | None = None
-    """How many of these, from the last, the adapter changes; None: all."""
-    rank: int = 8
-    """Of lora, and its alpha: the change is alpha / rank times B A."""
-    alpha: float = 16.0
-    registers: int = 0
-    """Tokens added to a crop's, which may gather what no patch is to."""
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """What a head reads, and the losses that it is trained by beside that of the crop."""
-
-    layers: tuple[int, ...] = (6, 8, 10)
-    """After which layers tokens are read."""
-    token: str = "global"
-    """What is classified: the queries' global token, cls, their avg, or the mean of the patches."""
-    queries: int = 4
-    heads: int = 8
-    """Of the queries' attention."""
-    prior: str = "none"
-    """Where queries look: learn (starts on the face), fixed (on the face alone) or none (anywhere)."""
+    name: str
+    detector: DetectorSettings
+    norms: bool = False
+    """Whether LayerNorms train beside the adapter."""
+    prior: str = "learn"
+    """Where queries with `detector.prior` look: learn starts on the face, fixed stays there."""
+    standard: bool = True
+    """Whether each channel that is read starts with mean 0 and deviation 1 over patches."""
     patch: str = "evidence"
     """What the patch loss compares with the mask: a patch's evidence, its reading, or none: no such loss."""
     patch_weight: float = 1.0
@@ -46,22 +31,11 @@ class HeadSettings:
     """Weight of the contrast of patches by their fake likelihood."""
     raal: float = 0.0
     """Weight of the divergence of the queries' attention from [CLS]'s, on real crops."""
-    standard: bool = True
-    """Whether each channel starts with mean 0 and deviation 1 over patches."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How detectors are trained: a tower, and on it heads that learn side by side."""
-
-    name: str = "base"
-    tower: TowerSettings = field(default_factory=TowerSettings)
-    heads: tuple[HeadSettings, ...] = (HeadSettings(prior="learn"),)
     steps: int = 120
     batch: int = 128
     """Crops a step, half of them real."""
     lr_norm: float = 1e-3
-    """The highest rate of LayerNorms, of lora, and of heads."""
+    """The highest rate of LayerNorms, of lora, and of what reads the tower."""
     lr_lora: float = 4e-4
     lr_head: float = 1e-3
     decay: float = 0.01
@@ -74,8 +48,6 @@ class Recipe:
     """Shares of geometry.REGIONS."""
     real_background: float = 0.15
     """Share of the reals whose surroundings are redrawn."""
-    margin: float = 1.0
-    """Share of a crop's side that the detector sees, as in DetectorSettings.view."""
     strength: float = 1.0
     """Scales the chances of changes to a picture."""
     film: float = 0.3
@@ -86,81 +58,94 @@ class Recipe:
     """Shares of manipulated crops of pairs, ffpp, dfdc and methods."""
     seed: int = 0
 
+    def but(self, name: str, *, detector: dict[str, Any] | None = None, **changes: Any) -> Recipe:
+        """The same by another name, with changes to the detector's settings and to the recipe's own."""
+        return replace(
+            self, name=name, detector=replace(self.detector, **detector or {}), **changes
+        )
 
-NORM = Recipe("norm")
-LORA = replace(NORM, name="lora", tower=TowerSettings("lora"))
+
+NORM = Recipe(
+    "norm",
+    DetectorSettings(
+        adapter="norm", depth=10, layers=(6, 8, 10), prior=True, located=True,
+        lora_rank=8, lora_alpha=16.0,
+    ),
+)  # fmt: skip
+LORA = NORM.but("lora", detector={"adapter": "lora"})
 
 # What is shipped, and which share of the logit of a crop's copy without detail it takes off the crop's.
-DEFAULT = replace(LORA, name="lora-60", margin=0.6)
+DEFAULT = LORA.but("lora-60", detector={"view": 0.6})
 REFERENCE = 0.5
 
+# [CLS] instead of queries: no map, hence no loss of patches.
+CLS: dict[str, Any] = {
+    "detector": {"token": "cls", "prior": False, "located": False},
+    "patch": "none",
+}
+NO_PATCH: dict[str, Any] = {"detector": {"located": False}, "patch": "none"}
+READING: dict[str, Any] = {"detector": {"located": False}, "patch": "reading"}
+MIL: dict[str, Any] = {"assumed": 0.0, "mil": 0.3}
+ANYWHERE: dict[str, Any] = {"detector": {"prior": False}}
 
-def _head(**changes: object) -> HeadSettings:
-    return HeadSettings(**{"prior": "learn"} | changes)
 
-
-FROZEN = Recipe(
-    "frozen",
-    tower=TowerSettings("none", depth=12),
-    steps=150,
-    heads=(
-        _head(prior="none"),
-        _head(),
-        _head(standard=False),
-        _head(prior="fixed"),
-        _head(prior="none", patch="reading"),
-        _head(prior="none", patch="none"),
-        _head(patch="none"),
-        _head(prior="none", token="mean", patch="reading"),
-        _head(prior="none", token="cls"),
-        _head(token="avg"),
-        _head(layers=(12,)),
-        _head(layers=(6,)),
-        _head(layers=(8,)),
-        _head(layers=(10,)),
-        _head(layers=(4, 6, 8, 10)),
-        _head(layers=(6, 8, 10, 12)),
-        _head(queries=1),
-        _head(heads=12),
-        _head(patch_weight=0.3),
-        _head(patch_weight=3.0),
-        _head(assumed=0.0, mil=0.3),
-        _head(prior="none", flcl=0.14, raal=1.0, patch="none", layers=(12,)),
-    ),
-)
+def _reading(*layers: int) -> dict[str, Any]:
+    """Changes by which other layers are read, and no more run than these need."""
+    return {"detector": {"depth": layers[-1], "layers": layers}}
 
 
 def tried() -> list[Recipe]:
     """Recipes in the order in which phase one tries them."""
-
-    def norm(name: str, *, head: dict[str, object] | None = None, **changes: object) -> Recipe:
-        heads = NORM.heads if head is None else (_head(**head),)
-        return replace(NORM, name=f"norm-{name}", heads=heads, **changes)
-
+    frozen = NORM.but("frozen", detector={"adapter": "none"}, steps=150)
+    anywhere = frozen.but("frozen-noprior", **ANYWHERE)
     return [
-        FROZEN,
         NORM,
-        norm("cls", head={"token": "cls"}),
+        NORM.but("norm-cls", **CLS),
         LORA,
-        norm("nopatch", head={"patch": "none"}),
-        norm("tight", margin=0.72),
-        replace(NORM, name="both", tower=TowerSettings("both")),
-        norm("noredraw", kinds=(0.75, 0.25, 0.0, 0.0)),
-        norm("12", tower=TowerSettings(depth=12), head={"layers": (12,)}),
-        norm("pseudo25", pseudo=0.25),
-        norm("noprior", head={"prior": "none"}),
-        norm("long", steps=360),
-        norm("last5", tower=TowerSettings(adapted=5)),
-        norm("reading", head={"patch": "reading"}),
-        norm("pseudo75", pseudo=0.75),
-        norm("registers", tower=TowerSettings(registers=4), head={"prior": "none"}),
-        norm("fast", lr_norm=2e-3, lr_head=2e-3),
-        norm("mild", strength=0.6),
-        norm("mean", head={"token": "mean", "patch": "reading"}),
-        replace(LORA, name="lora-last5", tower=TowerSettings("lora", adapted=5)),
-        norm("fixed", head={"prior": "fixed"}),
-        norm("8", tower=TowerSettings(depth=8), head={"layers": (4, 6, 8)}),
-        norm("film", film=0.6),
-        norm("mil", head={"assumed": 0.0, "mil": 0.3}),
-        norm("flcl", head={"flcl": 0.14}),
+        NORM.but("norm-nopatch", **NO_PATCH),
+        NORM.but("norm-tight", detector={"view": 0.72}),
+        LORA.but("both", norms=True),
+        NORM.but("norm-noredraw", kinds=(0.75, 0.25, 0.0, 0.0)),
+        NORM.but("norm-12", **_reading(12)),
+        NORM.but("norm-pseudo25", pseudo=0.25),
+        NORM.but("norm-noprior", **ANYWHERE),
+        NORM.but("norm-long", steps=360),
+        NORM.but("norm-last5", detector={"adapted": 5}),
+        NORM.but("norm-reading", **READING),
+        NORM.but("norm-pseudo75", pseudo=0.75),
+        NORM.but("norm-fast", lr_norm=2e-3, lr_head=2e-3),
+        NORM.but("norm-mild", strength=0.6),
+        LORA.but("lora-last5", detector={"adapted": 5}),
+        NORM.but("norm-fixed", prior="fixed"),
+        NORM.but("norm-8", **_reading(4, 6, 8)),
+        NORM.but("norm-film", film=0.6),
+        NORM.but("norm-mil", **MIL),
+        NORM.but("norm-flcl", flcl=0.14),
+        frozen,
+        anywhere,
+        frozen.but("frozen-raw", standard=False),
+        frozen.but("frozen-fixed", prior="fixed"),
+        frozen.but("frozen-nopatch", **NO_PATCH),
+        anywhere.but("frozen-noprior-reading", **READING),
+        anywhere.but("frozen-noprior-nopatch", **NO_PATCH),
+        frozen.but("frozen-cls", **CLS),
+        frozen.but("frozen-concat", detector={"token": "concat"}),
+        frozen.but("frozen-12", **_reading(12)),
+        frozen.but("frozen-6", **_reading(6)),
+        frozen.but("frozen-8", **_reading(8)),
+        frozen.but("frozen-10", **_reading(10)),
+        frozen.but("frozen-4-10", **_reading(4, 6, 8, 10)),
+        frozen.but("frozen-6-12", **_reading(6, 8, 10, 12)),
+        frozen.but("frozen-1-query", detector={"queries": 1}),
+        frozen.but("frozen-12-heads", detector={"heads": 12}),
+        frozen.but("frozen-patch-0.3", patch_weight=0.3),
+        frozen.but("frozen-patch-3", patch_weight=3.0),
+        frozen.but("frozen-mil", **MIL),
+        frozen.but(
+            "frozen-flcl",
+            detector={"prior": False, "located": False, "depth": 12, "layers": (12,)},
+            patch="none",
+            flcl=0.14,
+            raal=1.0,
+        ),
     ]

@@ -190,7 +190,7 @@ def batch(material: Material, drawn: Drawn, recipe: Recipe) -> Batch:
     images, masks = viewed(
         torch.cat([fakes, made.fakes, reals, twins]),
         masks,
-        recipe.margin,
+        recipe.detector.view,
         recipe.strength,
         recipe.film,
     )

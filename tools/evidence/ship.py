@@ -21,12 +21,11 @@ import json
 import sys
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors import safe_open
 
@@ -34,10 +33,13 @@ from deepscan.faces.alignment import CROP_SIDE
 from deepscan.files import sha256
 from deepscan.judgement import metrics
 from deepscan.model import adapters, checkpoint, weights
+from deepscan.model.catalogue import BaseEntry
 from deepscan.model.detector import Detector
 from deepscan.model.header import DetectorSettings, Header
+from deepscan.plain import read
 from deepscan.records import Calibration, Pixels
 from deepscan.training import calibrate
+from tools.evidence import former
 from tools.evidence.entries import Entry, read_entries
 from tools.evidence.folds import FOLDS, HELD
 from tools.evidence.recipes import DEFAULT, REFERENCE
@@ -78,9 +80,8 @@ def main() -> None:
     entries = read_entries(archive)
     scores = np.load(asked.run / "scores.npz")
     (final,) = asked.run.glob(f"{asked.recipe}-final-0.safetensors")
-    found, config = tensors(final)
     base = weights.catalogue().bases[asked.base]
-    detector = assembled(found, config, base.tower, weights.base_file(base))
+    detector, recipe = assembled(final, base)
 
     left_out = [v for fold in FOLDS for v in videos(scores, entries, fold, asked.recipe)]
     held = {name: videos(scores, entries, f"held/{name}", asked.recipe) for name in HELD}
@@ -119,7 +120,7 @@ def main() -> None:
             ),
             "data": "pairs, FaceForensics++ crops, DFDC crops, 55 methods' public clips, faces",
             "licence_note": "weights only; the clips' own terms are their makers'",
-            "recipe": config,
+            "recipe": recipe,
             "digests": {"pack": sha256(asked.pack)},
             "results": results,
         },
@@ -143,62 +144,20 @@ def main() -> None:
         )
 
 
-def tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """A detector of `plan`: its tensors, and its recipe."""
+def assembled(path: Path, base: BaseEntry) -> tuple[Detector, dict[str, Any]]:
+    """A detector of `plan` as it is shipped, in float32, and its recipe."""
     with safe_open(path, "pt") as file:
         recipe = json.loads(file.metadata()["cfg"])
-        return {name: file.get_tensor(name).float() for name in file.keys()}, recipe  # noqa: SIM118
-
-
-def assembled(
-    found: dict[str, torch.Tensor], recipe: dict[str, Any], tower: str, base: Path
-) -> Detector:
-    """The same detector as deepscan's own, in float32."""
-    head, adapter = recipe["heads"][0], recipe["tower"]
-    settings = DetectorSettings(
-        tower,
-        queries=head["queries"],
-        heads=head["heads"],
-        token=head["token"],
-        adapter=adapter["adapter"],
-        lora_rank=adapter["rank"],
-        lora_alpha=adapter["alpha"],
-        depth=adapter["depth"],
-        reference=REFERENCE,
-        view=recipe["margin"],
-        layers=tuple(head["layers"]),
-        prior=head["prior"] == "learn",
-        located=head["patch"] == "evidence",
-    )
-    state = {
-        "aggregation.query": found["head.query"],
-        "aggregation.place": found["head.place"],
-        "aggregation.attention.in_proj_weight": found["head.inw"],
-        "aggregation.attention.in_proj_bias": found["head.inb"],
-        "aggregation.attention.out_proj.weight": found["head.outw"],
-        "aggregation.attention.out_proj.bias": found["head.outb"],
-        "head.weight": found["head.w"][None],
-        "head.bias": found["head.b"][None],
-        "locating": torch.stack([found["head.log_tau"], found["head.patch_bias"]]),
-    }
-    for i in range(len(head["layers"])):
-        state[f"readers.{i}.weight"] = found["head.lnw"][i]
-        state[f"readers.{i}.bias"] = found["head.lnb"][i]
-    for layer in range(adapter["depth"]):
-        block = f"tower.visual.transformer.resblocks.{layer}."
-        # In turn A and B of q, k, v, out, fc1 and fc2.
-        pairs = [found[f"tower.lora.b{layer}_{place}"] for place in range(12)]
-        state[f"{block}attn.change.a"] = torch.stack(pairs[0:6:2])
-        state[f"{block}attn.change.b"] = torch.stack(pairs[1:6:2])
-        for place, name in ((6, "attn.out_proj"), (8, "mlp.c_fc"), (10, "mlp.c_proj")):
-            state[f"{block}{name}.change.a"] = pairs[place][None]
-            state[f"{block}{name}.change.b"] = pairs[place + 1][None]
-    detector = Detector(settings)
-    adapters.load_base(detector.tower, checkpoint.read_base(base))
-    expected = detector.trained_state()
-    assert expected.keys() == state.keys(), sorted(expected.keys() ^ state.keys())[:3]
-    detector.load_state_dict(state, strict=False)
-    return detector.eval()
+        found = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    if "heads" in recipe:
+        settings = former.settings(recipe)
+        found = former.state(found, settings)
+    else:
+        settings = read(DetectorSettings, recipe["detector"], str(path))
+    detector = Detector(replace(settings, tower=base.tower, reference=REFERENCE))
+    adapters.load_base(detector.tower, checkpoint.read_base(weights.base_file(base)))
+    checkpoint.restore(detector, path, found)
+    return detector.eval(), recipe
 
 
 def videos(scores: Any, entries: Sequence[Entry], fold: str, recipe: str) -> list[Video]:

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from deepscan.data.crops import read_crops
+from deepscan.errors import DataError
 from deepscan.faces.alignment import CROP_SIDE, TEMPLATE, invert, similarity, warp
 from deepscan.faces.mtcnn import Mtcnn
 from deepscan.records import Pixels
@@ -105,6 +106,10 @@ def pairs(folder: Path, listing: Path, quality: int) -> Iterator[SourceCrop]:
         clip = next(name for name in sorted(groups, key=len, reverse=True) if name in row.video)
         if clip == UNCLEAR:
             continue
+        if row.landmarks is None:
+            raise DataError(
+                f"{row.path}: has no landmarks; prepare the pairs with deepscan prepare"
+            )
         mask = None
         if row.mask is not None:
             with Image.open(row.mask) as image:

@@ -1,11 +1,11 @@
-"""Training: the losses of a head, and the steps that make a recipe's detector of the crops to keep."""
+"""Training: the losses, and the steps that make a recipe's detector of the crops to keep."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from deepscan.faces.alignment import on_face
 from deepscan.files import part_file
+from deepscan.model import adapters
+from deepscan.model.detector import Answer, Detector
 from deepscan.shapes import Bool, Float
 from tools.evidence.geometry import GRID, plain_view
 from tools.evidence.material import Material, Say
-from tools.evidence.model import Head, Tower
-from tools.evidence.recipes import HeadSettings, Recipe, TowerSettings
+from tools.evidence.recipes import Recipe
 from tools.evidence.sampling import Batch, Sampler, batch
 
-Scales = Mapping[int, tuple[Float[Tensor, " d"], Float[Tensor, " d"]]]
+SCALE_CROPS = 256  # by which the layers that are read are brought to one scale
+NOWHERE = -1e4  # added to queries' scores of patches that they must not look at
 
 CORE = 0.6  # of a patch that lies on the core by more, it is known without a mask that it is manipulated
 STRONGEST = 10  # patches, by whose mean a crop without a mask is told
@@ -40,11 +42,7 @@ class Setup:
 
     material: Material
     base: Mapping[str, Tensor]
-    """The base's weights on the device, as model.load_base gives them."""
-    scales: Scales
-    """Of each layer of the base: mean and deviation of each channel over patches."""
-    half: torch.dtype
-    """In which matrices are multiplied."""
+    """The base's weights, as checkpoint.read_base gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,9 @@ class Trained:
     """A detector with averaged weights, and how its training went."""
 
     recipe: Recipe
-    tower: Tower
-    heads: nn.ModuleList
+    detector: Detector
     history: list[list[Any]]
-    """Of some steps: the step, the gradient's norm before it is clipped, the first head's losses."""
+    """Of some steps: the step, the gradient's norm before it is clipped, the losses."""
     seconds: float
     crops_per_s: int
 
@@ -68,47 +65,53 @@ class Trained:
         }
 
     def save(self, path: Path) -> None:
-        """Write tower and first head, matrices in float16, with the recipe as metadata `cfg`."""
-        state = {f"tower.{k}": v for k, v in self.tower.state_dict().items()}
-        state |= {f"head.{k}": v for k, v in self.heads[0].state_dict().items()}
-        state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        """Write what was trained, matrices in float16, with the recipe as metadata `cfg`."""
+        state = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.detector.trained_state().items()
+        }
         with part_file(path) as part:
             save_file(
-                {k: v.half() if v.dim() > 1 else v for k, v in state.items()},
+                {name: v.half() if v.dim() > 1 else v for name, v in state.items()},
                 part,
                 {"cfg": json.dumps(asdict(self.recipe))},
             )
 
 
-@torch.no_grad()
-def scales(
-    base: Mapping[str, Tensor], material: Material, half: torch.dtype, count: int = 256
-) -> Scales:
-    """Mean and deviation of each layer's normalised channels, over the patches of `count` crops."""
-    tower = Tower(TowerSettings("none", depth=12), base, material.device, half, 0)
-    rng = np.random.default_rng(3)
-    chosen = rng.choice(len(material), min(count, len(material)), replace=False)
-    seen: dict[int, list[Tensor]] = {layer: [] for layer in range(1, 13)}
-    for part in torch.from_numpy(chosen).to(material.device).split(64):
-        tokens = tower(plain_view(material.crops[part].float(), 1.0), list(seen))
-        for layer, x in tokens.items():
-            plain = functional.layer_norm(x[:, 1:].float(), x.shape[-1:])
-            seen[layer].append(plain.flatten(0, 1))
-    whole = {layer: torch.cat(parts) for layer, parts in seen.items()}
-    return {layer: (x.mean(0).cpu(), x.std(0).clamp_min(0.05).cpu()) for layer, x in whole.items()}
+def build(recipe: Recipe, setup: Setup) -> Detector:
+    """The detector as training finds it, all drawn from the seed; its frozen matrices in autocast's type."""
+    material, seed = setup.material, recipe.seed
+    detector = Detector(recipe.detector)
+    # A copy: what trains of it, LayerNorms, belongs to this detector alone.
+    adapters.load_base(detector.tower, {name: v.clone() for name, v in setup.base.items()})
+    # Two streams, the tower's and that of what reads it: what was measured with these can be measured again.
+    detector.initialise(torch.Generator().manual_seed(seed * 1000 + 1))
+    adapters.start(detector.tower, torch.Generator().manual_seed(seed))
+    if recipe.norms:
+        for module in detector.tower.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.requires_grad_(True)
+    if recipe.prior == "fixed":
+        face = torch.from_numpy(on_face(recipe.detector.view, GRID))
+        place = detector.aggregation.place
+        assert place is not None
+        place.requires_grad_(False).copy_(torch.where(face, 0.0, NOWHERE))
+    detector.to(material.device)
+    if recipe.standard:
+        count = min(SCALE_CROPS, len(material))
+        chosen = np.random.default_rng(3).choice(len(material), count, replace=False)
+        crops = material.crops[torch.from_numpy(chosen).to(material.device)].float()
+        detector.standardise(plain_view(crops, 1.0) / 255)
+    if material.device.type == "cuda":
+        adapters.cast_frozen(detector.tower, torch.bfloat16)
+    return detector.train()
 
 
-def build(recipe: Recipe, setup: Setup) -> tuple[Tower, nn.ModuleList]:
-    """Tower and heads as training finds them."""
-    base, device = setup.base, setup.material.device
-    post = (base["ln_post.weight"].float().cpu(), base["ln_post.bias"].float().cpu())
-    tower = Tower(recipe.tower, base, device, setup.half, recipe.seed)
-    face = torch.from_numpy(on_face(recipe.margin, GRID))
-    heads = nn.ModuleList(
-        Head(settings, face, recipe.seed * 1000 + i, post, setup.scales)
-        for i, settings in enumerate(recipe.heads)
-    )
-    return tower.to(device), heads.to(device)
+def answer(detector: Detector, images: Float[Tensor, "b 3 224 224"]) -> Answer:
+    """What the detector finds in views, RGB in 0..255; on a GPU its tower computes in bfloat16."""
+    device = images.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        return detector.answer(images / 255)
 
 
 def train(
@@ -121,37 +124,29 @@ def train(
     """Train on the crops to keep, until the clock (time.time) says `deadline` at the latest."""
     torch.manual_seed(recipe.seed)
     material = setup.material
-    tower, heads = build(recipe, setup)
+    detector = build(recipe, setup)
     sampler = Sampler(material, keep, recipe, recipe.seed)
-    groups = _groups(recipe, tower, heads)
+    groups = _groups(recipe, detector)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=material.device.type == "cuda")
     rates = [group["lr"] for group in groups]
     params = [p for group in groups for p in group["params"]]
     mean = [p.detach().clone() for p in params]
-    wanted = sorted({layer for settings in recipe.heads for layer in settings.layers})
-    looks = any(settings.raal for settings in recipe.heads)
     history, start = [], time.time()
     for step in range(recipe.steps):
         with torch.no_grad():
             shown = batch(material, sampler.draw(recipe.batch // 2), recipe)
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate * rate_share(step, recipe.steps)
-        with torch.set_grad_enabled(bool(list(tower.parameters()))):
-            tokens = tower(shown.images, wanted, looks)
-        total, terms = torch.zeros((), device=material.device), []
-        for settings, head in zip(recipe.heads, heads, strict=True):
-            loss, parts = losses(head(tokens), head, settings, shown)
-            total = total + loss
-            terms.append(parts)
+        loss, terms = losses(answer(detector, shown.images), detector, recipe, shown)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(params, len(heads) ** 0.5, foreach=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
         optimizer.step()
         kept = min(recipe.average, (1 + step) / (10 + step))
         torch._foreach_lerp_(mean, [p.detach() for p in params], 1 - kept)
         if step % max(1, recipe.steps // 8) == 0 or step == recipe.steps - 1:
-            first = {name: round(float(value), 4) for name, value in terms[0].items()}
-            history.append([step, float(norm), first])
+            told = {name: round(float(value), 4) for name, value in terms.items()}
+            history.append([step, float(norm), told])
         if time.time() > deadline:
             say(f"{recipe.name}: stopped at step {step} by the clock")
             break
@@ -162,7 +157,7 @@ def train(
         torch.cuda.synchronize()
     took = time.time() - start
     speed = round(recipe.batch * (step + 1) / took)
-    return Trained(recipe, tower, heads, history, round(took, 2), speed)
+    return Trained(recipe, detector.eval(), history, round(took, 2), speed)
 
 
 def rate_share(step: int, steps: int) -> float:
@@ -173,51 +168,67 @@ def rate_share(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _groups(recipe: Recipe, tower: Tower, heads: nn.ModuleList) -> list[dict[str, Any]]:
-    """AdamW's groups of parameters: LayerNorms and registers without decay, lora, heads."""
-    named = list(tower.named_parameters())
-
-    def group(params: Iterable[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
-        return {"params": list(params), "lr": rate, "weight_decay": decay}
-
-    groups = [
-        group((p for name, p in named if not name.startswith("lora")), recipe.lr_norm, 0.0),
-        group((p for name, p in named if name.startswith("lora")), recipe.lr_lora, recipe.decay),
-        group(heads.parameters(), recipe.lr_head, recipe.decay),
-    ]
-    return [group for group in groups if group["params"]]
+def _groups(recipe: Recipe, detector: Detector) -> list[dict[str, Any]]:
+    """AdamW's groups of what trains: LayerNorms of the tower without decay, lora, what reads the tower."""
+    groups: dict[str, dict[str, Any]] = {
+        "norm": {"params": [], "lr": recipe.lr_norm, "weight_decay": 0.0},
+        "lora": {"params": [], "lr": recipe.lr_lora, "weight_decay": recipe.decay},
+        "head": {"params": [], "lr": recipe.lr_head, "weight_decay": recipe.decay},
+    }  # fmt: skip
+    for name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            of_tower = "lora" if ".change." in name else "norm"
+            kind = of_tower if name.startswith("tower.") else "head"
+            groups[kind]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
 
 
 # --- losses ------------------------------------------------------------------------------------------
 
 
 def losses(
-    answer: Mapping[str, Any], head: Head, settings: HeadSettings, shown: Batch
+    found: Answer, detector: Detector, recipe: Recipe, shown: Batch
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The weighted sum of a head's losses, and some of them unweighted: crop, patch, contrast."""
+    """The weighted sum of the recipe's losses, and some of them unweighted: crop, patch, contrast."""
     counts = shown.counts.float()
-    of_crops = binary_cross_entropy_with_logits(answer["logit"], shown.labels, reduction="none")
+    of_crops = binary_cross_entropy_with_logits(found.logit, shown.labels, reduction="none")
     total = (of_crops * counts).sum() / counts.sum()
     terms = {"crop": total.detach()}
-    if answer["evidence"] is not None and settings.patch != "none":
-        logits = answer["reading"]
-        if settings.patch == "evidence":
-            logits = answer["evidence"] * head.log_tau.exp() + head.patch_bias
-        loss = of_patches(logits, shown, settings.assumed)
-        total = total + settings.patch_weight * loss
+    if recipe.patch != "none":
+        assert found.evidence is not None
+        taught = recipe.patch == "evidence"
+        logits = detector.located(found.evidence) if taught else reading(found)
+        loss = of_patches(logits, shown, recipe.assumed)
+        total = total + recipe.patch_weight * loss
         terms["patch"] = loss.detach()
-        if settings.mil:
-            total = total + settings.mil * of_strongest(logits, shown)
-    if settings.flcl:
-        loss = contrast(answer["z"].float(), shown.labels)
-        total = total + settings.flcl * loss
+        if recipe.mil:
+            total = total + recipe.mil * of_strongest(logits, shown)
+    if recipe.flcl:
+        loss = contrast(found.patches.float(), shown.labels)
+        total = total + recipe.flcl * loss
         terms["contrast"] = loss.detach()
-    if settings.raal:
-        real = shown.labels == 0
-        own, cls = answer["attention"][real], answer["cls_attention"][real]
-        apart = (own * (own.clamp_min(1e-12).log() - cls.clamp_min(1e-12).log())).sum(-1).mean()
-        total = total + settings.raal * apart
+    if recipe.raal:
+        assert found.query_attention is not None
+        attention = found.query_attention.mean(1)
+        total = total + recipe.raal * divergence(attention, found.cls_attention, shown.labels)
     return total, terms
+
+
+def reading(found: Answer) -> Float[Tensor, "b p"]:
+    """What the logit would be if queries looked at one patch alone."""
+    assert found.evidence is not None
+    assert found.query_attention is not None
+    assert found.constant is not None
+    attention = found.query_attention.mean(1).clamp_min(1e-9)
+    return found.evidence / attention + found.constant.detach().mean()
+
+
+def divergence(
+    own: Float[Tensor, "b p"], cls: Float[Tensor, "b p"], labels: Float[Tensor, " b"]
+) -> Float[Tensor, ""]:
+    """Mean Kullback-Leibler divergence of an attention from [CLS]'s, of real crops."""
+    own, cls = (x[labels == 0].clamp_min(1e-12) for x in (own, cls))
+    return (own * (own.log() - cls.log())).sum(-1).mean()
 
 
 def of_patches(logits: Float[Tensor, "b p"], shown: Batch, assumed: float) -> Float[Tensor, ""]:
