@@ -29,6 +29,12 @@ NOT_ANOTHER = 0.5
 LIKE = 0.6
 SAME_LOOK = 0.75
 
+# A look must also be this much like half of a track's looks: while one shot dissolves into the next, a
+# picture of both people is like either. Of 60 made dissolves in which no cut was found, 56 joined two persons
+# without this and 18 with it; of 108 clips of one person, six crops half a second apart, 20 were parted
+# without it and 23 with it.
+THROUGHOUT = 0.4
+
 # Later looks of a track that a new face is compared with, and tracks that it is compared with: without a
 # bound, a crowd would slow down every frame.
 LOOKS = 8
@@ -99,15 +105,17 @@ class Follower:
         """
         tracks = sorted(self._open, key=lambda t: t.id)
         alike = [
-            (float((np.stack(a.looks) @ np.stack(b.looks).T).max()), i, i + 1 + j)
+            (float(products.max()), i, i + 1 + j)
             for i, a in enumerate(tracks)
             for j, b in enumerate(tracks[i + 1 :])
+            if (products := np.stack(a.looks) @ np.stack(b.looks).T).max() >= SAME_LOOK
+            and np.median(products) >= THROUGHOUT
         ]
         person = list(range(len(tracks)))
         seen = [set(track.seen) for track in tracks]
-        for score, i, j in sorted(alike, reverse=True):
+        for _, i, j in sorted(alike, reverse=True):
             one, other = sorted((person[i], person[j]))
-            if score >= SAME_LOOK and one != other and not seen[one] & seen[other]:
+            if one != other and not seen[one] & seen[other]:
                 seen[one] |= seen[other]
                 person = [one if p == other else p for p in person]
         return {tracks[i].id: tracks[p].id for i, p in enumerate(person) if i != p}
@@ -139,7 +147,8 @@ class Follower:
         new = np.stack(looks, 1)
         scores = np.zeros((len(self._open), len(faces)))
         for row, track in enumerate(self._open):
-            alike = (np.stack(track.looks) @ new).max(0)
+            products = np.stack(track.looks) @ new
+            alike = np.where(np.median(products, 0) >= THROUGHOUT, products.max(0), 0.0)
             for column, face in enumerate(faces):
                 place, needed = 0.0, SAME_LOOK
                 if track.shot == self._shot and (place := likeness(track.last, face)) > 0:

@@ -12,7 +12,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deepscan.judgement.words import counted, faces, listed, logit, percent, rounded, time_code
+from deepscan.judgement.words import (
+    counted,
+    faces,
+    listed,
+    logit,
+    often,
+    percent,
+    rounded,
+    time_code,
+)
 from deepscan.records import (
     FEWEST_FRAMES,
     Calibration,
@@ -153,10 +162,9 @@ def about_faces(
     """Warnings about the faces, above all the deciding one."""
     # Counted frame by frame: nobody knows whether it is the same face each time.
     if too_small:
-        yield f"A face too small to judge was left out {counted(too_small, 'time')}."
+        yield f"A face too small to judge was left out {often(too_small)}."
     if too_many:
-        times = counted(too_many, "time")
-        yield f"A face was left out {times}, because only the largest of each frame are judged."
+        yield f"A face was left out {often(too_many)}, because only the largest of each frame are judged."
     if scores is None:
         return
     (track,) = (t for t in tracks if t.id == scores.track)
@@ -175,7 +183,8 @@ def about_faces(
     if brightness < DARK:
         yield f"The face that decides is dark (mean grey level {brightness:.0f} of 255)."
     if turn > PROFILE:
-        yield "The face that decides is seen from the side most of the time."
+        most = " most of the time" if len(track.frames) > 1 else ""
+        yield f"The face that decides is seen from the side{most}."
     if inside < OUTSIDE:
         yield (
             f"The face that decides is cut by the frame's edge ({percent(inside)} of its crop is inside)."

@@ -102,7 +102,7 @@ def _verdict(
 ) -> Verdict:
     low, high, calibration = thresholds.low, thresholds.high, thresholds.calibration
     weak, tried = own.weak, _rates(calibration, len(frames))
-    said = f"The mean logit of {what} is {logit(score)}"
+    said = f"The {'mean logit' if len(frames) > 1 else 'logit'} of {what} is {logit(score)}"
     apart = f" The thresholds stand further apart because of {listed(weak)}." if weak else ""
     if rounded(raised) and score > low:
         apart += (

@@ -89,6 +89,12 @@ def _stretch(scores: Scores, confirmed: bool, provisional: bool) -> str:
     assert scores.stretch is not None
     when = about(scores.stretch.start, scores.stretch.end)
     face = f"face {scores.stretch.track}" if scores.judged > 1 else "the face"
+    if scores.stretch_finding is not None and not confirmed:
+        words = (
+            f"Look at {when}. There {face} scores higher than elsewhere, but a closer look did not"
+        )
+        words += " confirm a manipulation."
+        return f"{words} {PROVISIONAL}" if provisional else words
     if not confirmed:
         words = f"Look at {when}. There {face} scores far higher than elsewhere, as in a short manipulation."
         return (

@@ -45,6 +45,11 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
+def often(count: int) -> str:
+    """once, 2 times."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def listed(words: Sequence[str]) -> str:
     """a, b and c; of more than MOST_NAMED the first, and how many more."""
     rest = len(words) - MOST_NAMED

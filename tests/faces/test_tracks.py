@@ -165,6 +165,17 @@ def test_place_counts_for_a_moment_and_then_only_with_a_look_that_agrees() -> No
         assert follower.follow([face(5)], [turned], Fraction(later)) == [second]
 
 
+def test_a_dissolve_does_not_make_one_person_of_two() -> None:
+    """Two looks that correlate at 0.2, and a picture of both, which is like either by 0.77."""
+    one, other = np.array([1.0, 0.0]), np.array([0.2, (1 - 0.2**2) ** 0.5])
+    both = (one + other) / np.linalg.norm(one + other)
+    follower = Follower()
+    shown = [one, one, one, both, other, other, other]
+    ids = [follower.follow([face(0)], [look], Fraction(i, 2)) for i, look in enumerate(shown)]
+    assert ids == [[1]] * 4 + [[2]] * 3
+    assert follower.same() == {}
+
+
 def test_a_mirrored_shot_is_not_joined() -> None:
     follower = Follower()
     follower.follow([face(0)], [look_of(crop(4))], Fraction(0))

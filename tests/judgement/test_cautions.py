@@ -78,6 +78,14 @@ def test_a_picture_is_not_measured_by_a_films_bits() -> None:
     assert "a picture gets no probability and no clear verdict" in warning
 
 
+def test_of_one_frame_nothing_is_said_of_its_mean_or_of_most_of_the_time() -> None:
+    still = source(kind="image", frames=1)
+    evidence = judge(still, coverage(1, too_small=1), face(turn=0.9)[:1])
+    assert evidence.verdict.sentence.startswith("The logit of face 1 is \u22123.00, ")
+    assert "The face that decides is seen from the side." in evidence.warnings
+    assert "A face too small to judge was left out once." in evidence.warnings
+
+
 def test_a_face_seen_in_few_instants() -> None:
     (warning,) = said(face(logits=[-3.0] * 5))
     assert "seen in only 5 of 32 frames" in warning

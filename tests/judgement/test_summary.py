@@ -73,6 +73,12 @@ RAISED = [seen(1, i, 4.0 if 10 <= i < 14 else -4.0) for i in range(32)]
             "From 0:01.0 to 0:01.3 the face scores far higher than elsewhere, and a closer look confirmed it."
             " Real videos rarely have such parts.",
         ),
+        (
+            judged(RAISED, second_look=SecondLook(1, 8, 8, tuple(face(1, -4.0, 8)))),
+            "stretch_stands_out",
+            "Look at 0:01.0 to 0:01.3. There the face scores higher than elsewhere, but a closer look did not"
+            " confirm a manipulation.",
+        ),
         (judged([]), "no_face_found", "No face was found in 32 frames; nothing was judged."),
         (
             judged(face(1, 5.0, 3)),

@@ -12,6 +12,7 @@ from deepscan.judgement.words import (
     faces,
     listed,
     logit,
+    often,
     percent,
     rounded,
     rounded_down,
@@ -55,6 +56,7 @@ def test_per_cents(share: float, text: str) -> None:
 
 def test_one_and_many() -> None:
     assert (counted(1, "face"), counted(2, "face")) == ("1 face", "2 faces")
+    assert (often(1), often(2)) == ("once", "2 times")
     assert (faces([3]), faces([1, 2, 5])) == ("face 3", "faces 1, 2 and 5")
     assert listed([str(i) for i in range(8)]) == "0, 1, 2, 3, 4 and 3 more"
     assert listed([]) == ""
