@@ -92,10 +92,15 @@ def about_input(
             " probability and no clear verdict."
         )
     if source.kind == "video" and decoding.sampled < FEWEST_FRAMES:
-        yield (
-            f"Only {counted(decoding.sampled, 'frame')} of the video's {source.frames} were looked at, too"
-            " few for a clear low verdict or an interval; --frames looks at more."
-        )
+        few = "too few for a clear low verdict or an interval"
+        if decoding.sampled >= source.frames:
+            yield f"The video has only {counted(source.frames, 'frame')}, {few}."
+        else:
+            were = "was" if decoding.sampled == 1 else "were"
+            yield (
+                f"Only {counted(decoding.sampled, 'frame')} of the video's {source.frames} {were} looked at,"
+                f" {few}; --frames looks at more."
+            )
     if source.kind == "video" and (bits := bits_per_pixel(source)) < heavy(source.codec):
         yield (
             f"The video is heavily compressed ({bits:.3f} bits per pixel and frame, {source.codec}),"

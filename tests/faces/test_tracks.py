@@ -171,7 +171,10 @@ def test_a_dissolve_does_not_make_one_person_of_two() -> None:
     both = (one + other) / np.linalg.norm(one + other)
     follower = Follower()
     shown = [one, one, one, both, other, other, other]
-    ids = [follower.follow([face(0)], [look], Fraction(i, 2)) for i, look in enumerate(shown)]
+    ids = [
+        follower.follow([face(0)], [look], Fraction(i, 2), cut=i == 4)
+        for i, look in enumerate(shown)
+    ]
     assert ids == [[1]] * 4 + [[2]] * 3
     assert follower.same() == {}
 

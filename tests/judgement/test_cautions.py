@@ -91,6 +91,23 @@ def test_a_face_seen_in_few_instants() -> None:
     assert "seen in only 5 of 32 frames" in warning
 
 
+@pytest.mark.parametrize(
+    ("sampled", "frames", "words"),
+    [
+        (1, 100, "Only 1 frame of the video's 100 was looked at, too few for a clear low verdict"),
+        (
+            4,
+            100,
+            "Only 4 frames of the video's 100 were looked at, too few for a clear low verdict",
+        ),
+        (1, 1, "The video has only 1 frame, too few for a clear low verdict or an interval."),
+    ],
+)
+def test_few_frames_are_told(sampled: int, frames: int, words: str) -> None:
+    evidence = judge(source(frames=frames), coverage(sampled), face()[:sampled])
+    assert any(warning.startswith(words) for warning in evidence.warnings)
+
+
 def test_a_cut_within_a_track_is_told_with_its_time() -> None:
     cut = replace(coverage(), cuts=(Fraction(5, 2), Fraction(99)))
     evidence = judge(source(), cut, face())

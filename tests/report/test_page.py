@@ -205,7 +205,13 @@ def test_results_by_kind_are_told_with_unseen_sources_first() -> None:
 def test_a_picture_has_no_timeline() -> None:
     report, kept = reports.made(people=1, instants=1)
     document = report_json.to_dict(replace(report, source=replace(report.source, kind="image")))
-    assert 'id="timeline"' not in page.html(document, kept)
+    html = page.html(document, kept)
+    assert 'id="timeline"' not in html
+    text = words(html.partition("</main>")[0])
+    shown = text.partition(" Record Scores ")[
+        0
+    ]  # the record states everything, the frame's time too
+    assert not re.search(r"\b0:00|between them|video’s own|Step through", shown)
 
 
 # --- what it lets through --------------------------------------------------------------------------
