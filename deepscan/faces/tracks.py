@@ -29,11 +29,6 @@ NOT_ANOTHER = 0.5
 LIKE = 0.6
 SAME_LOOK = 0.75
 
-# Where place says nothing, a look must also be this much like half of a track's: while one shot dissolves
-# into the next, a picture of both people is like either. In one place and shot it may be less: where a head
-# turns it comes down to -0.06.
-THROUGHOUT = 0.4
-
 # Later looks of a track that a new face is compared with, and tracks that it is compared with: without a
 # bound, a crowd would slow down every frame.
 LOOKS = 8
@@ -104,17 +99,15 @@ class Follower:
         """
         tracks = sorted(self._open, key=lambda t: t.id)
         alike = [
-            (float(products.max()), i, i + 1 + j)
+            (float((np.stack(a.looks) @ np.stack(b.looks).T).max()), i, i + 1 + j)
             for i, a in enumerate(tracks)
             for j, b in enumerate(tracks[i + 1 :])
-            if (products := np.stack(a.looks) @ np.stack(b.looks).T).max() >= SAME_LOOK
-            and np.median(products) >= THROUGHOUT
         ]
         person = list(range(len(tracks)))
         seen = [set(track.seen) for track in tracks]
-        for _, i, j in sorted(alike, reverse=True):
+        for score, i, j in sorted(alike, reverse=True):
             one, other = sorted((person[i], person[j]))
-            if one != other and not seen[one] & seen[other]:
+            if score >= SAME_LOOK and one != other and not seen[one] & seen[other]:
                 seen[one] |= seen[other]
                 person = [one if p == other else p for p in person]
         return {tracks[i].id: tracks[p].id for i, p in enumerate(person) if i != p}
@@ -146,14 +139,12 @@ class Follower:
         new = np.stack(looks, 1)
         scores = np.zeros((len(self._open), len(faces)))
         for row, track in enumerate(self._open):
-            products = np.stack(track.looks) @ new
-            alike = products.max(0)
-            throughout = np.median(products, 0) >= THROUGHOUT
+            alike = (np.stack(track.looks) @ new).max(0)
             for column, face in enumerate(faces):
                 place, needed = 0.0, SAME_LOOK
                 if track.shot == self._shot and (place := likeness(track.last, face)) > 0:
                     needed = NOT_ANOTHER if time - track.time <= MOMENT else LIKE
-                if alike[column] >= needed and (place or throughout[column]):
+                if alike[column] >= needed:
                     scores[row, column] = place + alike[column]
         return scores
 

@@ -165,17 +165,16 @@ def test_place_counts_for_a_moment_and_then_only_with_a_look_that_agrees() -> No
         assert follower.follow([face(5)], [turned], Fraction(later)) == [second]
 
 
-def test_a_dissolve_does_not_make_one_person_of_two() -> None:
-    """Two looks that correlate at 0.2, and a picture of both, which is like either by 0.77."""
-    one, other = np.array([1.0, 0.0]), np.array([0.2, (1 - 0.2**2) ** 0.5])
-    both = (one + other) / np.linalg.norm(one + other)
+def test_a_dissolve_in_which_cuts_are_found_does_not_make_one_person_of_two() -> None:
+    """A picture of both is like either, yet not enough; docs/judgement.md says how often it is."""
+    one, other = crop(7), crop(8)
+    both = ((one.astype(int) + other) // 2).astype(np.uint8)
     follower = Follower()
-    shown = [one, one, one, both, other, other, other]
     ids = [
-        follower.follow([face(0)], [look], Fraction(i, 2), cut=i == 4)
-        for i, look in enumerate(shown)
+        follower.follow([face(0)], [look_of(pixels)], Fraction(i, 2), cut=i in (2, 3))
+        for i, pixels in enumerate((one, one, both, other, other))
     ]
-    assert ids == [[1]] * 4 + [[2]] * 3
+    assert ids == [[1], [1], [2], [3], [3]]
     assert follower.same() == {}
 
 
