@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,20 @@ class Decoders:
         self._from: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self._from)
         self.KINDS: tuple[str, ...] = self._from.KINDS
-        move = lambda pairs: [(weight.to(device), bias.to(device)) for weight, bias in pairs]
+
+        def moved(pairs: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+            return [(weight.to(device), bias.to(device)) for weight, bias in pairs]
+
         self._taef2 = [net.to(device) for net in self._from._taef2()]
         self._waifu2x = {
-            kind: move(self._from._waifu2x(name))
+            kind: moved(self._from._waifu2x(name))
             for kind, name in (
                 ("waifu2x", "scale2.0x"),
                 ("waifu2x-denoise", "noise3_scale2.0x"),
             )
         }
         convs, slopes = self._from._compact()
-        self._compact = move(convs), [slope.to(device) for slope in slopes]
+        self._compact = moved(convs), [slope.to(device) for slope in slopes]
 
     @torch.inference_mode()
     def redraw(self, x: Tensor, kind: str) -> Tensor:
@@ -51,6 +55,6 @@ class Decoders:
     def _four_times(self, x: Tensor) -> Tensor:
         (*convs, last), slopes = self._compact
         y = x
-        for (weight, bias), slope in zip(convs, slopes, strict=False):
+        for (weight, bias), slope in zip(convs, slopes, strict=True):
             y = F.prelu(F.conv2d(y, weight, bias, padding=1), slope)
         return F.pixel_shuffle(F.conv2d(y, *last, padding=1), 4) + F.interpolate(x, scale_factor=4)

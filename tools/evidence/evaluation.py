@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,11 +124,14 @@ def _of_maps(material: Material, rows: Rows, found: Scores, margin: float) -> di
     evidence, attention = found.evidence, found.attention
     if evidence is None or attention is None:
         return {}
+
+    def mean(values: np.ndarray) -> float:
+        return round(float(values.mean()), 4)
+
     places = torch.from_numpy(rows).to(material.device)
     face = _shares(material.face, places, margin) > ON_FACE
     fake = material.label[rows] == 1
     every = np.arange(len(rows))
-    mean: Callable[[np.ndarray], float] = lambda values: round(float(values.mean()), 4)
     peak = face[every, evidence.argmax(1)]
     some = ~fake & (evidence.max(1) > 0)
     positive = np.clip(evidence, 0, None)

@@ -177,8 +177,9 @@ def batch(material: Material, drawn: Drawn, recipe: Recipe) -> Batch:
     )
     twins = pick(chance(len(bases), 0.5, device), bases, made.twins)
 
-    sure = lambda like: torch.ones(len(like), dtype=torch.bool, device=device)
+    # Of the real half: nothing is manipulated, all is known, each takes part.
     none = torch.zeros(len(reals) + len(bases), 1, *bases.shape[2:], device=device)
+    sure = torch.ones(len(none), dtype=torch.bool, device=device)
     masks = torch.cat(
         [
             torch.cat([enlarged(material.truth[of_fakes]), made.weights, none]),
@@ -202,10 +203,10 @@ def batch(material: Material, drawn: Drawn, recipe: Recipe) -> Batch:
         ),
         truth=truth,
         # Of a crop that is redrawn whole it is not said which patches show it.
-        known=torch.cat([material.known[of_fakes], kinds != Kind.REDRAWN_WHOLE, sure(none)]),
+        known=torch.cat([material.known[of_fakes], kinds != Kind.REDRAWN_WHOLE, sure]),
         core=core,
         face=face,
-        counts=torch.cat([sure(fakes), made.visible, sure(none)]),
+        counts=torch.cat([sure[: len(fakes)], made.visible, sure]),
     )
 
 
