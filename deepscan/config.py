@@ -88,7 +88,7 @@ class Faces:
 class Scoring:
     """Which detector runs, and how."""
 
-    weights: str = "default"  # a name in weights/catalogue.toml, or a checkpoint file
+    weights: str = "default"  # a name in weights/catalogue.toml, or a checkpoint file; A,B for two
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     precision: str = "auto"  # auto | float32 | bfloat16
     batch: int = 16
@@ -103,6 +103,38 @@ class Scoring:
             )
         if self.batch < 1:
             raise SettingsError(f"batch: {self.batch} is not a positive count")
+
+
+def detectors(weights: str, folder: Path = Path()) -> tuple[str, ...]:
+    """The detectors that `weights` names: one, or two with a comma between.
+
+    A comma may be part of a checkpoint's path, too; relative paths begin at `folder`.
+
+    Raises:
+        SettingsError: more than two, or one twice.
+    """
+
+    def is_one(name: str) -> bool:
+        return "," not in name or (folder / name).is_file()
+
+    if is_one(weights):
+        return (weights,)
+    commas = [place for place, character in enumerate(weights) if character == ","]
+    pairs = [(weights[:place].strip(), weights[place + 1 :].strip()) for place in commas]
+    pairs = [pair for pair in pairs if all(pair) and len(set(pair)) == 2 and all(map(is_one, pair))]
+    if len(pairs) != 1:
+        raise SettingsError(f"weights: {weights} is neither one detector nor two different ones")
+    return pairs[0]
+
+
+def seen_from(folder: Path, weights: str) -> str:
+    """`weights` with the full path of each checkpoint that is there, seen from `folder`.
+
+    Raises:
+        SettingsError: as `detectors`.
+    """
+    there = {name: folder / name for name in detectors(weights, folder)}
+    return ",".join(str(path) if path.is_file() else name for name, path in there.items())
 
 
 MAPS = ("auto", "evidence", "attention", "likelihood")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from deepscan.config import Sampling, Settings, files, user_file
+from deepscan.config import Sampling, Settings, files, seen_from, user_file
 from deepscan.errors import SettingsError
 from deepscan.plain import check_known, hints, in_words, read_value
 
@@ -126,10 +126,13 @@ def _from_files() -> Iterator[Preference]:
 
 
 def _resolved(path: Path, key: str, value: Any) -> Any:
-    """Make the path of a checkpoint relative to the settings file that names it, if it is there."""
-    if key == "scoring.weights" and (there := path.parent / value).is_file():
-        return str(there)
-    return value
+    """Make the paths of checkpoints relative to the settings file that names them."""
+    if key != "scoring.weights":
+        return value
+    try:
+        return seen_from(path.parent, value)
+    except SettingsError as error:
+        raise SettingsError(f"{error} (set by {path})") from error
 
 
 def _from_environment() -> Iterator[Preference]:

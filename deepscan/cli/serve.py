@@ -52,6 +52,7 @@ def serve(
             f"deepscan serve needs {error.name}: pip install 'deepscan-forensics[serve]'"
         ) from error
     from deepscan.cli.preferences import gather
+    from deepscan.config import seen_from
 
     if max_size < 1:
         raise SettingsError(f"max-size: {max_size} MB would not accept any clip")
@@ -61,12 +62,10 @@ def serve(
     settings = preferences.settings
     if note := preferences.foreign_detector():
         say(note)
-    # Clips are analysed from folders of their own, where a relative path leads elsewhere.
-    named = settings.scoring.weights
-    named = str(Path(named).resolve()) if Path(named).is_file() else named
     settings = replace(
         settings,
-        scoring=replace(settings.scoring, weights=named),
+        # Clips are analysed from folders of their own, where a relative path leads elsewhere.
+        scoring=replace(settings.scoring, weights=seen_from(Path.cwd(), settings.scoring.weights)),
         heatmaps=replace(settings.heatmaps, draw=True),
     )
     fetch_weights(settings.scoring, quiet=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepscan.config import Faces, Scoring
+from deepscan.config import Faces, Scoring, detectors
 from deepscan.errors import SettingsError
 from deepscan.files import weights_sha256
 from deepscan.flow import Clock, beside
@@ -52,19 +52,12 @@ def prepare_weights(scoring: Scoring, progress: Callable[[int, int], None] | Non
 
 
 def each(scoring: Scoring) -> tuple[Scoring, ...]:
-    """The settings of each detector that --weights names: one, or two with a comma between.
+    """The settings of each detector that --weights names.
 
     Raises:
         SettingsError: more than two, or one twice.
     """
-    if "," not in scoring.weights or Path(scoring.weights).is_file():
-        return (scoring,)
-    names = [name.strip() for name in scoring.weights.split(",")]
-    if len(names) != 2 or len(set(names)) != 2 or not all(names):
-        raise SettingsError(
-            f"weights: {scoring.weights} is neither one detector nor two different ones"
-        )
-    return tuple(replace(scoring, weights=name) for name in names)
+    return tuple(replace(scoring, weights=name) for name in detectors(scoring.weights))
 
 
 def caution(scoring: Scoring) -> str:

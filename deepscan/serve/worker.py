@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from deepscan.batches import pool
 from deepscan.config import Settings
 from deepscan.errors import DeepscanError, InputError
-from deepscan.records import Case, Request
+from deepscan.judgement.summary import told
+from deepscan.records import Case, Report, Request
 
 if TYPE_CHECKING:
     from deepscan.flow import Progress
@@ -30,6 +31,11 @@ class Analysis:
     verdict: str
     sentence: str
     warnings: int
+
+    @classmethod
+    def of(cls, report: Report) -> Analysis:
+        """What the list shows of a report."""
+        return cls(report.verdict.name, told(report), len(report.evidence.warnings))
 
 
 class Worker:
@@ -106,7 +112,6 @@ def _scan(
     send: Callable[[Any], None],
 ) -> None:
     """Analyse one clip; send its stages as they advance, then its analysis or the reason for none."""
-    from deepscan.judgement.summary import summary
     from deepscan.pipeline import scan
 
     clip, out, case = task
@@ -124,7 +129,6 @@ def _scan(
     except DeepscanError as error:
         send(str(error))
     else:
-        said = summary(report.source, report.evidence)
-        send(Analysis(report.verdict.name, said, len(report.evidence.warnings)))
+        send(Analysis.of(report))
     finally:
         os.chdir(here)

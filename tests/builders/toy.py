@@ -12,8 +12,9 @@ import shutil
 import signal
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +22,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from deepscan.files import sha256
-from deepscan.model import tower, weights
+from deepscan.model import checkpoint, tower, weights
 from deepscan.model.detector import Detector
-from deepscan.model.header import DetectorSettings
+from deepscan.model.header import DetectorSettings, Header
 from deepscan.training.folder import Row, RunFolder
 
 if TYPE_CHECKING:
@@ -51,6 +52,26 @@ def install(folder: Path) -> tuple[object, object]:
     known = weights.Catalogue("toy", {"toy": entry}, {})
     weights.catalogue = lambda: known  # type: ignore[assignment]
     return before
+
+
+def knowing(folder: Path, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `work`, in a process that has to be told of the toy base in `folder` first."""
+    install(folder)
+    return work(*arguments)
+
+
+def detector(path: Path, logit: float) -> Path:
+    """Write a checkpoint on the toy base, named as its file, that gives about this logit to any crop."""
+    made = Detector(DetectorSettings(tower="toy"))
+    with torch.no_grad():
+        made.head.weight.zero_()
+        made.head.bias.fill_(logit)
+    base = weights.catalogue().bases["toy"]
+    stands_on = {"name": base.name, "sha256": base.sha256}
+    checkpoint.save(
+        path, made, Header(path.stem, made.settings, stands_on, {"data": "nothing"}, "none")
+    )
+    return path
 
 
 def add_tiny_tower(patch: pytest.MonkeyPatch) -> str:
