@@ -13,6 +13,7 @@ from deepscan.batches.outcomes import NAME as OUTCOMES
 from deepscan.batches.outcomes import TABLES, Outcome
 from deepscan.errors import OutputError
 from deepscan.files import part_file
+from deepscan.judgement.words import HEADLINES
 from deepscan.records import VerdictName
 from deepscan.report import page, rendering
 from deepscan.report.pictures import THUMBNAIL, THUMBNAIL_BYTES
@@ -20,6 +21,8 @@ from deepscan.report.pictures import THUMBNAIL, THUMBNAIL_BYTES
 NAME = "index.html"
 
 MOST_ROWS = 10_000  # more do not make a usable page; batch.sqlite holds them all
+
+AT_ONCE = 60  # rows that a browser lays out first; the page answers while it does the others
 
 # Marks our own index, which the next run may replace; another file with its name stays.
 MARK = '<meta name="generator" content="deepscan">'
@@ -66,15 +69,21 @@ def html(out: Path, results: Sequence[Outcome]) -> str:
         "index.html.jinja",
         "index.js",
         rows=[
-            (result, _words(result), _link(out, result), _thumbnail(result)) for result in listed
+            (
+                result,
+                _words(result),
+                _link(out, result),
+                _thumbnail(result) if n < AT_ONCE else None,
+            )
+            for n, result in enumerate(listed)
         ],
+        at_once=AT_ONCE,
+        pictures=[_thumbnail(result) for result in listed[AT_ONCE:]],
         total=len(results),
         record=OUTCOMES,
         tables=TABLES,
-        counts=[
-            (rendering.HEADLINES[name], name.value, counts[name]) for name in ORDER if counts[name]
-        ],
-        headlines=rendering.HEADLINES,
+        counts=[(HEADLINES[name], name.value, counts[name]) for name in ORDER if counts[name]],
+        headlines=HEADLINES,
         finished=max((result.finished for result in results if not result.failed), default=None),
         provisional=any(result.provisional and result.score is not None for result in results),
     )

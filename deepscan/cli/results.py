@@ -78,11 +78,13 @@ def announce(result: Outcome, verbose: bool = False, reason: bool = True) -> Non
         verbose: with how long each stage took.
         reason: of a failure; False where a table follows that gives it.
     """
+    from deepscan.judgement.words import HEADLINES
+
     if result.failed:
         say(f"error: {result.sentence}" if reason else f"{result.path}: not analysed")
         return
     same = f", the same bytes as {result.same_as}" if result.same_as else ""
-    say(f"{result.path}: {result.verdict.value.replace('_', ' ')}{same}")
+    say(f"{result.path}: {HEADLINES[result.verdict].lower()}{same}")
     if verbose:
         say(f"  {timings(result)}")
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from deepscan.batches.outcomes import Outcome
 from deepscan.cli.console import printable
-from deepscan.judgement.words import counted, logit, percent
+from deepscan.judgement.words import HEADLINES, counted, logit, percent
 from deepscan.records import VerdictName
 
 STYLES = {
@@ -46,7 +46,7 @@ def summary(results: Sequence[Outcome], width: int) -> Group:
             "faces": "-" if result.faces is None else str(result.faces),
             "score": "-" if result.score is None else logit(result.score),
         }
-        verdict = Text(result.verdict.value.replace("_", " "), STYLES[result.verdict])
+        verdict = Text(HEADLINES[result.verdict].lower(), STYLES[result.verdict])
         row = [cells[name] for name in shown]
         table.add_row(Text(printable(result.path.name)), verdict, *row)
         reasons += [_reason(result), Text()]

@@ -41,6 +41,8 @@ def chance(report: Report) -> str:
         return f"No probability: nothing was measured on such evidence ({listed(finding.weak)})."
     share = "half" if calibration.prior == 0.5 else percent(calibration.prior)
     words = f"Manipulation is {likely(probability)} ({percent(probability)})"
+    if report.verdict.reason == "stretch_stands_out":
+        words = f"Going by the whole, {words[0].lower()}{words[1:]}"
     return f"{words}, if {share} of such videos are manipulated."
 
 
@@ -53,7 +55,12 @@ def likely(probability: float) -> str:
 
 
 def next_steps(report: Report) -> tuple[str, ...]:
-    """Two or three next steps for this result, the most useful first."""
+    """Two or three next steps for this result, the most useful first.
+
+    Where two detectors disagree, they follow the more suspicious one.
+    """
+    if report.second is not None and report.verdict.reason == DISAGREE:
+        report = min(report, report.second, key=_trust)
     evidence, reason = report.evidence, report.evidence.verdict.reason
     steps = [*_looks(evidence), *_scans(report)]
     if reason == "frames_damaged":
@@ -66,6 +73,12 @@ def next_steps(report: Report) -> tuple[str, ...]:
     if reason in ("score_high", "score_low", "untried") and len(steps) < 3:
         steps.append("Check by other means who recorded it, where and when.")
     return tuple(steps)
+
+
+def _trust(report: Report) -> int:
+    """How far a detector trusts what it saw: 0 if it indicates a manipulation."""
+    order = ("manipulation_indicated", "inconclusive", "no_manipulation_indicated")
+    return order.index(report.evidence.verdict.name)
 
 
 def _looks(evidence: Evidence) -> Iterator[str]:

@@ -7,6 +7,7 @@ conclude different things the result is inconclusive, with both as the reason.
 
 from __future__ import annotations
 
+from deepscan.judgement.words import HEADLINES
 from deepscan.records import Report, Verdict, VerdictName
 
 DISAGREE = "detectors_disagree"
@@ -37,7 +38,7 @@ def agreement(first: Report, second: Report) -> str:
 
 
 def _said(report: Report) -> str:
-    return report.evidence.verdict.name.value.replace("_", " ")
+    return HEADLINES[report.evidence.verdict.name].lower()
 
 
 def _name(report: Report) -> str:

@@ -8,6 +8,16 @@ from fractions import Fraction
 
 MOST_NAMED = 5  # times or faces listed in one sentence
 
+# Verdicts as people read them, by their names.
+HEADLINES = {
+    "manipulation_indicated": "Manipulation indicated",
+    "inconclusive": "Inconclusive",
+    "no_manipulation_indicated": "No manipulation indicated",
+    "no_face": "No face found",
+    "insufficient": "Not enough to judge",
+    "error": "Not analysed",
+}
+
 
 def rounded(value: float) -> float:
     """A logit rounded to two digits as shown, never -0.0, so that what is compared is what is read."""

@@ -12,7 +12,7 @@ import numpy as np
 from deepscan.errors import without_userinfo
 from deepscan.judgement.advice import chance, next_steps
 from deepscan.judgement.findings import rates
-from deepscan.judgement.summary import told
+from deepscan.judgement.summary import summary, told
 from deepscan.judgement.timeline import LEVEL
 from deepscan.judgement.words import counted, logit, percent, rounded
 from deepscan.records import (
@@ -178,6 +178,7 @@ def _opinion(report: Report) -> dict[str, Any]:
         "detector": report.provenance.detector["name"],
         "name": evidence.verdict.name.value,
         "reason": evidence.verdict.reason,
+        "summary": summary(report.source, evidence),
         "score": None if finding is None else _number(finding.score),
         "low": evidence.thresholds.low if finding is None else finding.thresholds.low,
         "high": evidence.thresholds.high if finding is None else finding.thresholds.high,

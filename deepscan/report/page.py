@@ -20,9 +20,10 @@ from markupsafe import Markup
 
 from deepscan.errors import DataError
 from deepscan.files import parse_json
+from deepscan.judgement.words import HEADLINES
 from deepscan.report import heatmap, lanes, scale, views
 from deepscan.report.pictures import FacePicture, FramePicture
-from deepscan.report.rendering import CONFINED, HEADLINES, data_uri, drawing_sheet, plain, render
+from deepscan.report.rendering import CONFINED, data_uri, drawing_sheet, plain, render
 
 NAME = "report.html"
 
@@ -77,7 +78,6 @@ def html(
     """
     document = _whole(document)
     frames = list(views.frames(document, pictures))
-    scores = document["scores"]
     first = views.shown_first(document)
     drawn = {name for frame in frames for face in frame.faces for name, _ in face.heat}
     kinds = [(kind, _bar(kind)) for name, kind in heatmap.SCALES.items() if name in drawn]
@@ -99,7 +99,7 @@ def html(
         containers=CONTAINERS,
         headlines=HEADLINES,
         first=first,
-        deciding=None if scores is None else scores["track"],
+        cards=views.cards(document),
         best={track: views.telling(document, frames, track) for track in strips},
         highs={track["id"]: lanes.thresholds(track, document)[1] for track in document["tracks"]},
         scale=scale.draw(document),

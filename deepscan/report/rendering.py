@@ -19,15 +19,6 @@ UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of characters 
 
 MOST_TEXT = 2_000  # characters shown of one tag or note; report.json keeps them all
 
-HEADLINES = {
-    "manipulation_indicated": "Manipulation indicated",
-    "inconclusive": "Inconclusive",
-    "no_manipulation_indicated": "No manipulation indicated",
-    "no_face": "No face found",
-    "insufficient": "Not enough to judge",
-    "error": "Not analysed",
-}
-
 # What held the process that decoded the input, by Confinement.
 CONFINED = {
     "full": "the decoder could only compute and read the input",

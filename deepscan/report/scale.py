@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepscan.judgement import words
+from deepscan.judgement.agreement import DISAGREE
 
 THIRD = 100 / 3
 ZONES = "none indicated", "inconclusive", "indicated"
@@ -18,7 +19,11 @@ ZONES = "none indicated", "inconclusive", "indicated"
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The score that decides, its limits (logits), and where it and the other faces stand, in percent."""
+    """The score that decides, its limits (logits), and where it and the other faces stand, in percent.
+
+    `zones` say what a score in each third means for this result. `part` is a stretch that stands out of a
+    face without deciding for manipulation: its place and its label.
+    """
 
     low: float
     high: float
@@ -27,13 +32,15 @@ class Scale:
     bar: tuple[float, float] | None  # where it could stand, had other instants been looked at
     others: tuple[float, ...]
     zones: tuple[str, str, str] = ZONES  # what a score means there
+    part: tuple[float, str] | None = None
 
     @property
     def words(self) -> str:
         """What the scale shows, in words for screen readers."""
         low, between, high = self.zones
+        marks = f"{self.label}; {self.part[1]}" if self.part else self.label
         return (
-            f"Scale of scores: {self.label}. Up to {words.logit(self.low)}: {low}. From"
+            f"Scale of scores: {marks}. Up to {words.logit(self.low)}: {low}. From"
             f" {words.logit(self.high)} on: {high}. Between them: {between}."
         )
 
@@ -51,23 +58,37 @@ def place(score: float, low: float, high: float) -> float:
 
 
 def draw(document: dict[str, Any]) -> Scale | None:
-    """The scale of a report; None if nothing was judged. A stretch that decides stands on it by itself."""
-    scores, bounds = document["scores"], document["calibration"]
-    if scores is None:
+    """The scale of a report; None if nothing was judged, or if two detectors disagree.
+
+    A stretch that decides stands on it by itself; one that only stands out, beside its face as a whole.
+    """
+    scores, bounds, reason = (
+        document["scores"],
+        document["calibration"],
+        document["verdict"]["reason"],
+    )
+    if scores is None or reason == DISAGREE:
         return None
     low, high, score, span = bounds["low"], bounds["high"], scores["video"], scores["interval"]
     several = (scores["faces_judged"] or 1) > 1
-    label = f"{words.logit(score)}, face {scores['track']}" if several else words.logit(score)
+    own, part = scores["track"], None
+    label = f"{words.logit(score)}, face {own}" if several else words.logit(score)
     if stretch := scores["stretch"]:
-        label = f"{words.logit(score)} as a whole"
-    if document["verdict"]["reason"] == "stretch_high":
-        found, span = stretch["finding"], None
-        low, high, score = found["low"], found["high"], found["score"]
-        label = f"{words.logit(score)} at {words.about(stretch['start'], stretch['end'])}"
+        own, found = stretch["track"], stretch.get("finding")
+        mean = found["score"] if found else stretch["mean"]
+        when = words.about(stretch["start"], stretch["end"])
+        face = f", face {own}" if several else ""
+        if reason == "stretch_high":
+            low, high, score, span = found["low"], found["high"], mean, None
+            label = f"{words.logit(mean)}{face} at {when}"
+        else:
+            label = f"{label} as a whole"
+            part = (place(mean, low, high), f"{words.logit(mean)}{face} at {when}")
+    whole = scores["track"] if part else own
     others = [
         (track["score"], track["finding"] or bounds)
         for track in document["tracks"]
-        if track["enough"] and track["id"] != scores["track"]
+        if track["enough"] and track["id"] != whole
     ]
     return Scale(
         low,
@@ -77,6 +98,7 @@ def draw(document: dict[str, Any]) -> Scale | None:
         (place(span["low"], low, high), place(span["high"], low, high)) if span else None,
         tuple(place(other, ends["low"], ends["high"]) for other, ends in others),
         zones(document),
+        part,
     )
 
 

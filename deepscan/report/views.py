@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from deepscan.judgement.agreement import DISAGREE
+from deepscan.judgement.words import HEADLINES, about
 from deepscan.report import heatmap
 from deepscan.report.pictures import FacePicture, FramePicture
 from deepscan.report.rendering import picture_uri
@@ -51,6 +53,45 @@ class FrameView:
     @property
     def name(self) -> str:
         return f"p{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What stands beside a face's number: it must agree with the headline, which may rest on less of it."""
+
+    words: str
+    raised: bool  # a manipulation of this face is the result
+    tags: tuple[str, ...]
+    part: dict[str, Any] | None  # the stretch of it that stands out
+
+
+def cards(document: dict[str, Any]) -> dict[int, Card]:
+    """Each face's card, by track."""
+    verdict, scores = document["verdict"], document["scores"]
+    stretch = (scores or {}).get("stretch")
+    stretch = stretch and {"finding": None, **stretch}
+    apart = verdict["reason"] == DISAGREE
+    found = {}
+    for track in document["tracks"]:
+        finding = track["finding"]
+        words = "" if track["enough"] else HEADLINES["insufficient"]
+        if finding:
+            words = HEADLINES[finding["name"]]
+        part = stretch if stretch and stretch["track"] == track["id"] else None
+        if part:
+            when = about(part["start"], part["end"])
+            high = verdict["reason"] == "stretch_high"
+            name = "manipulation_indicated" if high else "inconclusive"
+            words = f"{HEADLINES[name]} {'at' if high else 'because of'} {when}"
+        raised = words.startswith(HEADLINES["manipulation_indicated"]) and not apart
+        if apart and finding:
+            words = f"{document['tool']['detector']['name']}: {words[0].lower()}{words[1:]}"
+        decides = not apart and scores and track["id"] == (stretch or scores)["track"]
+        tags = ["decides the result"] if decides else []
+        if finding and finding["weak"] and not part:
+            tags.append("weak evidence" if decides else "too weak to decide")
+        found[track["id"]] = Card(words, raised, tuple(tags), part)
+    return found
 
 
 def frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Iterator[FrameView]:

@@ -25,6 +25,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from deepscan.judgement.words import HEADLINES
 from deepscan.media.recognise import HEAD, is_media
 from deepscan.records import Case
 from deepscan.report import page, rendering
@@ -295,7 +296,7 @@ def _plain(job: Job, keep: float) -> dict[str, Any]:
         "done": job.done,
         "total": job.total,
         "verdict": analysis.verdict if analysis else None,
-        "headline": rendering.HEADLINES[analysis.verdict] if analysis else None,
+        "headline": HEADLINES[analysis.verdict] if analysis else None,
         "sentence": analysis.sentence if analysis else job.words,
         "warnings": analysis.warnings if analysis else 0,
         "seconds_left": left(job, keep),

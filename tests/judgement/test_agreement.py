@@ -86,7 +86,7 @@ def test_the_page_shows_both(tmp_path: Path) -> None:
     text = (tmp_path / page.NAME).read_text("utf-8")
     assert "Two detectors disagree" in text
     table = text.split('<table class="opinions">')[1].split("</table>")[0]
-    assert table.index("Manipulation indicated") < table.index("No manipulation indicated")
+    assert table.index(": manipulation indicated") < table.index(": no manipulation indicated")
     assert "+9.00" in table
     assert "−9.00" in table
 

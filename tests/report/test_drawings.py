@@ -23,7 +23,7 @@ def test_the_scale_names_what_decides_and_marks_the_other_faces() -> None:
     """Face 1 scores -4.00 as a whole, face 2 below; two faces' limits are -1 and 1 + log 2."""
     drawn = scale.draw(report_json.to_dict(reports.made()[0]))
     assert drawn is not None
-    assert drawn.label == "\u22124.00 as a whole"
+    assert drawn.label == "\u22124.00, face 1 as a whole"
     assert drawn.x == scale.place(-4.0, -1.0, 1.7)
     assert len(drawn.others) == 1
     assert drawn.others[0] < drawn.x

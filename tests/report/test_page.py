@@ -19,6 +19,7 @@ from builders.language import terms
 from deepscan.batches import index
 from deepscan.batches.outcomes import Outcome
 from deepscan.errors import OutputError, UnreadableInput
+from deepscan.judgement.words import HEADLINES
 from deepscan.records import VerdictName
 from deepscan.report import json as report_json
 from deepscan.report import page, rendering
@@ -37,8 +38,8 @@ def words(html: str) -> str:
 
 
 def test_every_verdict_has_a_headline_and_none_is_real() -> None:
-    assert set(rendering.HEADLINES) == set(VerdictName)
-    assert not any("real" in words.lower().split() for words in rendering.HEADLINES.values())
+    assert set(HEADLINES) == set(VerdictName)
+    assert not any("real" in words.lower().split() for words in HEADLINES.values())
 
 
 def first_screen(html: str) -> str:
@@ -54,7 +55,7 @@ def test_the_first_screen_says_it_all_in_plain_words() -> None:
         "Inconclusive",
         document["verdict"]["summary"],
         "No probability",
-        "\u22124.00 as a whole",
+        "\u22124.00, face 1 as a whole",
         "Face 1 at 0:03.2",
         "red speaks for manipulation",
         "Score of face 1 over time",
