@@ -63,13 +63,10 @@ def detect(
         int | None,
         Option(help="Number of the video stream in the file; default: the one that players show."),
     ] = None,
-    second_look: Annotated[
+    no_second_look: Annotated[
         bool,
-        Option(
-            " /--no-second-look",
-            help="Leave out the closer look at a stretch that stands out.",
-        ),
-    ] = True,
+        Option("--no-second-look", help="Leave out the closer look at a stretch that stands out."),
+    ] = False,
     weights: options.Weights = "default",
     device: options.Device = "auto",
     precision: Annotated[str, Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -251,6 +248,8 @@ def _all(
     verbose: bool,
 ) -> list[Outcome]:
     """Scan a batch; finished results are shown however the run ends."""
+    from deepscan.judgement.words import HEADLINES
+
     finished: dict[Path, Outcome] = {}
     table = not json and len(inputs) <= MOST_ROWS
     try:
@@ -270,7 +269,7 @@ def _all(
         if results and table:
             print_table(results)
         if not quiet:
-            counts = Counter(result.verdict.value.replace("_", " ") for result in results)
+            counts = Counter(HEADLINES[result.verdict].lower() for result in results)
             words = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
             say(f"{len(results)} of {len(inputs)} inputs" + (f": {words}" if words else ""))
         if index is not None and not quiet:

@@ -16,9 +16,9 @@ def export_labels(
         list[Path], Argument(help="Folders of results, or of batches.", metavar="DIR...")
     ],
     out: Annotated[Path, Option("--out", "-o", help="The data set's folder.")] = Path("labels"),
-    images: Annotated[
-        bool, Option(" /--no-images", help="Write only the labels, without frames.")
-    ] = True,
+    no_images: Annotated[
+        bool, Option("--no-images", help="Write only the labels, without frames.")
+    ] = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -31,7 +31,7 @@ def export_labels(
     """
     from deepscan.batches import labels
 
-    count = labels.write(results, out, force, images)
+    count = labels.write(results, out, force, not no_images)
     put(f"{out / 'labels.json'}\n")
     if not quiet:
         say(f"{count} frames labelled")

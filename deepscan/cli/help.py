@@ -17,7 +17,7 @@ from deepscan.plain import nearest
 
 # Options that belong together, in any command; those in no group are shown last.
 OPTION_GROUPS = {
-    "Frames and faces": ("frames", "sampling", "second_look", "stream", "min_face"),
+    "Frames and faces": ("frames", "sampling", "no_second_look", "stream", "min_face"),
     "Detector": ("weights", "device", "precision", "offline"),
     "Heatmaps": ("heatmap", "shown_map", "cls_map", "explain"),
     "Many inputs": ("from_file", "resume", "jobs", "time_limit"),

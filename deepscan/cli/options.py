@@ -40,7 +40,7 @@ Force = Annotated[bool, Option("--force", help="Overwrite existing files.")]
 Json = Annotated[bool, Option("--json", help="JSON to stdout.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no messages.")]
 
-# The setting that an option sets (see preferences.py), in any command.
+# The setting that an option sets (see preferences.py), in any command; a "no_..." switches its setting off.
 SETTING_OF = {
     "heatmap": "heatmaps.draw",
     "cls_map": "heatmaps.cls",
@@ -49,7 +49,7 @@ SETTING_OF = {
     "frames": "sampling.frames",
     "sampling": "sampling.rule",
     "stream": "sampling.stream",
-    "second_look": "sampling.second_look",
+    "no_second_look": "sampling.second_look",
     "weights": "scoring.weights",
     "device": "scoring.device",
     "precision": "scoring.precision",
@@ -65,7 +65,7 @@ SETTING_OF = {
 def given_flags(context: typer.Context) -> dict[str, Any]:
     """The settings, by their keys, that were given on the command line of `detect`, `watch` or `serve`."""
     return {
-        key: context.params[option]
+        key: not context.params[option] if option.startswith("no_") else context.params[option]
         for option, key in SETTING_OF.items()
         if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -147,12 +148,14 @@ def test_case_and_origins_are_the_command_lines(
     wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["detect", str(wall), *QUICK, "--json", "--out", str(tmp_path / "out")]
-    assert run([*arguments, "--case", "K-7", "--examiner", "A. Person"]) == 4
+    arguments += ["--no-second-look", "--case", "K-7", "--examiner", "A. Person"]
+    assert run(arguments) == 4
     stated = json.loads(capsys.readouterr().out)["run"]
-    assert stated["argv"] == ["deepscan", *arguments, "--case", "K-7", "--examiner", "A. Person"]
+    assert stated["argv"] == ["deepscan", *arguments]
     assert stated["case"]["examiner"] == "A. Person"
     given = {name for name, origin in stated["origins"].items() if origin == "flag"}
-    assert given == {"sampling.frames", "scoring.offline"}
+    assert given == {"sampling.frames", "sampling.second_look", "scoring.offline"}
+    assert stated["settings"]["sampling"]["second_look"] is False
 
 
 def test_every_setting_has_a_flag_that_is_known_as_its_origin() -> None:
@@ -165,6 +168,14 @@ def test_every_setting_has_a_flag_that_is_known_as_its_origin() -> None:
 
     assert set(SETTING_OF) <= set(signature(detect).parameters)
     assert set(SETTING_OF.values()) <= set(defaults())
+
+
+def test_a_flag_that_leaves_something_out_says_only_that(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command, flag in (("detect", "--no-second-look"), ("export-labels", "--no-images")):
+        assert run([command, "--help"]) == 0
+        assert re.search(rf"^  {flag}  +[A-Z]", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_folder_is_taken_whole(
@@ -250,8 +261,8 @@ def test_the_last_line_is_a_link_to_the_report(
     assert run(["detect", str(wall.parent), *QUICK, "-v", "-o", str(tmp_path / "all")]) == 4
     shown = capsys.readouterr().err.splitlines()
     assert shown[-1] == f"All results: {(tmp_path / 'all' / 'index.html').as_uri()}"
-    assert f"{wall}: no face" in shown
-    timings = shown[shown.index(f"{wall}: no face") + 1]
+    assert f"{wall}: no face found" in shown
+    timings = shown[shown.index(f"{wall}: no face found") + 1]
     assert "loading" in timings
     assert "float32" in timings or "bfloat16" in timings
 
