@@ -1,15 +1,20 @@
 // Makes the table sort and filter; without this it is a table. What is chosen stays in the address.
 "use strict";
 
-const body = document.querySelector("tbody");
-const rows = [...body.rows];
+const table = document.querySelector(".inputs");
+const body = table.tBodies[0];
+const inOrder = [...table.rows].slice(1); // the most suspicious first
+const rows = [...inOrder];
+const atOnce = body.rows.length;
+const unseen = new Map(); // the later rows' pictures, read when one of them is shown
 const heads = [...document.querySelectorAll("th[data-key]")];
 const words = document.getElementById("words");
 const finding = document.getElementById("finding");
 const order = document.getElementById("order");
 
-const places = new Map(rows.map((row, place) => [row, place])); // the most suspicious first
-const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+const places = new Map(inOrder.map((row, place) => [row, place]));
+const known = new Map();
+const texts = (row) => known.get(row) ?? known.set(row, row.textContent.toLowerCase()).get(row);
 const inWords = new Intl.Collator("en", { numeric: true });
 
 /** Empty values come last whichever way the rest is sorted. */
@@ -34,6 +39,7 @@ for (const head of heads) {
     const ways = head.dataset.kind === "number" ? ["-" + key, key] : [key, "-" + key];
     order.value = order.value === ways[0] ? ways[1] : ways[0];
     sort();
+    show();
     keep();
   });
 }
@@ -51,18 +57,43 @@ function sort() {
   } else {
     rows.sort((a, b) => places.get(a) - places.get(b));
   }
-  body.append(...rows);
 }
 
-function filter() {
+let waiting = []; // rows that are shown, and not in the table yet
+let timer = 0;
+
+/** Show the rows that are asked for: the first ones now, the others when there is time. */
+function show() {
   const wanted = words.value.trim().toLowerCase();
-  let left = 0;
-  for (const row of rows) {
-    row.hidden = (finding.value !== "" && row.dataset.verdict !== finding.value) || !texts.get(row).includes(wanted);
-    left += !row.hidden;
-  }
-  document.getElementById("found").textContent = left === rows.length ? "" : `${left} of ${rows.length} shown`;
+  const left = rows.filter((row) => (!finding.value || row.dataset.verdict === finding.value) && texts(row).includes(wanted));
+  body.replaceChildren();
+  add(left.slice(0, atOnce));
+  waiting = left.slice(atOnce);
+  later();
+  document.getElementById("found").textContent = left.length === rows.length ? "" : `${left.length} of ${rows.length} shown`;
 }
+
+function later() {
+  clearTimeout(timer);
+  if (waiting.length) timer = setTimeout(() => { add(waiting.splice(0, atOnce)); later(); }, 30);
+}
+
+function add(more) {
+  for (const row of more) {
+    const cell = row.cells[0];
+    const picture = !cell.firstChild && pictures().get(row);
+    if (picture) cell.append(Object.assign(new Image(64, 64), { src: picture, alt: "", loading: "lazy", decoding: "async" }));
+  }
+  body.append(...more);
+}
+
+/** The pictures of the later rows: a thousand in the table itself would keep the page from answering. */
+function pictures() {
+  if (!unseen.size) JSON.parse(document.getElementById("pictures").textContent).forEach((picture, i) => unseen.set(inOrder[atOnce + i], picture));
+  return unseen;
+}
+
+window.addEventListener("beforeprint", () => add(waiting.splice(0)));
 
 /** Put what is chosen into the address, so that it can be kept, sent, and come back to. */
 function keep() {
@@ -78,13 +109,13 @@ function follow() {
     if (field.selectedIndex === -1) field.value = ""; // an address that names nothing that is here
   }
   sort();
-  filter();
+  show();
 }
 
-for (const field of [words, finding]) field.addEventListener("input", () => { filter(); keep(); });
-order.addEventListener("input", () => { sort(); keep(); });
+for (const field of [words, finding]) field.addEventListener("input", () => { show(); keep(); });
+order.addEventListener("input", () => { sort(); show(); keep(); });
 window.addEventListener("hashchange", follow);
 const form = document.querySelector(".filters");
 form.hidden = false;
 form.addEventListener("submit", (event) => event.preventDefault());
-if (location.hash.length > 1) follow();
+follow();

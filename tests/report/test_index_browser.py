@@ -97,6 +97,84 @@ def test_what_is_chosen_in_the_index_stays_in_its_address(visit: Open, batch: Pa
     assert len(names(view)) == 4
 
 
+def test_the_index_is_read_by_keyboard_alone(visit: Open, batch: Path) -> None:
+    """Past the links to the tables: filter, order, sort by a heading, open the first input."""
+    view = visit(batch)
+
+    def focus() -> str:
+        return view.evaluate(
+            "e => e.id || e.textContent.trim()", view.evaluate_handle("document.activeElement")
+        )
+
+    reached = []
+    while "b.mp4" not in reached:
+        view.keyboard.press("Tab")
+        reached.append(focus())
+    start = reached.index("words")
+    assert reached[: start + 3] == [
+        "Skip to the inputs", "inputs.csv", "inputs.parquet", "words", "finding", "order",
+    ]  # fmt: skip
+    headings = ["Input", "Finding", "Probability", "Score", "Faces", "Cautions"]
+    assert reached[start + 3 :] == [*headings, "a 50% <b>&#?.mp4", "b.mp4"]
+    while focus() != "Input":
+        view.keyboard.press("Shift+Tab")
+    view.keyboard.press("Enter")
+    view.keyboard.press("Enter")
+    assert names(view) == ["d.mp4", "c.mp4", "b.mp4", "a"]
+    while focus() != "words":
+        view.keyboard.press("Shift+Tab")
+    view.keyboard.type("b.mp4")
+    assert names(view) == ["b.mp4"]
+    while focus() != "b.mp4":
+        view.keyboard.press("Tab")
+    view.keyboard.press("Enter")
+    view.wait_for_url("**/b.mp4/report.html")
+    assert view.locator("h1").inner_text() == "b.mp4"
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of more inputs than are laid out at once, each with a picture; clip-000 scores highest."""
+    out = tmp_path_factory.mktemp("many")
+    report, kept = reports.made(1, 12, logit=lambda track, i: 9.0)
+    small = thumbnail(kept, 1, 0)
+    assert small is not None
+    results = []
+    for n in range(2 * index.AT_ONCE + 10):
+        name = f"clip-{n:03d}.mp4"
+        (out / name).mkdir()
+        (out / name / THUMBNAIL).write_bytes(small)
+        outcome = Outcome.of(Path(name), replace(report, folder=out / name))
+        results.append(replace(outcome, score=900.0 - n))
+    return index.write(out, results)
+
+
+def test_rows_that_come_later_are_found_sorted_and_pictured_like_the_first(
+    visit: Open, many: Path
+) -> None:
+    last = f"clip-{2 * index.AT_ONCE + 9:03d}.mp4"
+    view = visit(many)
+    view.get_by_role("link", name=last).wait_for()  # without being asked for
+    rows = view.locator("tbody >> nth=0").locator("tr")
+    assert rows.count() == 2 * index.AT_ONCE + 10
+    assert names(view) == sorted(names(view))
+    assert view.locator("tbody img").count() == rows.count()
+    view.locator("#order").select_option("-input")
+    assert names(view)[0] == last
+    assert rows.first.locator("img").evaluate("e => e.decode().then(() => e.naturalWidth)") <= 96
+    view.locator("#words").fill(last)
+    assert names(view) == [last]
+    assert view.locator("#found").inner_text() == f"1 of {2 * index.AT_ONCE + 10} shown"
+
+
+def test_a_long_index_is_whole_on_paper_and_without_script(visit: Open, many: Path) -> None:
+    view = visit(many, java_script_enabled=False)
+    assert len(names(view)) == 2 * index.AT_ONCE + 10
+    view = visit(many)
+    view.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(names(view)) == 2 * index.AT_ONCE + 10
+
+
 def test_the_index_has_no_serious_barrier(visit: Open, batch: Path) -> None:
     """By axe-core, on a desk and on a phone, light and dark."""
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
