@@ -12,7 +12,6 @@ from typer import Argument
 
 from deepscan.cli import options
 from deepscan.cli.console import Exit, printable, put
-from deepscan.judgement.words import logit
 
 if TYPE_CHECKING:
     from deepscan.verification.compare import MatchedFace
@@ -61,6 +60,8 @@ def _shown(value: Any) -> str:
 
 
 def _face(face: MatchedFace) -> str:
+    from deepscan.judgement.words import logit
+
     (one, other), (before, after) = face.tracks, face.scores
     if one is None or other is None:
         there = "second" if one is None else "first"
