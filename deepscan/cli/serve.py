@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from deepscan.cli import options
 from deepscan.cli.console import fetch_weights, say
@@ -17,6 +17,7 @@ from deepscan.errors import SettingsError
 
 def serve(
     context: typer.Context,
+    paths: Annotated[list[Path] | None, Argument(hidden=True, metavar="")] = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Option(help="Port to listen on; 0: any free port.")] = 8765,
     open_page: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
@@ -54,6 +55,11 @@ def serve(
     from deepscan.cli.preferences import gather
     from deepscan.config import seen_from
 
+    if paths:  # what people try, with clips and with results of detect
+        raise SettingsError(
+            f"serve takes clips on its page, and no path. If {paths[0]} is a clip, use deepscan detect; if it"
+            " holds results, open the report.html or index.html in it with a browser"
+        )
     if max_size < 1:
         raise SettingsError(f"max-size: {max_size} MB would not accept any clip")
     if not (math.isfinite(keep) and keep > 0):

@@ -53,6 +53,15 @@ def test_both_are_found_from_the_folders_of_the_clips(
     assert settings.scoring.weights == both
 
 
+def test_a_path_is_answered_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results, of whatever version, are read without a server."""
+    assert run(["serve", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"If {tmp_path} is a clip, use deepscan detect; if it holds results, open the" in line
+
+
 @pytest.mark.slow
 def test_a_clip_is_scored_by_both_and_both_are_shown(
     case: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
