@@ -6,9 +6,11 @@ coding: `number` reads it back, so a test can say which frame it was really give
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,23 @@ def plain(colour: Sequence[int], width: int = WIDTH, height: int = HEIGHT) -> np
 # --- videos ----------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """Undo what SVT-AV1 does where root runs it: it makes the thread that encodes a real-time one, for good.
+
+    All that the process starts later would go before everything else on the machine, and of two threads that
+    never make way for each other one may wait for ever.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def write(
     path: Path,
     pictures: Iterable[np.ndarray] | int = 50,
@@ -102,9 +121,12 @@ def write(
     if ticks is None:  # these know no finer clock than the frames themselves
         ticks = rate if path.suffix in (".avi", ".mpg") else 512 * rate
     base = Fraction(1, ticks)
-    with av.open(
-        str(path), "w", format=container, options={"movflags": movflags} if movflags else {}
-    ) as out:
+    with (
+        _scheduling_kept(),
+        av.open(
+            str(path), "w", format=container, options={"movflags": movflags} if movflags else {}
+        ) as out,
+    ):
         out.metadata.update(tags or {})
         video = out.add_stream(codec, rate=rate, options=options or {})
         height, width = pictures[0].shape[:2] if pictures else (HEIGHT, WIDTH)

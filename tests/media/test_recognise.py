@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,14 @@ def test_videos(tmp_path: Path, name: str, codec: str) -> None:
     head = clip.read_bytes()[:HEAD]
     assert is_media(head)
     assert not is_sound(head)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="the system has no such call")
+def test_encoding_leaves_the_thread_as_it_was(tmp_path: Path) -> None:
+    """SVT-AV1 makes it a real-time one where root runs it; other tests would wait for ever."""
+    before = os.sched_getscheduler(0)
+    clips.write(tmp_path / "a.obu", 2, "libsvtav1")
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000"])
