@@ -82,6 +82,12 @@ class Command(TyperCommand):
 
     context_class = typer.Context
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The usage line, without arguments that are only there to be refused with a reason."""
+        shown = [p for p in self.get_params(ctx) if not getattr(p, "hidden", False)]
+        pieces = [piece for parameter in shown for piece in parameter.get_usage_pieces(ctx)]
+        return [*([self.options_metavar] if self.options_metavar else []), *pieces]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         arguments: list[tuple[str, str]] = []
         rest: list[tuple[str, str]] = []

@@ -17,7 +17,7 @@ from deepscan.errors import SettingsError
 
 def serve(
     context: typer.Context,
-    paths: Annotated[list[Path] | None, Argument(hidden=True, metavar="")] = None,
+    paths: Annotated[list[Path] | None, Argument(hidden=True)] = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Option(help="Port to listen on; 0: any free port.")] = 8765,
     open_page: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
