@@ -154,7 +154,7 @@ def test_a_processor_without_bfloat16_emulates_it_only_where_asked_to(
     load_scorer.cache_clear()
     said = capsys.readouterr()
     assert json.loads(said.out)["tool"]["precision"] == computed
-    assert said.err.count("emulated") == (flag == "bfloat16")
+    assert said.err.count("emulates it") == (flag == "bfloat16")
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def trained(settings: TrainSettings, say: Callable[[str], None]) -> Trained:
     if not run.exists():
         return train(settings, datetime.now(UTC).date().isoformat(), say=say)
     if RunFolder(run).reopen()[0].recipe() != settings.recipe():
-        raise DataError(f"{run}: begun with another recipe; give another --out, or remove it")
+        raise DataError(f"{run}: started with another recipe; give another --out, or remove it")
     return resume(run, say=say, device=settings.device)
 
 

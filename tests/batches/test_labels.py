@@ -105,4 +105,4 @@ def test_a_folder_without_results_is_one_line(
 ) -> None:
     assert run(["export-labels", str(tmp_path), "-o", str(tmp_path / "coco")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no report.json in it, or below it" in line
+    assert "no report.json in it or below it" in line

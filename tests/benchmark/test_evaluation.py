@@ -274,5 +274,5 @@ def test_two_checkpoints_of_one_name_are_not_mixed(tmp_path: Path) -> None:
 
 def test_another_parquet_is_no_predictions(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(DataError, match=r"x\.parquet: no predictions of deepscan benchmark"):
+    with pytest.raises(DataError, match=r"x\.parquet: not predictions of deepscan benchmark"):
         predictions.read(tmp_path)

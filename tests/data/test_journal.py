@@ -47,7 +47,7 @@ def test_a_torn_first_line_begins_anew(tmp_path: Path) -> None:
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     journal(tmp_path)
     with pytest.raises(
-        SettingsError, match=r"out: begun with frames 8, now requested with frames 32"
+        SettingsError, match=r"out: started with frames 8, now requested with frames 32"
     ):
         journal(tmp_path, frames=32)
 

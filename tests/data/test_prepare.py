@@ -277,7 +277,7 @@ def test_a_run_broken_off_goes_on_to_the_same_bytes(footage_folder: Path, tmp_pa
 
 def test_other_settings_are_refused(footage_folder: Path, tmp_path: Path) -> None:
     prepare(footage_folder / "mine.csv", tmp_path, TWO)
-    with pytest.raises(SettingsError, match=r"begun with frames 2, now requested with frames 3"):
+    with pytest.raises(SettingsError, match=r"started with frames 2, now requested with frames 3"):
         prepare(footage_folder / "mine.csv", tmp_path, PrepareSettings(frames=3, jobs=1))
 
 

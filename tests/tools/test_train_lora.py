@@ -81,9 +81,9 @@ def broken_off(recipe: TrainSettings) -> None:
 
 def test_a_run_goes_on_only_by_the_recipe_it_began_with(recipe: TrainSettings) -> None:
     broken_off(recipe)
-    with pytest.raises(DataError, match="begun with another recipe; give another --out"):
+    with pytest.raises(DataError, match="started with another recipe; give another --out"):
         trained(replace(recipe, lr=1e-3), print)
-    with pytest.raises(DataError, match="begun with another recipe"):
+    with pytest.raises(DataError, match="started with another recipe"):
         trained(replace(recipe, augment=replace(recipe.augment, blur=0.9)), print)
     assert trained(replace(recipe, workers=1), print).checkpoint.is_file()
 
