@@ -30,6 +30,9 @@ class Arrivals:
 
     A file is ready once it has stayed the same, and not empty, for `settle` seconds. It is reported once,
     and again each time it has changed.
+
+    Attributes:
+        unsettled: number of files that were there at the last look and may still grow.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Arrivals:
         self._find, self._settle, self._now = find, settle, now
         self._seen: dict[Path, tuple[Look, float]] = {}  # how each file looks, and since when
         self._named: dict[Path, Look] = {}
+        self.unsettled = 0
 
     def ready(self) -> list[Path]:
         """The files that have become ready, those unchanged for longest first."""
@@ -66,4 +70,5 @@ class Arrivals:
         ]
         for _, path in ready:
             self._named[path] = there[path][0]
+        self.unsettled = sum(self._named.get(path) != look for path, (look, _) in there.items())
         return [path for _, path in sorted(ready)]

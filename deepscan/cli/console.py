@@ -109,7 +109,10 @@ STAGES = {
 
 
 class Bars:
-    """The current work in one line on stderr: a title, the stage, its progress and the time left."""
+    """The current work in one line on stderr: a title, the stage, its progress and the time left.
+
+    A second line stays below it if asked for.
+    """
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
@@ -139,6 +142,13 @@ class Bars:
             )
 
         return tell
+
+    def lasting(self) -> Callable[[str], None]:
+        """A function that sets the words of the second line, which stays whatever the work is."""
+        from rich.markup import escape
+
+        task = self._progress.add_task("", total=None)
+        return lambda words: self._progress.update(task, description=escape(printable(words)))
 
 
 def _columns() -> list[Any]:

@@ -74,29 +74,39 @@ def watch(
         return iter(inputs)
 
     arrivals = Arrivals(media, settle)
+    waiting: dict[Path, Input] = {}
     outcomes: list[Outcome] = []
+    ended = ""
+    idle = False  # and said so
+    name = folder.resolve().name
     with (
         Batch(out, preferences.settings, resume=True, request=request) as batch,
         progress_bars(quiet) as bars,
         until_stopped(),
     ):
-        tell = bars.stages(str(folder))
+        tell_folder = bars.lasting()
         if not quiet:
             say(f"watching {folder}; press Ctrl-C to stop")
         while True:
-            ready = [inputs[path] for path in arrivals.ready()]
-            for left in range(len(ready), 0, -1):
-                one = ready[-left]
-                more = f"; {left - 1} more" if left > 1 else ""
-                tell(f"analysing {one.path.name}{more}", 0, 0)
-                for outcome in batch.assess([one]):
-                    outcomes.append(outcome)
-                    if json:
-                        print_json(outcome, indent=None)
-                    if not quiet:
-                        announce(outcome)
-            tell(f"waiting for files; {_analysed(outcomes)} analysed", 0, 0)
-            time.sleep(min(settle / 2, 1.0))
+            waiting |= {path: inputs[path] for path in arrivals.ready()}
+            one = waiting.pop(next(iter(waiting))) if waiting else None
+            left = len(waiting) + arrivals.unsettled
+            tell_folder(f"{len(inputs)} seen, {left} waiting{ended}")
+            if one is None:
+                if not idle:
+                    bars.stages(name)("waiting for files", 0, 0)
+                idle = True
+                time.sleep(min(settle / 2, 1.0))
+                continue
+            idle = False
+            bars.stages(one.path.name)("analysing", 0, 0)
+            for outcome in batch.assess([one]):
+                outcomes.append(outcome)
+                if json:
+                    print_json(outcome, indent=None)
+                if not quiet:
+                    announce(outcome)
+            ended = f", last ended {time.strftime('%H:%M:%S')}"
     index = write_index(out, outcomes, preferences.settings.output.private) if outcomes else None
     if not quiet:
         say(f"stopped; {_analysed(outcomes)} analysed, no result is left incomplete")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -130,6 +132,69 @@ def test_a_clip_that_arrives_slowly_is_analysed_and_sigterm_ends_it(
     assert run(["verify", str(out / "slow.mp4")]) == 0
     # What is there is known to a later run, and to detect.
     assert run(["detect", str(inbox), "--out", str(out), "--heatmap", "--offline", "--resume"]) == 3
+
+
+# `watch` itself at a terminal; only the analysis is a stand-in, which ends when a file says so.
+WATCH = """
+import sys, time
+from pathlib import Path
+from deepscan.batches import batch
+from deepscan.batches.outcomes import Outcome
+from deepscan.cli import run
+from deepscan.errors import UnreadableInput
+
+class Batch:
+    def __init__(self, *arguments, **options): pass
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
+    def assess(self, inputs):
+        (one,) = inputs
+        while not one.path.with_suffix(".done").exists():
+            time.sleep(0.01)
+        yield Outcome.of(one.path, UnreadableInput(f"{one.path.name}: nothing in it"))
+
+batch.Batch = Batch
+sys.exit(run(["watch", *sys.argv[1:], "--settle", "0.1", "--offline"]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such terminals there")
+def test_two_lines_show_what_is_done_now_and_how_the_folder_stands(tmp_path: Path) -> None:
+    from builders import terminal
+
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+
+    def user() -> Iterator[str]:
+        yield "inbox: waiting for files"
+        yield "0 seen, 0 waiting"
+        for n in range(5):
+            clip = inbox / f"clip-{n}.mp4"
+            clip.write_bytes(b"a clip")
+            yield f"clip-{n}.mp4: analysing"
+            yield f"{n + 1} seen, 0 waiting"
+            clip.with_suffix(".done").touch()
+            yield "inbox: waiting for files"
+            yield f"{n + 1} seen, 0 waiting, last ended "
+        yield terminal.CTRL_C
+
+    came, left = terminal.run(
+        "-c", WATCH, str(inbox), "--out", str(tmp_path / "out"), columns=100, user=user()
+    )
+    messages = ["watching", *(f"error: clip-{n}.mp4: nothing in it" for n in range(5))]
+    moving = [
+        [
+            line
+            for line in terminal.screen(came[: drawn.start()])
+            if " waiting" in line or ": analysing" in line
+        ]
+        for drawn in re.finditer(r"\r\x1b\[2K\x1b\[1A", came)
+    ]
+    assert max(map(len, moving)) == 2
+    assert came.rindex("\x1b[?25h") > came.rindex("\x1b[?25l")  # the cursor is back
+    lines = [line for line in left if line]
+    assert [line[: len(words)] for line, words in zip(lines, messages, strict=False)] == messages
+    assert lines[6] == "stopped; 0 analysed, no result is left incomplete"
 
 
 def next_row(lines: IO[str] | None) -> dict:

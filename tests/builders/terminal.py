@@ -12,14 +12,23 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+
+from builders.machine import hear_signals
 
 ESCAPE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b\][^\x07]*\x07")
 
 
-def run(*arguments: str, columns: int = 80, **streams: int) -> tuple[str, list[str]]:
+CTRL_C = "\x03"
+
+
+def run(
+    *arguments: str, columns: int = 80, user: Iterator[str] | None = None, **streams: int
+) -> tuple[str, list[str]]:
     """Run Python with these arguments; return all that came to the terminal, and the screen it left.
 
-    Streams that are not named lead to the terminal.
+    Streams that are not named lead to the terminal. A user sits at it: each time the words that they yield
+    have come, since those before, they go on. CTRL_C is typed instead of waited for.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, columns, 0, 0))
@@ -27,10 +36,11 @@ def run(*arguments: str, columns: int = 80, **streams: int) -> tuple[str, list[s
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdin=theirs, stdout=streams.get("stdout", theirs), stderr=streams.get("stderr", theirs),
-        env={**environment, "TERM": "xterm-256color"},
+        env={**environment, "TERM": "xterm-256color"}, preexec_fn=_take_terminal,
     )  # fmt: skip
     os.close(theirs)
     came = bytearray()
+    seen, wanted = 0, next(user, None) if user else None
     try:
         while True:
             try:
@@ -42,12 +52,23 @@ def run(*arguments: str, columns: int = 80, **streams: int) -> tuple[str, list[s
             if not piece:
                 break
             came += piece
+            while user and wanted and (at := came.find(wanted.encode(), seen)) >= 0:
+                seen = at + len(wanted.encode())
+                while (wanted := next(user, None)) == CTRL_C:
+                    os.write(ours, CTRL_C.encode())
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.wait(60)
         os.close(ours)
     text = came.decode()
     return text, screen(text)
+
+
+def _take_terminal() -> None:
+    """In the new process: make the terminal at its standard input its own, so that Ctrl-C reaches it."""
+    hear_signals()
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def screen(text: str) -> list[str]:
