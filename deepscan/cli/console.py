@@ -111,7 +111,7 @@ STAGES = {
 class Bars:
     """The current work in one line on stderr: a title, the stage, its progress and the time left.
 
-    A second line stays below it if asked for.
+    Another line stays above it if asked for.
     """
 
     def __init__(self, progress: Any) -> None:
@@ -144,7 +144,7 @@ class Bars:
         return tell
 
     def lasting(self) -> Callable[[str], None]:
-        """A function that sets the words of the second line, which stays whatever the work is."""
+        """A function that sets the words of a line of its own, which stays whatever the work is."""
         from rich.markup import escape
 
         task = self._progress.add_task("", total=None)
