@@ -47,6 +47,11 @@ CONTAINERS = {
 PAPER_POINTS = 8.6  # the text's size on paper, as page.css has it
 
 MOST_TAGS = 100  # shown; report.json keeps them all
+MOST_SPANS = 12  # times listed of one face; the curve and report.json have them all
+
+# Paper is bounded to four sheets: so many faces have a card there, and so many of the others a row.
+PAPER_CARDS = 5
+PAPER_ROWS = 20
 
 
 def write(
@@ -107,9 +112,7 @@ def html(
         posters=views.posters(frames, first),
         timeline=timeline,
         by_track={lane.track: lane for lane in timeline.lanes} if timeline else {},
-        tracks=sorted(
-            document["tracks"], key=lambda t: (not t["enough"], t["id"] != first, -t["score"])
-        ),
+        tracks=views.ordered(document, first),
         strips=strips,
         film=None if film is None else data_uri("video/mp4", film),
         settings=list(_settings(document["run"])),
@@ -117,6 +120,11 @@ def html(
         command=shlex.join(document["run"]["argv"] or ()),
         data=_data(document, timeline, frames, pictures, film) | {"head": top},
         most_tags=MOST_TAGS,
+        most_spans=MOST_SPANS,
+        paper_cards=PAPER_CARDS,
+        paper_rows=PAPER_ROWS,
+        because=views.because,
+        seen=views.seen,
         span=lanes.span,
     )
 

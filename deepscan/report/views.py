@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepscan.judgement.agreement import DISAGREE
-from deepscan.judgement.words import HEADLINES, about
+from deepscan.judgement.words import HEADLINES, about, counted, listed, logit
 from deepscan.report import heatmap
 from deepscan.report.pictures import FacePicture, FramePicture
 from deepscan.report.rendering import picture_uri
@@ -92,6 +92,38 @@ def cards(document: dict[str, Any]) -> dict[int, Card]:
             tags.append("weak evidence" if decides else "too weak to decide")
         found[track["id"]] = Card(words, raised, tuple(tags), part)
     return found
+
+
+def ordered(document: dict[str, Any], first: int | None) -> list[dict[str, Any]]:
+    """The faces, the most suspicious first, and last those that were not seen well enough."""
+
+    def order(track: dict[str, Any]) -> tuple[bool, bool, bool, float]:
+        indicated = (track["finding"] or {}).get("name") == "manipulation_indicated"
+        return not track["enough"], track["id"] != first, not indicated, -track["score"]
+
+    return sorted(document["tracks"], key=order)
+
+
+def because(track: dict[str, Any]) -> str:
+    """Why a face has its result, in a few words."""
+    finding = track["finding"]
+    if not finding:
+        return f"seen in {counted(len(track['frames']), 'frame')}, {track['face_size']:.0f} px"
+    low, high, score = finding["low"], finding["high"], finding["score"]
+    if score >= high:
+        words = f"at or above its upper limit, {logit(high)}"
+        words += ", which decides nothing here" if finding["name"] == "inconclusive" else ""
+    elif score <= low:
+        words = f"at or below its lower limit, {logit(low)}"
+        words += ", which clears nothing here" if finding["name"] == "inconclusive" else ""
+    else:
+        words = f"between {logit(low)} and {logit(high)}"
+    return f"{words}; weak: {listed(finding['weak'])}" if finding["weak"] else words
+
+
+def seen(track: dict[str, Any]) -> str:
+    """From when to when a face was seen."""
+    return about(track["frames"][0]["time"], track["frames"][-1]["time"])
 
 
 def frames(document: dict[str, Any], pictures: Sequence[FramePicture]) -> Iterator[FrameView]:

@@ -7,18 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pypdfium2
 import pytest
 
 from builders import reports
 from builders.machine import CHROMIUM
 from deepscan.errors import OutputError, SettingsError
+from deepscan.judgement.words import logit
 from deepscan.records import Case, Report
 from deepscan.report import json as report_json
 from deepscan.report import page, paper, provenance
 from deepscan.report.pictures import FramePicture
 
 CASE = Case('2026/114 "x"', "A-3", "E. Muster", "")
+
+
+TESTED = replace(reports.CALIBRATED, unseen=True)
 
 
 def stated(people: int = 2, **how: Any) -> tuple[Report, list[FramePicture]]:
@@ -70,6 +75,25 @@ def test_each_sheet_has_case_exhibit_file_hash_and_number(
 @pytest.mark.slow
 def test_a_crowd_takes_four_sheets(tmp_path: Path, printer: str) -> None:
     assert 2 <= len(printed(tmp_path, *stated(5, instants=32))) <= 4
+
+
+@pytest.mark.slow
+def test_forty_faces_take_four_sheets(tmp_path: Path, printer: str) -> None:
+    people = [reports.face(1 + t % 5) for t in range(40)]
+    scene = np.full((reports.HEIGHT, reports.WIDTH, 3), 120, np.uint8), people
+    report, kept = stated(scene=scene, instants=64, calibration=TESTED)
+    sheets = printed(tmp_path, report, kept)
+    assert len(sheets) <= 4
+    whole = " ".join(" ".join(sheets).split())
+    assert "Face 1 Inconclusive" in whole  # four of its scores stand out
+    # The faces after the first five in a table, by their scores; the last fifteen in report.json.
+    scores = {track.id: logit(track.score) for track in report.evidence.tracks}
+    assert (
+        f"6 No manipulation indicated {scores[6]} 0:00 to 0:08 at or below its lower limit" in whole
+    )
+    assert f"25 No manipulation indicated {scores[25]} 0:00" in whole
+    assert f"26 No manipulation indicated {scores[26]} 0:00" not in whole
+    assert "And 15 more; report.json has them all." in whole
 
 
 def test_hostile_names_stay_text_in_the_head() -> None:
