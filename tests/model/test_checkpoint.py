@@ -152,5 +152,7 @@ def test_another_tools_safetensors_file_is_refused(
 
 
 def test_a_checkpoint_needs_no_import(saved: tuple[Path, Path, Detector]) -> None:
-    with pytest.raises(WeightsMismatch, match=r"a deepscan checkpoint \(tiny\), .* use it with --weights"):
+    with pytest.raises(
+        WeightsMismatch, match=r"a deepscan checkpoint \(tiny\), .* use it with --weights"
+    ):
         weights.import_file(saved[0])
