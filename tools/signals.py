@@ -167,7 +167,7 @@ def _of_detect(folder: Path) -> Iterator[Stage]:
     explained = "deepscan.judgement.explain:Specimens.measure"
     yield Stage("detect: explaining", (*one, "--explain"), explained)
     again = (*one, "--weights", "b16-lora", "--frames", "32")
-    yield Stage("detect: second look", again, "deepscan.pipeline:_look_again")
+    yield Stage("detect: second look", again, "deepscan.pipeline:score_closer")
     large = ("detect", str(folder / "large.bmp"), *out, "--min-face", "12")
     finding = "deepscan.faces.finder:FaceFinder.find"
     yield Stage("detect: finding small faces in 30 megapixels", large, finding, 1, 0.5)
