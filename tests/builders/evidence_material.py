@@ -80,8 +80,10 @@ def crops(people: int = 3) -> list[SourceCrop]:
     return found
 
 
-def material(path: Path, some: Sequence[SourceCrop] | None = None) -> Material:
-    """Crops packed at `path` and read again, on the CPU."""
+def material(
+    path: Path, some: Sequence[SourceCrop] | None = None, kept: Path | None = None
+) -> Material:
+    """Crops packed at `path` and read again, on the CPU; `kept`: where what is redrawn is kept."""
     pack.write(path, crops() if some is None else some)
     return evidence_material.load(
         path,
@@ -89,4 +91,5 @@ def material(path: Path, some: Sequence[SourceCrop] | None = None) -> Material:
         Decoders(),
         lambda _: None,
         copies=8,  # type: ignore[arg-type]
+        kept=kept,
     )

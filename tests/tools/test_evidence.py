@@ -33,6 +33,14 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _in_float32() -> Iterator[None]:
+    """Whatever this processor has: the values below are float32's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "computes_bfloat16", lambda: False)
+        yield
+
+
 # --- training ----------------------------------------------------------------------------------------
 
 
@@ -113,6 +121,46 @@ def test_what_a_recipe_names_trains_and_the_base_stays_as_it_was(
             changed.add(of_tower if name.startswith("tower.") else "head")
     assert changed == trains
     assert all(torch.equal(setup.base[name], value) for name, value in before.items())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_step_may_look_at_part_of_the_patches(
+    setup: train.Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other ones in each step, and masks and losses are of the same ones."""
+    seen: list[Tensor] = []
+
+    def noting(*given: Any) -> Any:
+        _, _, _, shown = given
+        seen.append(shown.truth)
+        assert given[0].evidence.shape == shown.truth.shape == (4, PATCHES // 2)
+        return losses(*given)
+
+    losses = train.losses
+    monkeypatch.setattr(train, "losses", noting)
+    train.train(tiny(patches=0.5), setup, keep_all(setup), print)
+    assert len(seen) == 2
+    assert not torch.equal(*seen)
+
+
+def test_a_batch_by_some_patches_keeps_their_order() -> None:
+    whole = batch(truth=torch.tensor([(0.1, 0.2)] * 4))
+    assert whole.by(None) is whole
+    part = whole.by(torch.tensor([1, 0]))
+    assert part.truth.tolist() == [pytest.approx([0.2, 0.1])] * 4
+    assert part.core.tolist() == [[0, 1]] * 4
+    assert part.images is whole.images
+
+
+def test_bfloat16_where_the_processor_has_it(
+    setup: train.Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "computes_bfloat16", lambda: True)
+    detector = train.build(tiny(), setup)
+    frozen = detector.tower.visual.conv1.weight
+    assert frozen.dtype == torch.bfloat16
+    assert {p.dtype for p in detector.parameters() if p.requires_grad} == {torch.float32}
+    assert train.answer(detector, whole_batch().images).logit.dtype == torch.float32
 
 
 @pytest.mark.usefixtures("quick")
@@ -385,5 +433,5 @@ def test_a_broken_off_training_goes_on_with_what_is_missing(
     for fold in (*plan.RUNS["R1"], *plan.RUNS["R2"], plan.RUNS["R3"][0]):
         before.keep(f"lora-60/0/0/{fold}", fold, np.arange(3), found)
     before.save()
-    plan.phase_default(None, plan.Log(tmp_path), 0)  # type: ignore[arg-type]
-    assert asked == ["R3", "R4", "1300 steps"]
+    plan.phase_default(None, plan.Log(tmp_path), 0, recipes.DEFAULT)  # type: ignore[arg-type]
+    assert asked == ["R4", "R3", "1300 steps"]

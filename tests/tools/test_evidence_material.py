@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from builders import evidence_material as made
+from deepscan.data.crops import read_crops
 from deepscan.faces.alignment import TEMPLATE
-from tools.evidence import codecs, folds, geometry, pack, sampling, views
+from tools.evidence import codecs, folds, geometry, held, pack, sampling, views
 from tools.evidence.entries import SETS, read_entries
 from tools.evidence.material import Material
 from tools.evidence.pseudo_fakes import Kind, pseudo_fakes
@@ -100,6 +101,39 @@ def test_no_source_is_in_two_folds_and_dfdc_is_judged_by_a_choice(material: Mate
 
 
 # --- what a step shows -------------------------------------------------------------------------------
+
+
+def test_what_was_redrawn_is_drawn_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "redrawn.npz"
+    first = made.material(tmp_path / "pack.zip", kept=kept).redrawn
+    monkeypatch.setattr(made.Decoders, "redraw", None)  # would fail
+    again = made.material(tmp_path / "pack.zip", kept=kept).redrawn
+    assert torch.equal(first.crops, again.crops)
+    assert first.of.tolist() == again.of.tolist()
+    assert first.decoder.tolist() == again.decoder.tolist()
+
+
+def test_held_crops_are_written_for_the_benchmark_one_of_each_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = [
+        replace(made.crop("pairs", label, person="p", video="a"), frame=frame)
+        for label in (0, 1)
+        for frame in range(3)
+    ]
+    crops = made.material(tmp_path / "pack.zip", some)
+    assert set(crops.fold) == {crops.fold[0]}  # one person
+    monkeypatch.setattr(held, "HELD_FOLD", crops.fold[0])
+    rows = held.middles(crops, "pairs")
+    assert crops.label[rows].tolist() == [0, 1]
+    folder = tmp_path / "out" / "pairs"
+    held.write(crops, rows, folder)
+    read = {(row.label, row.path.name) for row in read_crops(folder, None, "c23")}
+    assert read == {(0, "0_0.jpg"), (1, "1_0_0.jpg")}
+    with Image.open(folder / "real" / "0_0.jpg") as image:
+        assert image.size == (256, 256)
 
 
 def test_a_method_is_drawn_by_the_root_of_its_number(tmp_path: Path) -> None:

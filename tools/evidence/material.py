@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deepscan.faces.alignment import CROP_SIDE
+from deepscan.files import part_file
 from deepscan.records import Pixels
 from deepscan.shapes import Bool, Float, Int, UInt8
 from tools.evidence.decoders import Decoders
@@ -98,8 +99,13 @@ def load(
     say: Say,
     limit: int | None = None,
     copies: int = 3000,
+    kept: Path | None = None,
 ) -> Material:
-    """Read an archive of `pack`, or `limit` of its crops, and have `copies` of the real ones redrawn."""
+    """Read an archive of `pack`, or `limit` of its crops, and have `copies` of the real ones redrawn.
+
+    `kept`: a file for what was redrawn, which takes a processor half a second each; it is of this archive and
+    this number.
+    """
     with zipfile.ZipFile(pack) as archive:
         entries = read_entries(archive)
         masks = np.load(io.BytesIO(archive.read("masks.npy")))
@@ -131,6 +137,12 @@ def load(
             ]
         )
 
+    if kept is not None and kept.exists():
+        redrawn = read_redrawn(kept, device)
+    else:
+        redrawn = redraw(crops, np.flatnonzero(told["label"] == 0), decoders, copies)
+        if kept is not None:
+            write_redrawn(redrawn, kept)
     lips = torch.from_numpy(told["kind"] == "lip_sync").to(device).view(-1, 1, 1)
     counts = dict(zip(*np.unique(group, return_counts=True), strict=True))
     say(f"{n} crops on {device}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
@@ -145,7 +157,7 @@ def load(
             [part[:, :, 96:200, 80:176].float().mean((2, 3)) for part in crops.split(256)]
         ),
         group=group,
-        redrawn=redraw(crops, np.flatnonzero(told["label"] == 0), decoders, copies),
+        redrawn=redrawn,
         **told,
     )
 
@@ -205,6 +217,18 @@ def redraw(
             images = decoders.redraw(crops[part].float() / 255, kind)
             found.append((images.float().clamp(0, 1) * 255).round().byte())
     return Redrawn(torch.cat(found), of, np.repeat(decoders.KINDS, each))
+
+
+def write_redrawn(redrawn: Redrawn, path: Path) -> None:
+    """Keep redrawn crops for later runs."""
+    with part_file(path) as part, part.open("wb") as file:
+        np.savez(file, crops=redrawn.crops.cpu().numpy(), of=redrawn.of, decoder=redrawn.decoder)
+
+
+def read_redrawn(path: Path, device: torch.device) -> Redrawn:
+    """What `write_redrawn` kept."""
+    with np.load(path) as file:
+        return Redrawn(torch.from_numpy(file["crops"]).to(device), file["of"], file["decoder"])
 
 
 def enlarged(maps: Maps) -> Float[Tensor, "n 1 256 256"]:

@@ -1,7 +1,7 @@
 """The experiments: python -m tools.evidence.plan PHASE PACK BASE OUT --seconds N
 
-PHASE `default` trains what is shipped: its recipe without each pair of folds, for the calibration, and on all
-but the held fifths. It goes on where it was broken off, training by training.
+PHASE `default` trains what is shipped: its recipe, or --recipe, without each pair of folds, for the
+calibration, and on all but the held fifths. It goes on where it was broken off, training by training.
 
 PHASE `one` tries recipes on two pairs of folds until the clock ends it, and trains the best on all but the
 held fifths. `two` narrows the crop, trains the better margin on all but the held fifths, and then judges what
@@ -217,15 +217,18 @@ def phase_two(setup: Setup, log: Log, end: float) -> None:
         attempt(best.but(f"{best.name}-{name}", **changes), setup, log, end, runs)
 
 
-def phase_default(setup: Setup, log: Log, end: float) -> None:
-    """The shipped recipe: left out, two folds at a time, and the final detector."""
-    recipe = recipes.DEFAULT
-    for run, names in RUNS.items():
+def phase_default(setup: Setup, log: Log, end: float, recipe: Recipe) -> None:
+    """A recipe to ship: left out, two folds at a time, and the final detector."""
+    for run, names in (FIRST | REST).items():
         if not all(of_scores(recipe, fold) in log.scores for fold in names):
             leave_out(recipe, setup, log, end, {run: names})
     last = recipe.but(f"{recipe.name}-final", steps=FINAL_STEPS)
     if not (log.out / f"{last.name}-0.safetensors").exists():
         final(last, setup, log, end)
+
+
+def _shippable(name: str) -> Recipe:
+    return {one.name: one for one in (recipes.DEFAULT, recipes.SHALLOW)}[name]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -240,6 +243,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="from the start of the program"
     )
+    parser.add_argument(
+        "--recipe", type=_shippable, default=recipes.DEFAULT, help="of phase default: lora-60-6"
+    )
+    parser.add_argument("--copies", type=int, default=3000, help="real crops to have redrawn")
     parser.add_argument("--only", default="", help="names of recipes of phase one, with commas")
     parser.add_argument("--decoders", type=Path, default=Path("../shared/tools/decoders.py"))
     asked = parser.parse_args(arguments)
@@ -252,10 +259,17 @@ def main(arguments: list[str] | None = None) -> None:
         torch.backends.cudnn.allow_tf32 = True
         log.say(torch.cuda.get_device_name())
     end = START + asked.seconds
-    crops = material.load(asked.pack, device, Decoders(asked.decoders, device), log.say)
+    crops = material.load(
+        asked.pack,
+        device,
+        Decoders(asked.decoders, device),
+        log.say,
+        copies=asked.copies,
+        kept=asked.out / f"redrawn-{asked.copies}.npz",
+    )
     setup = Setup(crops, checkpoint.read_base(asked.base))
     if asked.phase == "default":
-        phase_default(setup, log, end)
+        phase_default(setup, log, end, asked.recipe)
     elif asked.phase == "one":
         phase_one(setup, log, end, [name for name in asked.only.split(",") if name])
     else:

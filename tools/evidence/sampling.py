@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -149,6 +149,13 @@ class Batch:
     """How much of each patch lies on the face."""
     counts: Bool[Tensor, " b"]
     """Whether the crop takes part: a pseudo-fake that nothing is seen of does not."""
+
+    def by(self, keep: Int[Tensor, " p"] | None) -> Batch:
+        """The same of these patches alone; None: of all."""
+        if keep is None:
+            return self
+        of_kept = {name: getattr(self, name)[:, keep] for name in ("truth", "core", "face")}
+        return replace(self, **of_kept)
 
 
 def batch(material: Material, drawn: Drawn, recipe: Recipe) -> Batch:

@@ -21,7 +21,8 @@ from deepscan.faces.alignment import on_face
 from deepscan.files import part_file
 from deepscan.model import adapters
 from deepscan.model.detector import Answer, Detector
-from deepscan.shapes import Bool, Float
+from deepscan.model.processor import computes_bfloat16
+from deepscan.shapes import Bool, Float, Int
 from tools.evidence.geometry import GRID, plain_view
 from tools.evidence.material import Material, Say
 from tools.evidence.recipes import Recipe
@@ -101,17 +102,29 @@ def build(recipe: Recipe, setup: Setup) -> Detector:
         count = min(SCALE_CROPS, len(material))
         chosen = np.random.default_rng(3).choice(len(material), count, replace=False)
         crops = material.crops[torch.from_numpy(chosen).to(material.device)].float()
-        detector.standardise(plain_view(crops, 1.0) / 255)
-    if material.device.type == "cuda":
+        with torch.autocast(
+            material.device.type, torch.bfloat16, enabled=in_bfloat16(material.device)
+        ):
+            detector.standardise(plain_view(crops, 1.0) / 255)
+    if in_bfloat16(material.device):
         adapters.cast_frozen(detector.tower, torch.bfloat16)
     return detector.train()
 
 
-def answer(detector: Detector, images: Float[Tensor, "b 3 224 224"]) -> Answer:
-    """What the detector finds in views, RGB in 0..255; on a GPU its tower computes in bfloat16."""
-    device = images.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        return detector.answer(images / 255)
+def in_bfloat16(device: torch.device) -> bool:
+    """Whether towers compute in bfloat16: on GPUs, and on processors that have it."""
+    return device.type == "cuda" or computes_bfloat16()
+
+
+def answer(
+    detector: Detector,
+    images: Float[Tensor, "b 3 224 224"],
+    keep: Int[Tensor, " p"] | None = None,
+) -> Answer:
+    """What the detector finds in views, RGB in 0..255, by all patches or those to `keep`."""
+    device = images.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(device)):
+        return detector.answer(images / 255, keep)
 
 
 def train(
@@ -135,9 +148,11 @@ def train(
     for step in range(recipe.steps):
         with torch.no_grad():
             shown = batch(material, sampler.draw(recipe.batch // 2), recipe)
+        looked_at = some_patches(recipe.patches, material.device)
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate * rate_share(step, recipe.steps)
-        loss, terms = losses(answer(detector, shown.images), detector, recipe, shown)
+        found = answer(detector, shown.images, looked_at)
+        loss, terms = losses(found, detector, recipe, shown.by(looked_at))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
@@ -166,6 +181,13 @@ def rate_share(step: int, steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def some_patches(share: float, device: torch.device) -> Int[Tensor, " p"] | None:
+    """Numbers of as many patches, drawn without order; None: all."""
+    if share == 1:
+        return None
+    return torch.randperm(GRID**2, device=device)[: round(share * GRID**2)]
 
 
 def _groups(recipe: Recipe, detector: Detector) -> list[dict[str, Any]]:
