@@ -21,7 +21,8 @@ from deepscan.files import sha256
 from deepscan.model import tower
 from deepscan.model.catalogue import BaseEntry
 from deepscan.model.detector import Detector
-from tools.evidence import evaluation, plan, recipes, ship, train
+from deepscan.records import Output
+from tools.evidence import evaluation, plan, recipes, ship, swaps, train
 from tools.evidence.evaluation import Scores
 from tools.evidence.geometry import GRID, PATCHES
 from tools.evidence.recipes import LORA, NORM, REFERENCE, Recipe
@@ -384,6 +385,32 @@ def test_maps_are_judged_by_where_they_are_strongest_and_by_masks(tmp_path: Path
 def test_an_auc_of_one_class_is_no_number() -> None:
     assert math.isnan(evaluation.auc(np.array([1, 1]), np.array([0.0, 1.0])))
     assert evaluation.auc(np.array([0, 1]), np.array([0.0, 1.0])) == 1
+
+
+def test_on_swaps_evidence_is_held_against_what_they_changed() -> None:
+    """One crop of two has its strongest patch on the face, and most of the positive evidence is there."""
+    middle, corner = GRID * (GRID // 2) + GRID // 2, 0
+    evidence = np.full((2, PATCHES), -1.0, np.float32)
+    evidence[0, middle], evidence[1, corner] = 3.0, 1.0
+    one, none = np.ones(2, np.float32), np.zeros((2, 0), np.float32)
+    output = Output(one, none[:, None], none, evidence, one, none, 1.0)
+    changed = np.zeros((2, PATCHES), bool)
+    changed[:, middle] = True
+    # Of the two changed patches one is above all 390 others, and one above none, but level with 389.
+    auc = (390 + 389 / 2) / (2 * 390)
+    assert swaps.row(output, changed) == f"0.50 of 2 | 0.750 | {auc:.3f} | +1.00"
+    assert swaps.row(output, None) == "0.50 of 2 | 0.750 |  | +1.00"
+
+
+def test_what_a_swap_changed_is_seen_as_the_detector_sees_it() -> None:
+    """The left half of the middle: patches right of it are as they were."""
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    swapped = grey.copy()
+    swapped[64:192, 64:128] = 255
+    changed = swaps.changes(grey, swapped, 1.0).reshape(GRID, GRID)
+    assert changed[4:10, 4:7].all()
+    assert not changed[:, 8:].any()
+    assert not changed[:3].any()
 
 
 # --- the plan ----------------------------------------------------------------------------------------
