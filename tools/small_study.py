@@ -32,6 +32,7 @@ from deepscan.data.listings import read_json
 from deepscan.data.prepare import PrepareSettings, prepare
 from deepscan.errors import DataError
 from deepscan.files import part_file
+from deepscan.judgement.words import counted
 from deepscan.training.settings import TrainSettings
 from deepscan.training.splits import thin
 
@@ -190,9 +191,10 @@ pulls, not how good the paper's method is; the paper trains on FaceForensics++ w
 judges on ten sets.
 
 Made by `make small-study` on {date}: {budget};
-base {base}, device {device}. With so few steps a difference says who learns faster, not who ends better, and
-a loss that has hardly begun to act shows as 0.000. Figures leave the faces out: they are other people's. All
-of it, with JSON, LaTeX and SVG, comes from kept predictions; the same command draws it anew.
+base {base}, device {device}. With so few steps a difference says who learns faster, not who ends better;
+a loss that has hardly begun to act shows as 0.000, and a gain whose interval holds 0 is none. Figures leave
+the faces out: they are other people's. All of it, with JSON, LaTeX and SVG, comes from kept predictions; the
+same command draws it anew.
 
 """
 
@@ -205,9 +207,10 @@ def write_page(outputs: Results, request: Request, sets: Sequence[Crops], folder
         train="side-by-side pairs of face-swap models' public demos",
         sets=", ".join(f"{s.test_set.title} (`{s.short}`)" for s in sets),
         date=request.date,
-        budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run, within {recipe.epochs}"
-        f" epochs, {recipe.patches:.0%} of the patches in each step; at most"
-        f" {request.frames} crop(s) of a test video; seeds {', '.join(map(str, request.seeds))}",
+        budget=f"at most {recipe.steps} steps of {recipe.batch} crops a run, within"
+        f" {counted(recipe.epochs, 'epoch')}, {recipe.patches:.0%} of the patches in each step; at most"
+        f" {counted(request.frames, 'crop')} of a test video;"
+        f" {'seed' if len(request.seeds) == 1 else 'seeds'} {', '.join(map(str, request.seeds))}",
         base=recipe.base,
         device=recipe.device,
     )

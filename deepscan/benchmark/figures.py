@@ -100,7 +100,7 @@ def curves(
             axes.axvline(at[default], color="#999999", linewidth=0.8, linestyle=":", zorder=0)
         axes.set_xticks(list(at.values()), list(at))
         axes.set(xlabel=f"{label} (dotted: the method's)", ylabel="video AUC")
-        axes.legend(ncols=min(4, len(series)))
+        axes.legend(ncols=min(4, len(series)), loc="lower right", bbox_to_anchor=(1, 1))
         if note:
             axes.set_title(note, fontsize=7, loc="left")
     return figure
