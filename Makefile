@@ -93,8 +93,10 @@ format: $(READY)
 	$(BIN)/ruff format deepscan tools tests docs
 	$(BIN)/ruff check --fix deepscan tools tests docs
 
+# BENCH_OPTIONS takes clips, --runs 2 or --tower ViT-L-14-quickgelu.
+BENCH_OPTIONS ?=
 bench: base
-	$(BIN)/python -m tools.bench
+	$(BIN)/python -m tools.bench $(BENCH_OPTIONS)
 
 # 32 instants of an hour beside those of a minute; then more faces a frame, and more instants: Markdown.
 bench-long: base
