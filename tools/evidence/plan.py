@@ -227,10 +227,6 @@ def phase_default(setup: Setup, log: Log, end: float, recipe: Recipe) -> None:
         final(last, setup, log, end)
 
 
-def _shippable(name: str) -> Recipe:
-    return {one.name: one for one in (recipes.DEFAULT, recipes.SHALLOW)}[name]
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a phase."""
     parser = argparse.ArgumentParser(
@@ -243,9 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="from the start of the program"
     )
-    parser.add_argument(
-        "--recipe", type=_shippable, default=recipes.DEFAULT, help="of phase default: lora-60-6"
-    )
+    shippable = {one.name: one for one in (recipes.DEFAULT, recipes.SHALLOW)}
+    parser.add_argument("--recipe", choices=shippable, default=recipes.DEFAULT.name)
     parser.add_argument("--copies", type=int, default=3000, help="real crops to have redrawn")
     parser.add_argument("--only", default="", help="names of recipes of phase one, with commas")
     parser.add_argument("--decoders", type=Path, default=Path("../shared/tools/decoders.py"))
@@ -269,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     setup = Setup(crops, checkpoint.read_base(asked.base))
     if asked.phase == "default":
-        phase_default(setup, log, end, asked.recipe)
+        phase_default(setup, log, end, shippable[asked.recipe])
     elif asked.phase == "one":
         phase_one(setup, log, end, [name for name in asked.only.split(",") if name])
     else:
