@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from typing import Any, Generic, Protocol, TypeVar
 
 Task = TypeVar("Task")
@@ -152,6 +152,8 @@ def _alone() -> Iterator[None]:
     was = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     masks = hasattr(signal, "pthread_sigmask")  # not on Windows
+    if masks:  # the first process would start it, and it unblocks SIGINT once it runs
+        resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
     try:
         yield

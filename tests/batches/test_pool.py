@@ -139,3 +139,26 @@ def test_nothing_is_imported_from_a_folder_of_evidence(tmp_path: Path, command: 
     )
     assert run.returncode == 0, run.stderr
     assert not (tmp_path / "imported").exists()
+
+
+FIRST = """
+import sys
+from multiprocessing import get_context
+from deepscan.batches.pool import _alone
+if __name__ == "__main__":
+    said = "import signal, sys; sys.exit(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    process = get_context("spawn").Process(target=exec, args=(said,))
+    with _alone():
+        process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs signal masks")
+def test_the_first_process_does_not_hear_ctrl_c_while_it_imports(tmp_path: Path) -> None:
+    """It starts multiprocessing's tracker of resources, which unblocks SIGINT in its parent."""
+    script = tmp_path / "first.py"
+    script.write_text(FIRST, "utf-8")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, str(script)], env=env).returncode == 1  # it is blocked
