@@ -194,7 +194,8 @@ class TrainSettings:
 
     def detector(self, tower: str) -> DetectorSettings:
         """The detector to train, on the tower of the base."""
-        elsewhere = {"tower", "normalise", "located"}
+        # Copies are read coarsely by a detector that was trained before: see tools/evidence/coarse.py.
+        elsewhere = {"tower", "normalise", "located", "coarse"}
         names = {entry.name for entry in fields(DetectorSettings)} - elsewhere
         values = {name: getattr(self, name) for name in names}
         return DetectorSettings(tower=tower, located=self.localisation > 0, **values)
