@@ -114,12 +114,16 @@ bench-training: base
 	$(BIN)/python -m tools.bench_training
 
 # The shipped detector from the material it was trained on: five minutes where there is a GPU, about a day on two
-# cores. It goes on where it was broken off, training by training.
+# cores. It goes on where it was broken off, training by training. In the end it learns to read copies coarsely.
 MATERIAL ?= ../shared/data
+SHIP = $(BIN)/python -m tools.evidence.ship runs/evidence/default runs/evidence/pack.zip --date $$(date -u +%F) \
+  --decoders $(MATERIAL)/../tools/decoders.py
 train-default: evidence-pack
 	$(MAKE) evidence PHASE=default
-	$(BIN)/python -m tools.evidence.ship runs/evidence/default runs/evidence/pack.zip --date $$(date -u +%F) \
-	  --out runs/evidence/b16-evidence.safetensors
+	$(SHIP) --out runs/evidence/default/whole.safetensors
+	$(BIN)/python -m tools.evidence.coarse runs/evidence/pack.zip runs/evidence/coarse \
+	  --weights runs/evidence/default/whole.safetensors --decoders $(MATERIAL)/../tools/decoders.py
+	$(SHIP) --coarse runs/evidence/coarse/coarse.safetensors --out runs/evidence/b16-evidence.safetensors
 
 # The material of all sources in one archive of at most 60 MB: once, on a processor.
 evidence-pack: runs/evidence/pack.zip

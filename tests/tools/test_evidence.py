@@ -20,6 +20,7 @@ from deepscan.faces import alignment
 from deepscan.files import sha256
 from deepscan.model import tower
 from deepscan.model.catalogue import BaseEntry
+from deepscan.model.coarse import CoarseTower
 from deepscan.model.detector import Detector
 from deepscan.records import Output
 from tools.evidence import evaluation, plan, recipes, ship, swaps, train
@@ -190,7 +191,7 @@ def test_a_score_is_what_the_shipped_detector_gives(
     assert not np.allclose(bare.logit, found.logit)
 
 
-def shipped(path: Path, base: dict[str, Tensor]) -> Detector:
+def shipped(path: Path, base: dict[str, Tensor], coarse: Path | None = None) -> Detector:
     """What ship makes of a detector that plan wrote, on the tiny base."""
     file = path.with_name("base.safetensors")
     save_file(base, file)
@@ -198,7 +199,7 @@ def shipped(path: Path, base: dict[str, Tensor]) -> Detector:
     entry = BaseEntry(
         "tiny", "tiny-vit", "tests", "none", "float32", str(file), sha256(file), size, {}
     )
-    return ship.assembled(path, entry)[0]
+    return ship.assembled(path, entry, coarse)[0]
 
 
 def test_what_is_shipped_scores_as_what_was_trained(
@@ -212,6 +213,19 @@ def test_what_is_shipped_scores_as_what_was_trained(
         found, wanted = (train.answer(each, images) for each in (detector, trained.detector))
     torch.testing.assert_close(found.logit, wanted.logit, atol=1e-3, rtol=1e-3)  # of float16
     torch.testing.assert_close(found.evidence, wanted.evidence, atol=1e-3, rtol=1e-3)
+
+
+def test_a_coarse_tower_is_shipped_with_it(
+    trained: train.Trained, base: dict[str, Tensor], tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "final.safetensors")
+    of_tower = trained.detector.settings
+    learnt = CoarseTower(trained.detector.tower, of_tower.layers or (), of_tower.heads).state_dict()
+    save_file(learnt, tmp_path / "coarse.safetensors")
+    detector = shipped(tmp_path / "final.safetensors", base, tmp_path / "coarse.safetensors")
+    assert detector.settings == replace(of_tower, reference=REFERENCE, coarse=True)
+    for name, value in detector.coarse.state_dict().items():
+        assert torch.equal(value, learnt[name]), name
 
 
 def test_a_detector_of_former_names_is_read_as_well(
