@@ -476,3 +476,11 @@ def test_a_broken_off_training_goes_on_with_what_is_missing(
     before.save()
     plan.phase_default(None, plan.Log(tmp_path), 0, recipes.DEFAULT)  # type: ignore[arg-type]
     assert asked == ["R4", "R3", "1300 steps"]
+
+
+def test_how_far_what_ships_is_from_what_was_planned() -> None:
+    def scored(*scores: float) -> list[ship.Video]:
+        return [ship.Video("held/a", "x", 0, "real", (score,), (0,)) for score in scores]
+
+    found = ship.apart(scored(0.0, 2.0, 4.0), scored(1.0, 3.0, 5.0))
+    assert found == {"correlation": 1.0, "difference": 1.0, "bias": 1.0}

@@ -98,7 +98,7 @@ def test_it_learns_to_say_the_same_and_nothing_else_changes(shipped: Path, crops
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     _, at_first = coarse.against(detector, learnt)
     rows = list(coarse.teach(detector, learnt, held, steps=60))
-    assert [row[0] for row in rows] == [0, 50, 59]
+    assert [row[0] for row in rows] == [0, 59]
     correlation, in_the_end = coarse.against(detector, learnt)
     assert in_the_end < 0.7 * at_first
     assert correlation > 0.9

@@ -94,12 +94,10 @@ def main() -> None:
     adapters.merge(detector.tower)  # for speed; it scores the same
 
     left_out = [v for fold in FOLDS for v in videos(scores, entries, fold, asked.recipe)]
+    plan_said = {name: videos(scores, entries, f"held/{name}", asked.recipe) for name in HELD}
     held = {
-        name: [
-            replace(video, logits=tuple(scored(detector, crops, video.crops)))
-            for video in videos(scores, entries, f"held/{name}", asked.recipe)
-        ]
-        for name in HELD
+        name: [replace(v, logits=tuple(scored(detector, crops, v.crops))) for v in own]
+        for name, own in plan_said.items()
     }
     ratio = max(spread_ratio(left_out, own) for own in held.values())
     sys.stdout.write(f"the final detector spreads its scores {ratio:.2f} times as wide\n")
@@ -122,6 +120,7 @@ def main() -> None:
         "kinds": stated(labels, [v.kind for v in left_out], np.array(scaled), calibration),
         "left_out": by_kind(left_out),
         "held_fifths": {name: by_kind(own) for name, own in held.items()},
+        "as_planned": {name: apart(plan_said[name], own) for name, own in held.items()},
     }
     header = Header(
         name=asked.name,
@@ -220,6 +219,16 @@ def spread_ratio(left_out: Sequence[Video], held: Sequence[Video]) -> float:
     pairs = [(v.score, by_crops[v.crops]) for v in held if v.crops in by_crops]
     final, short = np.array(pairs).T
     return float(final.std() / short.std())
+
+
+def apart(planned: Sequence[Video], shipped: Sequence[Video]) -> dict[str, float]:
+    """Scores of the same videos by the detector as `plan` left it and as it ships: whether they agree."""
+    one, other = (np.array([video.score for video in own]) for own in (planned, shipped))
+    return {
+        "correlation": round(float(np.corrcoef(one, other)[0, 1]), 4),
+        "difference": round(float(np.sqrt(np.mean((one - other) ** 2))), 3),
+        "bias": round(float(np.mean(other - one)), 3),
+    }
 
 
 def verdicts(
