@@ -84,7 +84,7 @@ def test_what_is_told_is_what_the_detector_finds_in_copies_at_full_size(
 
 def test_views_are_kept_to_the_bit(tmp_path: Path) -> None:
     copies = torch.randint(0, 255 * 16, (2, 3, 56, 56)) / 16
-    told = coarse.Told(copies, torch.randn(2), torch.randn(2, 49), torch.randn(2))
+    told = coarse.Told(copies, torch.randn(2), torch.randn(2, 49))
     coarse.write(tmp_path / "views.npz", told, told.of(torch.tensor([1])))
     learnt, held = coarse.read(tmp_path / "views.npz")
     assert torch.equal(learnt.copies, copies)

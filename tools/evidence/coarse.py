@@ -64,14 +64,13 @@ class Told:
     logit: Float[Tensor, " n"]
     evidence: Float[Tensor, "n 49"]
     """Of two by two patches together."""
-    constant: Float[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.logit)
 
     def of(self, rows: Tensor) -> Told:
         """Some of them."""
-        return Told(self.copies[rows], self.logit[rows], self.evidence[rows], self.constant[rows])
+        return Told(self.copies[rows], self.logit[rows], self.evidence[rows])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -160,10 +159,9 @@ def _views(detector: Detector, crops: Material, rows: Rows, changed: bool) -> To
         with autocast(detector):
             answer = detector.answer(without_detail(seen / 255), None, False)
         assert answer.evidence is not None
-        assert answer.constant is not None
         squares = answer.evidence.float().view(-1, 1, GRID, GRID)
         evidence = functional.avg_pool2d(squares, ACROSS).flatten(1) * ACROSS**2
-        values = shrunk(seen), answer.logit.float(), evidence, answer.constant.float()
+        values = shrunk(seen), answer.logit.float(), evidence
         found.append(Told(*(value.cpu() for value in values)))
     return joined(found)
 
