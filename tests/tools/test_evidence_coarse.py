@@ -19,6 +19,7 @@ from tools.evidence import coarse, train
 from tools.evidence.material import Material
 
 CPU = torch.device("cpu")
+MIXTURES = 4  # a few
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     size = tower.TowerSize(224, 16, 32, 3, 16, head_width=8, quick_gelu=True)
     monkeypatch.setattr(tower, "tower_size", {"tiny-vit": size}.__getitem__)
     monkeypatch.setattr(train, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr(coarse, "MIXTURES", MIXTURES)
     torch.manual_seed(0)
 
 
@@ -68,10 +70,10 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_what_is_told_is_what_the_detector_finds_in_copies_at_full_size(
     shipped: Path, crops: Material
 ) -> None:
-    """Of people that are not held out twice, as they are and changed; of those held out once."""
+    """Of people that are not held out twice, as they are and changed, and mixed; of those held out once."""
     detector = coarse.coarse_of(shipped, CPU)
     learnt, held = coarse.told_of(detector, crops)
-    assert len(learnt) == 2 * (crops.fold != 0).sum()
+    assert len(learnt) == 2 * (crops.fold != 0).sum() + MIXTURES
     assert len(held) == (crops.fold == 0).sum() > 0
     whole = torch.nn.functional.interpolate(held.copies, (224, 224), mode="bilinear") / 255
     with torch.no_grad():
@@ -80,6 +82,19 @@ def test_what_is_told_is_what_the_detector_finds_in_copies_at_full_size(
     assert wanted.evidence is not None
     first = wanted.evidence.view(-1, 14, 14)[:, :2, :2].sum((1, 2))
     torch.testing.assert_close(held.evidence[:, 0], first, atol=1e-4, rtol=1e-3)
+
+
+def test_mixtures_have_the_larger_part_of_one_copy_and_are_mirrored_half_of_the_time() -> None:
+    """Of two copies, one black, one white on its left: a quarter are white with white."""
+    left = torch.zeros(3, 56, 56)
+    left[:, :, :28] = 255
+    mixed = coarse.mixtures(torch.stack([left, 0 * left]), 200)
+    bright = mixed[:, 0, 0, [0, -1]]
+    assert torch.equal(mixed * 16, (mixed * 16).round())
+    assert (bright.min(1).values == 0).all()
+    of_itself = bright.max(1).values == 255  # white with white
+    assert 0.1 < of_itself.float().mean() < 0.4
+    assert 0.3 < (bright[of_itself, 0] == 255).float().mean() < 0.7
 
 
 def test_views_are_kept_to_the_bit(tmp_path: Path) -> None:
@@ -124,6 +139,12 @@ def test_the_command_keeps_what_it_learnt_for_ship(
     again = load_file(out / "coarse.safetensors")
     assert first.keys() == again.keys()
     assert all(torch.equal(value, again[name]) for name, value in first.items())
+    start = ["--start", str(out / "coarse.safetensors")]
+    coarse.main(
+        [str(tmp_path / "pack.zip"), str(out), "--weights", str(shipped), "--steps", "2", *start]
+    )
+    on = load_file(out / "coarse.safetensors")
+    assert not torch.equal(on["positions"], first["positions"])
 
 
 def test_copies_at_full_size_are_what_small_ones_are_brought_back_to() -> None:

@@ -3,13 +3,14 @@
     python -m tools.evidence.coarse PACK OUT --weights weights/b16-evidence.safetensors
 
 The detector, which reads copies at full size, tells what it finds in those of training crops: PLAIN views of
-each, as they are, and CHANGED ones, coloured, blurred, compressed, cut a little differently. From that its
-coarse tower (deepscan/model/coarse.py) learns to say the same of the small copies, each patch as much as the
-four it stands for. Nothing else changes, and no label is looked at. The fifth of people that the detector did
-not see is left out here, too, and shows what was learnt.
+each, as they are, CHANGED ones, coloured, blurred, compressed, cut a little differently, and MIXTURES of two
+of those, which stand for people whom nobody filmed. From that its coarse tower (deepscan/model/coarse.py)
+learns to say the same of the small copies, each patch as much as the four it stands for. Nothing else
+changes, and no label is looked at. The fifth of people that the detector did not see is left out here, too,
+and shows what was learnt.
 
 OUT receives the views with what was told of them, log.csv, and coarse.safetensors, for `tools.evidence.ship`.
-Views are kept for later runs.
+Views are kept for later runs. With --start learning goes on from what an earlier run wrote.
 """
 
 from __future__ import annotations
@@ -24,24 +25,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscan.files import part_file, weights_sha256
 from deepscan.model import adapters, checkpoint, weights
 from deepscan.model.coarse import ACROSS, shrunk
-from deepscan.model.detector import Detector, without_detail
+from deepscan.model.detector import Detector
 from deepscan.model.header import read_header
 from deepscan.shapes import Float
 from tools.evidence import material
 from tools.evidence.decoders import Decoders
-from tools.evidence.geometry import GRID, plain_view
+from tools.evidence.geometry import GRID, VIEW_SIDE, plain_view
 from tools.evidence.material import Material, Rows
 from tools.evidence.train import in_bfloat16, rate_share
 from tools.evidence.views import viewed
 
 PLAIN, CHANGED = 1, 1  # views of each training crop
+MIXTURES = 6000  # of two views; in all
 STRENGTH, FILM = 0.5, 0.3  # of changes, see views.viewed
 HELD = 800  # crops that show what was learnt
 FRACTION = 16  # pixels of a copy are means of sixteen whole numbers
@@ -82,11 +84,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", type=Path, default=Path("weights/b16-evidence.safetensors"))
     parser.add_argument("--steps", type=int, default=640)
+    parser.add_argument("--start", type=Path, help="coarse.safetensors of an earlier run")
     parser.add_argument("--decoders", type=Path, default=Path("../shared/tools/decoders.py"))
     asked = parser.parse_args(arguments)
     asked.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = coarse_of(asked.weights, device)
+    if asked.start:
+        detector.coarse.load_state_dict(load_file(asked.start))
     views = asked.out / "views.npz"
     if not views.exists():
         decoders = Decoders(asked.decoders, device)
@@ -136,19 +141,36 @@ def autocast(detector: Detector) -> torch.autocast:
 
 
 def told_of(detector: Detector, crops: Material) -> tuple[Told, Told]:
-    """Views of training crops and of some held out, with what the detector finds in their copies."""
+    """Views of training crops and of some held out, with what the detector finds in their copies.
+
+    The detector is at its start: as it ships, but for the coarse tower, which isn't asked.
+    """
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     held = rng.permutation(np.flatnonzero(crops.fold == 0))[:HELD]
     rest = np.flatnonzero(crops.fold != 0)
     parts = [_views(detector, crops, rng.permutation(rest), False) for _ in range(PLAIN)]
     parts += [_views(detector, crops, rng.permutation(rest), True) for _ in range(CHANGED)]
-    return joined(parts), _views(detector, crops, held, False)
+    views = joined(parts)
+    of_two = _told(detector, mixtures(views.copies, MIXTURES))
+    return joined([views, of_two]), _views(detector, crops, held, False)
 
 
-@torch.no_grad()
+def mixtures(copies: Float[Tensor, "n 3 56 56"], count: int) -> Float[Tensor, "count 3 56 56"]:
+    """Random copies with up to half of another in each, half of them mirrored, in sixteenths of a value.
+
+    What one network says another can learn wherever the first can be asked, on faces of nobody, too (Beyer et
+    al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022).
+    """
+    one, other = (torch.randint(len(copies), (count,)) for _ in range(2))
+    share = torch.rand(count, 1, 1, 1) / 2
+    mixed = torch.lerp(copies[one], copies[other], share)
+    mirrored = torch.rand(count, 1, 1, 1) < 0.5
+    return (torch.where(mirrored, mixed.flip(-1), mixed) * FRACTION).round() / FRACTION
+
+
 def _views(detector: Detector, crops: Material, rows: Rows, changed: bool) -> Told:
-    found = []
+    copies = []
     margin = detector.settings.view
     for part in torch.from_numpy(rows).to(crops.device).split(BATCH):
         images = crops.crops[part].float()
@@ -156,13 +178,23 @@ def _views(detector: Detector, crops: Material, rows: Rows, changed: bool) -> To
             seen, _ = viewed(images, torch.zeros_like(images[:, :1]), margin, STRENGTH, FILM)
         else:
             seen = plain_view(images, margin).round().clamp(0, 255)
+        copies.append(shrunk(seen).cpu())
+    return _told(detector, torch.cat(copies))
+
+
+@torch.no_grad()
+def _told(detector: Detector, copies: Float[Tensor, "n 3 56 56"]) -> Told:
+    """What the detector finds in copies that are brought back to full size."""
+    found = []
+    for part in copies.split(BATCH):
+        small = part.to(detector.mean.device) / 255
+        whole = functional.interpolate(small, (VIEW_SIDE, VIEW_SIDE), mode="bilinear")
         with autocast(detector):
-            answer = detector.answer(without_detail(seen / 255), None, False)
+            answer = detector.answer(whole, None, False)
         assert answer.evidence is not None
         squares = answer.evidence.float().view(-1, 1, GRID, GRID)
         evidence = functional.avg_pool2d(squares, ACROSS).flatten(1) * ACROSS**2
-        values = shrunk(seen), answer.logit.float(), evidence
-        found.append(Told(*(value.cpu() for value in values)))
+        found.append(Told(part, answer.logit.float().cpu(), evidence.cpu()))
     return joined(found)
 
 
