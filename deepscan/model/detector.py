@@ -186,7 +186,10 @@ class Detector(nn.Module):
         """The answer for images of the tower's size, RGB in 0..1, each by itself: without `reference`."""
         images = ((images - self.mean) / self.std).to(self.tower.dtype)
         patches = patches or self.settings.with_queries
-        tokens = self.tower(images, keep, patches, self.settings.layers or ())
+        return self.of_tokens(self.tower(images, keep, patches, self.settings.layers or ()), keep)
+
+    def of_tokens(self, tokens: Tokens, keep: Int[Tensor, " p"] | None = None) -> Answer:
+        """The answer for what the tower makes of images, of all patches or of those to `keep`."""
         with torch.autocast(self.mean.device.type, enabled=False):
             cls, found = self._read(tokens)
             return self._answered(cls, found, tokens.cls_attention, keep)

@@ -27,7 +27,7 @@ from tools.evidence import evaluation, plan, recipes, ship, swaps, train
 from tools.evidence.evaluation import Scores
 from tools.evidence.geometry import GRID, PATCHES
 from tools.evidence.recipes import LORA, NORM, REFERENCE, Recipe
-from tools.evidence.sampling import Batch
+from tools.evidence.sampling import PLAIN, Batch
 
 
 @pytest.fixture(autouse=True)
@@ -319,7 +319,9 @@ def batch(**given: torch.Tensor) -> Batch:
         "known": torch.tensor([True, False, True, True]),
         "core": torch.tensor([(1.0, 0.0)] * 4),
         "face": torch.ones(4, 2),
-        "counts": torch.ones(4, dtype=torch.bool),
+        "weight": torch.ones(4),
+        "kind": torch.full((4,), PLAIN),
+        "rows": torch.zeros(4, 2, dtype=torch.long),
     }
     return Batch(**usual | given)
 
@@ -340,8 +342,8 @@ def test_patches_of_a_crop_without_a_mask_count_where_it_is_manipulated_for_sure
 def test_a_pseudo_fake_that_nothing_is_seen_of_takes_no_part() -> None:
     logits = torch.zeros(4, 2)
     logits[0] = 9.0
-    counts = torch.tensor([False, True, True, True])
-    found = train.of_patches(logits, batch(counts=counts), 0.0).item()
+    weight = torch.tensor([0.0, 1.0, 1.0, 1.0])
+    found = train.of_patches(logits, batch(weight=weight), 0.0).item()
     assert found == pytest.approx(math.log(2))
 
 

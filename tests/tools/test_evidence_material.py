@@ -189,6 +189,18 @@ def test_a_batch_is_half_real_and_says_what_is_known(material: Material) -> None
     assert (found.truth[8:] == 0).all()
     assert (found.truth[:8][torch.tensor(known)].amax(1) > 0.5).all()
     assert (found.face.amax(1) > 0.9).all()  # of real ones as well: it is where a face is
+    of_pairs = [drawn.fakes, drawn.bases, drawn.reals, drawn.bases]
+    assert found.rows[:, 0].tolist() == np.concatenate(of_pairs).tolist()
+    assert found.kind.tolist() == 2 * [*[sampling.PLAIN] * 4, *drawn.kinds]
+
+
+def test_a_batch_says_whose_face_is_laid_over(material: Material) -> None:
+    recipe = replace(LORA, pseudo=1.0, kinds=(0.0, 1.0, 0.0, 0.0))
+    drawn = sampling.Sampler(material, np.ones(len(material), bool), recipe, 0).draw(8)
+    found = sampling.batch(material, drawn, recipe)
+    fakes, reals = found.rows.chunk(2)
+    assert all(int(other) in drawn.others[i] for i, (_, other) in enumerate(fakes))
+    assert torch.equal(reals, reals[:, :1].expand(-1, 2))
 
 
 # --- pseudo-fakes ------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ class Recipe:
     """Weight of a loss by which such a crop's ten strongest patches are manipulated."""
     flcl: float = 0.0
     """Weight of the contrast of patches by their fake likelihood."""
+    macl: float = 0.0
+    """Weight of the contrast of patches by masks, where they are known."""
     raal: float = 0.0
     """Weight of the divergence of the queries' attention from [CLS]'s, on real crops."""
     steps: int = 120

@@ -23,6 +23,7 @@ from tools.evidence.views import chance, pick, viewed
 
 REAL_SHARES = {"pairs": 0.12, "ffpp": 0.12, "dfdc": 0.3, "faces": 0.2, "methods": 0.26}
 FEW = 6  # reals of a source: with fewer, half of its manipulated crops are paired with others
+PLAIN = -1  # the kind of a crop that is no pseudo-fake
 CANDIDATES = 24  # faces of which the nearest in colour is laid over
 
 
@@ -147,8 +148,12 @@ class Batch:
     """How much of each patch is manipulated for sure if the crop is."""
     face: Float[Tensor, "b 196"]
     """How much of each patch lies on the face."""
-    counts: Bool[Tensor, " b"]
-    """Whether the crop takes part: a pseudo-fake that nothing is seen of does not."""
+    weight: Float[Tensor, " b"]
+    """How much the crop counts: a pseudo-fake that nothing is seen of does not."""
+    kind: Int[Tensor, " b"]
+    """The `Kind` of a pseudo-fake and of the real crop beside it, PLAIN for others."""
+    rows: Int[Tensor, "b 2"]
+    """The material's crop that it shows, and the one whose face is laid over, or the same again."""
 
     def by(self, keep: Int[Tensor, " p"] | None) -> Batch:
         """The same of these patches alone; None: of all."""
@@ -163,7 +168,7 @@ def batch(material: Material, drawn: Drawn, recipe: Recipe) -> Batch:
     device = material.device
     every = _on(device, np.concatenate([drawn.fakes, drawn.reals, drawn.bases]))
     sizes = [len(drawn.fakes), len(drawn.reals), len(drawn.bases)]
-    of_fakes, _, of_bases = every.split(sizes)
+    of_fakes, of_reals, of_bases = every.split(sizes)
     fakes, reals, bases = material.crops[every].float().split(sizes)
     face, face_of_reals, face_of_bases = enlarged(material.face[every]).split(sizes)
     core, _, core_of_bases = enlarged(material.core[every]).split(sizes)
@@ -187,6 +192,7 @@ def batch(material: Material, drawn: Drawn, recipe: Recipe) -> Batch:
     # Of the real half: nothing is manipulated, all is known, each takes part.
     none = torch.zeros(len(reals) + len(bases), 1, *bases.shape[2:], device=device)
     sure = torch.ones(len(none), dtype=torch.bool, device=device)
+    plain = torch.full((len(reals),), PLAIN, device=device)
     masks = torch.cat(
         [
             torch.cat([enlarged(material.truth[of_fakes]), made.weights, none]),
@@ -213,7 +219,16 @@ def batch(material: Material, drawn: Drawn, recipe: Recipe) -> Batch:
         known=torch.cat([material.known[of_fakes], kinds != Kind.REDRAWN_WHOLE, sure]),
         core=core,
         face=face,
-        counts=torch.cat([sure[: len(fakes)], made.visible, sure]),
+        weight=torch.cat([sure[: len(fakes)], made.visible, sure]).float(),
+        kind=torch.cat([plain[: len(fakes)], kinds, plain, kinds]),
+        rows=torch.cat(
+            [
+                of_fakes.expand(2, -1).T,
+                torch.stack([of_bases, torch.where(kinds == Kind.SWAP, nearest, of_bases)], 1),
+                of_reals.expand(2, -1).T,
+                of_bases.expand(2, -1).T,
+            ]
+        ),
     )
 
 

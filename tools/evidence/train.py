@@ -23,6 +23,7 @@ from deepscan.model import adapters
 from deepscan.model.detector import Answer, Detector
 from deepscan.model.processor import computes_bfloat16
 from deepscan.shapes import Bool, Float, Int
+from deepscan.training.losses import macl
 from tools.evidence.geometry import GRID, plain_view
 from tools.evidence.material import Material, Say
 from tools.evidence.recipes import Recipe
@@ -33,6 +34,7 @@ NOWHERE = -1e4  # added to queries' scores of patches that they must not look at
 
 CORE = 0.6  # of a patch that lies on the core by more, it is known without a mask that it is manipulated
 STRONGEST = 10  # patches, by whose mean a crop without a mask is told
+FORGED = 0.5  # of a patch that is manipulated by more, its mask says that it is
 CONTRASTED = 24  # patches of each crop, for the contrast
 TEMPERATURE = 0.1  # of the contrast, and of its weights
 
@@ -139,7 +141,7 @@ def train(
     material = setup.material
     detector = build(recipe, setup)
     sampler = Sampler(material, keep, recipe, recipe.seed)
-    groups = _groups(recipe, detector)
+    groups = groups_of(recipe, detector)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=material.device.type == "cuda")
     rates = [group["lr"] for group in groups]
     params = [p for group in groups for p in group["params"]]
@@ -190,7 +192,7 @@ def some_patches(share: float, device: torch.device) -> Int[Tensor, " p"] | None
     return torch.randperm(GRID**2, device=device)[: round(share * GRID**2)]
 
 
-def _groups(recipe: Recipe, detector: Detector) -> list[dict[str, Any]]:
+def groups_of(recipe: Recipe, detector: Detector) -> list[dict[str, Any]]:
     """AdamW's groups of what trains: LayerNorms of the tower without decay, lora, what reads the tower."""
     groups: dict[str, dict[str, Any]] = {
         "norm": {"params": [], "lr": recipe.lr_norm, "weight_decay": 0.0},
@@ -212,9 +214,8 @@ def losses(
     found: Answer, detector: Detector, recipe: Recipe, shown: Batch
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The weighted sum of the recipe's losses, and some of them unweighted: crop, patch, contrast."""
-    counts = shown.counts.float()
     of_crops = binary_cross_entropy_with_logits(found.logit, shown.labels, reduction="none")
-    total = (of_crops * counts).sum() / counts.sum()
+    total = (of_crops * shown.weight).sum() / shown.weight.sum().clamp_min(1)
     terms = {"crop": total.detach()}
     if recipe.patch != "none":
         assert found.evidence is not None
@@ -229,6 +230,10 @@ def losses(
         loss = contrast(found.patches.float(), shown.labels)
         total = total + recipe.flcl * loss
         terms["contrast"] = loss.detach()
+    if recipe.macl:
+        loss = contrast_by_masks(found.patches.float(), shown)
+        total = total + recipe.macl * loss
+        terms["contrast by masks"] = loss.detach()
     if recipe.raal:
         assert found.query_attention is not None
         attention = found.query_attention.mean(1)
@@ -261,7 +266,7 @@ def of_patches(logits: Float[Tensor, "b p"], shown: Batch, assumed: float) -> Fl
     known = shown.known[:, None]
     core = (~known & (shown.core > CORE)).float() * assumed
     one = torch.ones_like(shown.truth)
-    weight = torch.where(known, one, core) * shown.counts.float()[:, None]
+    weight = torch.where(known, one, core) * shown.weight[:, None]
     wanted = torch.where(known, shown.truth, one)
     each = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     return (each * weight).sum() / weight.sum().clamp_min(1)
@@ -269,7 +274,7 @@ def of_patches(logits: Float[Tensor, "b p"], shown: Batch, assumed: float) -> Fl
 
 def of_strongest(logits: Float[Tensor, "b p"], shown: Batch) -> Float[Tensor, ""]:
     """Cross-entropy of the mean of the strongest patches on the face, of manipulated crops without a mask."""
-    some = (~shown.known & (shown.labels > 0) & shown.counts).float()
+    some = (~shown.known & (shown.labels > 0)) * shown.weight
     on_the_face = logits.masked_fill(shown.face < 0.5, -30.0)
     strongest = on_the_face.topk(STRONGEST, 1).values.mean(1)
     return (functional.softplus(-strongest) * some).sum() / some.sum().clamp_min(1)
@@ -292,3 +297,12 @@ def contrast(patches: Float[Tensor, "b p d"], labels: Float[Tensor, " b"]) -> Fl
     positive = alike.masked_fill(~forged[None], -1e4).logsumexp(1)
     each = likely.flatten() * (positive - alike.logsumexp(1))
     return -each.sum() / forged.sum().clamp_min(1)
+
+
+def contrast_by_masks(patches: Float[Tensor, "b p d"], shown: Batch) -> Float[Tensor, ""]:
+    """MACL of CONTRASTED patches of each crop with a mask, drawn anew: see deepscan.training.losses.macl."""
+    taking_part = shown.known & (shown.weight > 0)
+    known, truth = patches[taking_part], shown.truth[taking_part]
+    drawn = torch.randint(0, known.shape[1], (len(known), CONTRASTED), device=known.device)
+    chosen = torch.gather(known, 1, drawn[..., None].expand(-1, -1, known.shape[2]))
+    return macl(chosen, torch.gather(truth, 1, drawn) > FORGED, TEMPERATURE)

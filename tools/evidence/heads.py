@@ -1,0 +1,370 @@
+"""Rank ideas by heads alone, many at once on one frozen tower: python -m tools.evidence.heads PACK BASE OUT
+
+What reads a tower costs next to nothing beside it. So all trials, each without each pair of folds, learn from
+the same batches, which the tower sees once; a trial takes no part in crops of its left-out folds, and may
+weigh kinds of crops as it likes. Each is then judged by its folds: plain, with a copy taken off, as a film of
+CRF 35. What trains deeper may rank otherwise: this is for the choice of what to train deeper.
+
+OUT receives heads.csv, a row of each trial, fold and seed, to which other seeds add theirs. With --table the
+means of heads.csv are printed, and nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepscan.model import checkpoint
+from deepscan.model.detector import Detector, without_detail
+from deepscan.model.tower import Tokens
+from deepscan.shapes import Bool, Float
+from tools.evidence import evaluation, folds, material, recipes
+from tools.evidence.codecs import compressed
+from tools.evidence.decoders import Decoders
+from tools.evidence.evaluation import Scores
+from tools.evidence.geometry import plain_view
+from tools.evidence.material import Material, Rows
+from tools.evidence.pseudo_fakes import Kind
+from tools.evidence.recipes import Recipe
+from tools.evidence.sampling import PLAIN, Batch, Sampler, batch
+from tools.evidence.train import (
+    Setup,
+    build,
+    groups_of,
+    in_bfloat16,
+    losses,
+    rate_share,
+    some_patches,
+)
+
+FROZEN = recipes.DEFAULT.but(
+    "frozen", detector={"adapter": "none", "depth": 6, "layers": (6,)}, patches=0.5
+)
+OF_VIDEO = 2  # crops of a video that judge
+CRF = 35
+COLUMNS = ("seed", "trial", "fold", "auc", "auc_ref", "auc_film", "pixel_auc", "peak_fake", "steps")
+MEASURES = COLUMNS[3:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A head's recipe, and how much of what it is shown counts."""
+
+    recipe: Recipe
+    pseudo: float = 0.5
+    """Share of pseudo-fakes among the manipulated crops."""
+    kinds: dict[Kind, float] = field(default_factory=dict)
+    """Factors of pseudo-fakes of some kinds, by 1 where nothing is said."""
+    film: float = 0.3
+    """Share of the crops that are films'."""
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    def weights(
+        self, shown: Batch, filmed: Bool[Tensor, " b"], left_out: Bool[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
+        """How much each crop counts; both classes alike."""
+        weight = shown.weight.clone()
+        for kind, factor in self.kinds.items():
+            weight = torch.where(shown.kind == kind, weight * factor, weight)
+        weight = weight * torch.where(filmed, self.film, 1 - self.film)
+        weight[left_out] = 0
+        pseudo, manipulated = shown.kind != PLAIN, shown.labels > 0
+        for one, share in ((pseudo, self.pseudo), (~pseudo, 1 - self.pseudo)):
+            for group in (one & manipulated, one & ~manipulated):
+                weight[group] *= share / weight[group].sum().clamp_min(1e-6)
+        return weight * len(weight) / weight.sum().clamp_min(1e-6)
+
+
+def trials() -> list[Trial]:
+    """The recipe that ships on a frozen tower, and one change each."""
+    frozen, kinds = FROZEN, Kind
+    redrawn = (kinds.REDRAWN, kinds.REDRAWN_WHOLE)
+    return [
+        Trial(frozen),
+        Trial(frozen.but("cls", **recipes.CLS)),
+        Trial(frozen.but("no patch loss", **recipes.NO_PATCH)),
+        Trial(frozen.but("no prior", **recipes.ANYWHERE)),
+        Trial(frozen.but("prior fixed on the face", prior="fixed")),
+        *(
+            Trial(frozen.but(f"{count} queries", detector={"queries": count}))
+            for count in (1, 2, 8)
+        ),
+        *(Trial(frozen.but(f"{count} heads", detector={"heads": count})) for count in (4, 12)),
+        *(
+            Trial(frozen.but(f"{share:.0%} pseudo-fakes"), pseudo=share)
+            for share in (0, 0.25, 0.75)
+        ),
+        Trial(frozen.but("none redrawn"), kinds=dict.fromkeys(redrawn, 0.0)),
+        Trial(frozen.but("redrawn alone"), kinds={kinds.SELF: 0.0, kinds.SWAP: 0.0}),
+        Trial(frozen.but("no self-blends"), kinds={kinds.SELF: 0.0}),
+        Trial(frozen.but("no swaps"), kinds={kinds.SWAP: 0.0}),
+        *(Trial(frozen.but(f"{share:.0%} films"), film=share) for share in (0, 0.65, 1)),
+        Trial(frozen.but("FLCL", flcl=0.14)),
+        Trial(frozen.but("MACL", macl=0.14)),
+        Trial(frozen.but("MACL at 1", macl=1.0)),
+        Trial(frozen.but("RAAL", raal=1.0)),
+        Trial(frozen.but("strongest patches", **recipes.MIL)),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A trial without the folds of a run, and its training."""
+
+    trial: Trial
+    run: str
+    detector: Detector
+    optimizer: torch.optim.AdamW
+    rates: list[float]
+    params: list[nn.Parameter]
+    mean: list[Tensor]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train all heads with one seed and judge them, or print the table of what is there."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--copies", type=int, default=1000, help="real crops to have redrawn")
+    parser.add_argument("--decoders", type=Path, default=Path("../shared/tools/decoders.py"))
+    parser.add_argument("--table", action="store_true")
+    asked = parser.parse_args(arguments)
+    results = asked.out / "heads.csv"
+    if asked.table:
+        with results.open(newline="", encoding="utf-8") as file:
+            sys.stdout.writelines(f"{line}\n" for line in table(list(csv.DictReader(file))))
+        return
+    asked.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kept = asked.out / f"redrawn-{asked.copies}.npz"
+    decoders = Decoders(asked.decoders, device)
+    crops = material.load(asked.pack, device, decoders, say, copies=asked.copies, kept=kept)
+    setup = Setup(crops, checkpoint.read_base(asked.base))
+    heads = taught(setup, [replaced(trial, asked) for trial in trials()], say)
+    new = not results.exists()
+    with results.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        for row in judged(heads, crops):
+            writer.writerow(row | {"seed": asked.seed, "steps": asked.steps})
+            file.flush()
+
+
+def say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def replaced(trial: Trial, asked: argparse.Namespace) -> Trial:
+    """The trial with the seed and the steps that were asked for."""
+    return replace(trial, recipe=replace(trial.recipe, seed=asked.seed, steps=asked.steps))
+
+
+def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> list[Head]:
+    """All trials without each run's folds. The first one's steps, batch and patches are all trials'."""
+    recipe, crops = chosen[0].recipe, setup.material
+    torch.manual_seed(recipe.seed)
+    first = build(recipe, setup)
+    alike = [(trial, _start(trial, first, setup)) for trial in chosen]
+    heads = [_head(trial, run, start) for run in folds.RUNS for trial, start in alike]
+    outside = {run: _left_out(crops, run) for run in folds.RUNS}
+    sampler = Sampler(crops, np.ones(len(crops), bool), recipe, recipe.seed)
+    start, half = time.time(), recipe.batch // 4
+    for step in range(recipe.steps):
+        with torch.no_grad():
+            plain, film = (
+                batch(crops, sampler.draw(half), replace(recipe, film=share))
+                for share in (0.0, 1.0)
+            )
+        shown = joined(plain, film)
+        filmed = torch.arange(len(shown.labels), device=crops.device) >= len(plain.labels)
+        looked_at = some_patches(recipe.patches, crops.device)
+        tokens = _tokens(first, shown.images, looked_at)
+        seen = shown.by(looked_at)
+        values = dict[str, list[float]]()
+        for head in heads:
+            weight = head.trial.weights(seen, filmed, outside[head.run][shown.rows].any(1))
+            answer = head.detector.of_tokens(tokens, looked_at)
+            loss = losses(answer, head.detector, head.trial.recipe, replace(seen, weight=weight))[0]
+            _step(head, loss, step)
+            values.setdefault(head.trial.name, []).append(float(loss.detach()))
+        if step % max(1, recipe.steps // 12) == 0 or step == recipe.steps - 1:
+            means = {name: round(float(np.mean(value)), 3) for name, value in values.items()}
+            say(f"{step} {time.time() - start:.0f} s {means}")
+    with torch.no_grad():
+        for head in heads:
+            for parameter, mean in zip(head.params, head.mean, strict=True):
+                parameter.copy_(mean)
+    return heads
+
+
+def _left_out(crops: Material, run: str) -> Bool[Tensor, " n"]:
+    every = [folds.of_fold(crops, fold) for fold in folds.RUNS[run]]
+    return torch.from_numpy(np.any(every, 0)).to(crops.device)
+
+
+def _start(trial: Trial, first: Detector, setup: Setup) -> Detector:
+    """A trial's head on the first one's tower, which it reads at the start as that one does."""
+    detector = build(replace(trial.recipe, standard=False), setup)
+    detector.tower = first.tower
+    detector.readers.load_state_dict(first.readers.state_dict())
+    return detector
+
+
+def _head(trial: Trial, run: str, start: Detector) -> Head:
+    detector = copy.deepcopy(start, {id(start.tower): start.tower})
+    groups = groups_of(trial.recipe, detector)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+    params = [parameter for group in groups for parameter in group["params"]]
+    mean = [parameter.detach().clone() for parameter in params]
+    return Head(trial, run, detector, optimizer, [g["lr"] for g in groups], params, mean)
+
+
+def _step(head: Head, loss: Float[Tensor, ""], step: int) -> None:
+    """One step, as train.train's are."""
+    recipe = head.trial.recipe
+    for group, rate in zip(head.optimizer.param_groups, head.rates, strict=True):
+        group["lr"] = rate * rate_share(step, recipe.steps)
+    head.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(head.params, 1.0, foreach=True)
+    head.optimizer.step()
+    kept = min(recipe.average, (1 + step) / (10 + step))
+    torch._foreach_lerp_(head.mean, [p.detach() for p in head.params], 1 - kept)
+
+
+@torch.no_grad()
+def _tokens(first: Detector, images: Float[Tensor, "b 3 224 224"], keep: Any = None) -> Tokens:
+    """What the tower makes of views, RGB in 0..255, in float32."""
+    device = images.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(device)):
+        seen = ((images / 255 - first.mean) / first.std).to(first.tower.dtype)
+        tokens = first.tower(seen, keep, True, first.settings.layers or ())
+    return replace(tokens, states=tuple(state.float() for state in tokens.states))
+
+
+def joined(one: Batch, other: Batch) -> Batch:
+    """One after the other."""
+    names = Batch.__dataclass_fields__
+    return Batch(**{n: torch.cat([getattr(one, n), getattr(other, n)]) for n in names})
+
+
+@torch.no_grad()
+def judged(heads: Sequence[Head], crops: Material) -> Iterator[dict[str, Any]]:
+    """Of each head and each fold that it did not see, the row of heads.csv."""
+    view = heads[0].trial.recipe.detector.view
+    for run, names in folds.RUNS.items():
+        own = [head for head in heads if head.run == run]
+        for fold in names:
+            rows = few_of_each(crops, folds.judged(crops, fold))
+            answers = _answers(own, crops, rows, view)
+            for head, found in zip(own, answers, strict=True):
+                scores = Scores(
+                    found["plain"], found["copy"], found.get("evidence"), found.get("attention")
+                )
+                said = evaluation.judged(crops, rows, scores, view)
+                said["auc_film"] = round(evaluation.video_auc(crops, rows, found["film"]), 4)
+                named = {"trial": head.trial.name, "fold": fold}
+                yield named | {name: said.get(name) for name in MEASURES}
+            say(f"judged by {fold}: {len(rows)} crops")
+
+
+def few_of_each(crops: Material, rows: Rows) -> Rows:
+    """The first OF_VIDEO of these rows of each video."""
+    met = dict[tuple[str, str, int], int]()
+    kept = []
+    for row in rows:
+        video = crops.source[row], crops.video[row], int(crops.label[row])
+        met[video] = met.get(video, 0) + 1
+        if met[video] <= OF_VIDEO:
+            kept.append(row)
+    return np.array(kept)
+
+
+def _answers(
+    heads: Sequence[Head], crops: Material, rows: Rows, view: float
+) -> list[dict[str, np.ndarray]]:
+    """Each head's logits of crops, of their copies and of what a film keeps of them, and its maps."""
+    found: list[dict[str, list[np.ndarray]]] = [{} for _ in heads]
+    for part in torch.from_numpy(rows).to(crops.device).split(64):
+        whole = crops.crops[part].float()
+        every = torch.ones(len(part), dtype=torch.bool, device=crops.device)
+        quality = torch.full((len(part),), CRF - 3.0, device=crops.device)  # a key frame's QP
+        film = compressed(whole, every, quality, quality).clamp(0, 255)
+        plain = plain_view(whole, view).clamp(0, 255)
+        seen = {
+            "plain": plain,
+            "copy": without_detail(plain),
+            "film": plain_view(film, view).clamp(0, 255),
+        }
+        for name, images in seen.items():
+            tokens = _tokens(heads[0].detector, images)
+            for head, of_head in zip(heads, found, strict=True):
+                answer = head.detector.of_tokens(tokens)
+                values = {name: answer.logit}
+                if name == "plain" and answer.evidence is not None:
+                    assert answer.query_attention is not None
+                    values["evidence"] = answer.evidence
+                    values["attention"] = answer.query_attention.mean(1)
+                for key, value in values.items():
+                    of_head.setdefault(key, []).append(value.float().cpu().numpy())
+    return [{name: np.concatenate(parts) for name, parts in one.items()} for one in found]
+
+
+def table(rows: Sequence[dict[str, str]]) -> list[str]:
+    """A Markdown table: of each trial the means over folds and seeds, and the least and the most over seeds.
+
+    A gain is the mean difference from FROZEN's `auc_ref` of the same fold and seed, with that mean's standard
+    error over folds and seeds.
+    """
+    names = list(dict.fromkeys(row["trial"] for row in rows))
+    usual = {(r["fold"], r["seed"]): float(r["auc_ref"]) for r in rows if r["trial"] == FROZEN.name}
+    lines = [
+        "| trial | mean | copies | [over seeds] | gain | as films | pixel | peak |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name in names:
+        own = [row for row in rows if row["trial"] == name]
+        seeds = sorted({row["seed"] for row in own})
+        by_seed = [_mean([r for r in own if r["seed"] == seed], "auc_ref") for seed in seeds]
+        gains = [float(row["auc_ref"]) - usual[row["fold"], row["seed"]] for row in own]
+        error = np.std(gains, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+        lines.append(
+            f"| {name} | {_mean(own, 'auc'):.3f} | {np.mean(by_seed):.3f} |"
+            f" [{min(by_seed):.3f}, {max(by_seed):.3f}] | {np.mean(gains):+.3f} ± {error:.3f} |"
+            f" {_mean(own, 'auc_film'):.3f} | {_shown(own, 'pixel_auc')} | {_shown(own, 'peak_fake')} |"
+        )
+    return lines
+
+
+def _mean(rows: Sequence[dict[str, str]], measure: str) -> float:
+    values = [float(row[measure]) for row in rows if row[measure] not in ("", "nan")]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _shown(rows: Sequence[dict[str, str]], measure: str) -> str:
+    value = _mean(rows, measure)
+    return "" if np.isnan(value) else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()
