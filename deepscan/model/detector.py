@@ -184,12 +184,21 @@ class Detector(nn.Module):
         patches: bool = True,
     ) -> Answer:
         """The answer for images of the tower's size, RGB in 0..1, each by itself: without `reference`."""
+        return self.of_tokens(self.tokens(images, keep, patches), keep)
+
+    def tokens(
+        self,
+        images: Float[Tensor, "b 3 side side"],
+        keep: Int[Tensor, " p"] | None = None,
+        patches: bool = True,
+    ) -> Tokens:
+        """What the tower makes of images, given as for `answer`."""
         images = ((images - self.mean) / self.std).to(self.tower.dtype)
         patches = patches or self.settings.with_queries
-        return self.of_tokens(self.tower(images, keep, patches, self.settings.layers or ()), keep)
+        return self.tower(images, keep, patches, self.settings.layers or ())
 
     def of_tokens(self, tokens: Tokens, keep: Int[Tensor, " p"] | None = None) -> Answer:
-        """The answer for what the tower makes of images, of all patches or of those to `keep`."""
+        """The answer for tokens, of all patches or of those to `keep`."""
         with torch.autocast(self.mean.device.type, enabled=False):
             cls, found = self._read(tokens)
             return self._answered(cls, found, tokens.cls_attention, keep)
@@ -351,15 +360,12 @@ class Detector(nn.Module):
             self.coarse.start(self.tower, self.readers, place)
 
     @torch.no_grad()
-    def standardise(self, images: Float[Tensor, "b 3 side side"]) -> None:
+    def standardise(self, tokens: Tokens) -> None:
         """Start the layers that are read, if any are named, with mean 0 and deviation 1 over these patches.
 
         Channel by channel: some are a hundred times as large as others, and would be all that is seen.
         """
-        images = ((images - self.mean) / self.std).to(self.tower.dtype)
-        for reader, state in zip(
-            self.readers, self.tower(images, layers=self.settings.layers or ()).states, strict=True
-        ):
+        for reader, state in zip(self.readers, tokens.states, strict=True):
             assert isinstance(reader, nn.LayerNorm)
             plain = functional.layer_norm(state[:, 1:].float(), reader.normalized_shape).flatten(
                 0, 1

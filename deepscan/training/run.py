@@ -323,7 +323,7 @@ def build(
     detector.initialise(torch.Generator().manual_seed(settings.seed))
     if rows and settings.layers is not None:
         crops = next(pictures(spread(rows, SCALE_CROPS), SCALE_CROPS, 0))
-        detector.standardise(detector.images(crops))
+        detector.standardise(detector.tokens(detector.images(crops)))
     if settings.precision == "bfloat16":
         adapters.cast_frozen(detector.tower, torch.bfloat16)
     detector.tower.recompute = settings.recompute

@@ -175,7 +175,7 @@ def test_layers_are_read_and_averaged(tiny_tower: str, images: torch.Tensor) -> 
 def test_layers_start_on_one_scale(tiny_tower: str, rng: np.random.Generator) -> None:
     detector = Detector(DetectorSettings(tower=tiny_tower, heads=4, layers=(1, 3))).eval()
     crops = torch.from_numpy(rng.integers(0, 256, (4, 32, 32, 3), np.uint8))
-    detector.standardise(detector.images(crops))
+    detector.standardise(detector.tokens(detector.images(crops)))
     images = (detector.images(crops) - detector.mean) / detector.std
     for reader, state in zip(
         detector.readers, detector.tower(images, layers=(1, 3)).states, strict=True

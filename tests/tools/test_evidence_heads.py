@@ -92,10 +92,10 @@ def test_a_head_learns_nothing_of_the_folds_it_is_judged_by(setup: Setup) -> Non
     trials = [Trial(replace(FROZEN, standard=False))]
     crops = setup.material
     outside = np.any([folds.of_fold(crops, fold) for fold in RUNS["R2"]], 0)
-    first = heads.taught(setup, trials, lambda _: None)
+    first, _ = heads.taught(setup, trials, lambda _: None)
     pixels = crops.crops.clone()
     pixels[torch.from_numpy(outside)] = 255 - pixels[torch.from_numpy(outside)]
-    other = heads.taught(Setup(replace(crops, crops=pixels), setup.base), trials, lambda _: None)
+    other, _ = heads.taught(Setup(replace(crops, crops=pixels), setup.base), trials, lambda _: None)
     same = {
         one.run: all(map(torch.equal, one.params, two.params))
         for one, two in zip(first, other, strict=True)
@@ -105,7 +105,7 @@ def test_a_head_learns_nothing_of_the_folds_it_is_judged_by(setup: Setup) -> Non
 
 def test_all_trials_start_alike_and_share_one_tower(setup: Setup) -> None:
     both = [Trial(FROZEN), Trial(FROZEN.but("twin"))]
-    found = heads.taught(setup, both, lambda _: None)
+    found, _ = heads.taught(setup, both, lambda _: None)
     assert [(head.run, head.trial.name) for head in found] == [
         ("R1", "frozen"), ("R1", "twin"), ("R2", "frozen"), ("R2", "twin"),
     ]  # fmt: skip
@@ -113,15 +113,18 @@ def test_all_trials_start_alike_and_share_one_tower(setup: Setup) -> None:
     assert all(map(torch.equal, found[0].params, found[1].params))
 
 
-def test_every_change_of_the_list_trains(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("trials", [heads.changes(), heads.sinks()])
+def test_every_trial_of_a_list_trains(
+    trials: list[Trial], setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny = {name: getattr(FROZEN.detector, name) for name in ("tower", "depth", "layers", "heads")}
     chosen = [
         replace(trial, recipe=trial.recipe.but(trial.name, detector=tiny, steps=1, batch=8))
-        for trial in heads.trials()
+        for trial in trials
     ]
     assert len({trial.name for trial in chosen}) == len(chosen)
     monkeypatch.setattr(folds, "RUNS", {"R1": ("pairs",)})
-    for head in heads.taught(setup, chosen, lambda _: None):
+    for head in heads.taught(setup, chosen, lambda _: None)[0]:
         assert all(parameter.isfinite().all() for parameter in head.params), head.trial.name
 
 
@@ -135,11 +138,11 @@ def test_the_command_adds_a_row_of_each_trial_fold_and_seed(
     monkeypatch.setattr(heads.checkpoint, "read_base", lambda _: setup.base)
     monkeypatch.setattr(heads, "Decoders", lambda *_: None)
     cls = FROZEN.but("cls", **recipes.CLS)
-    monkeypatch.setattr(heads, "trials", lambda: [Trial(FROZEN), Trial(cls)])
+    monkeypatch.setattr(heads, "changes", lambda: [Trial(FROZEN), Trial(cls)])
     given = [str(tmp_path / name) for name in ("pack.zip", "base", "out")]
     for seed in ("0", "1"):
         heads.main([*given, "--seed", seed, "--steps", "2"])
-    with (tmp_path / "out" / "heads.csv").open(newline="") as file:
+    with (tmp_path / "out" / "changes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 3
     assert {row["fold"] for row in rows} == {"pairs", "ffpp", "M1"}

@@ -2,7 +2,8 @@
 
 `pack` gathers the crops of `sources` in one archive; `plan` runs experiments on it. There `material` is the
 archive on the device, `sampling` draws the batches, with `views`, `codecs` and `pseudo_fakes`, `train` trains
-by one of `recipes`, `evaluation` judges on the `folds` left out. What came out is in docs/training-log.md.
+by one of `recipes`, `evaluation` judges on the `folds` left out. `heads` ranks many recipes at once on a
+frozen tower, with or without the spare token of `registers`. What came out is in docs/training-log.md.
 `ship` makes the shipped checkpoint of it, calibrated by the scores in left-out.csv (`former`: also of what
 `plan` wrote when it had detectors of its own), and `coarse` teaches that to read copies at their own size;
 `compare` holds a shipped detector against the recipe on what neither has seen, `held` writes crops of people

@@ -39,7 +39,7 @@ from tools.evidence import material
 from tools.evidence.decoders import Decoders
 from tools.evidence.geometry import GRID, VIEW_SIDE, plain_view
 from tools.evidence.material import Material, Rows
-from tools.evidence.train import in_bfloat16, rate_share
+from tools.evidence.train import autocast, in_bfloat16, rate_share
 from tools.evidence.views import viewed
 
 PLAIN, CHANGED = 1, 1  # views of each training crop
@@ -134,12 +134,6 @@ def coarse_of(path: Path, device: torch.device) -> Detector:
     return detector.eval()
 
 
-def autocast(detector: Detector) -> torch.autocast:
-    """The arithmetic of its device."""
-    device = detector.mean.device
-    return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(device))
-
-
 def told_of(detector: Detector, crops: Material) -> tuple[Told, Told]:
     """Views of training crops and of some held out, with what the detector finds in their copies.
 
@@ -189,7 +183,7 @@ def _told(detector: Detector, copies: Float[Tensor, "n 3 56 56"]) -> Told:
     for part in copies.split(BATCH):
         small = part.to(detector.mean.device) / 255
         whole = functional.interpolate(small, (VIEW_SIDE, VIEW_SIDE), mode="bilinear")
-        with autocast(detector):
+        with autocast(detector.mean.device):
             answer = detector.answer(whole, None, False)
         assert answer.evidence is not None
         squares = answer.evidence.float().view(-1, 1, GRID, GRID)
@@ -280,7 +274,7 @@ def _put(params: list[Tensor], values: list[Tensor]) -> None:
 def loss(detector: Detector, told: Told) -> Float[Tensor, ""]:
     """How far logits are apart, squared up to 1 and by their length beyond, and squares of the evidence's."""
     device = detector.mean.device
-    with autocast(detector):
+    with autocast(detector.mean.device):
         answer = detector.of_small_copy(told.copies.to(device) / 255)
     assert answer.evidence is not None
     of_logits = functional.smooth_l1_loss(answer.logit, told.logit.to(device))
@@ -292,7 +286,7 @@ def against(detector: Detector, told: Told) -> tuple[float, float]:
     """Correlation of logits with those that were told, and the root of their mean squared difference."""
     found = []
     for rows in torch.arange(len(told)).split(BATCH):
-        with autocast(detector):
+        with autocast(detector.mean.device):
             copies = told.copies[rows].to(detector.mean.device)
             found.append(detector.of_small_copy(copies / 255).logit.float().cpu())
     logit = torch.cat(found)

@@ -5,8 +5,8 @@ the same batches, which the tower sees once; a trial takes no part in crops of i
 weigh kinds of crops as it likes. Each is then judged by its folds: plain, with a copy taken off, as a film of
 CRF 35. What trains deeper may rank otherwise: this is for the choice of what to train deeper.
 
-OUT receives heads.csv, a row of each trial, fold and seed, to which other seeds add theirs. With --table the
-means of heads.csv are printed, and nothing is trained.
+OUT receives a table named for the list of trials, a row of each trial, fold and seed, to which other seeds
+add theirs. With --table its means are printed, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from deepscan.model import checkpoint
 from deepscan.model.detector import Detector, without_detail
 from deepscan.model.tower import Tokens
 from deepscan.shapes import Bool, Float
-from tools.evidence import evaluation, folds, material, recipes
+from tools.evidence import evaluation, folds, material, recipes, registers
 from tools.evidence.codecs import compressed
 from tools.evidence.decoders import Decoders
 from tools.evidence.evaluation import Scores
@@ -40,12 +40,13 @@ from tools.evidence.recipes import Recipe
 from tools.evidence.sampling import PLAIN, Batch, Sampler, batch
 from tools.evidence.train import (
     Setup,
+    autocast,
     build,
     groups_of,
-    in_bfloat16,
     losses,
     rate_share,
     some_patches,
+    some_views,
 )
 
 FROZEN = recipes.DEFAULT.but(
@@ -68,6 +69,8 @@ class Trial:
     """Factors of pseudo-fakes of some kinds, by 1 where nothing is said."""
     film: float = 0.3
     """Share of the crops that are films'."""
+    spare: bool = False
+    """Whether the tower has a spare token for its outliers (registers.py)."""
 
     @property
     def name(self) -> str:
@@ -89,7 +92,20 @@ class Trial:
         return weight * len(weight) / weight.sum().clamp_min(1e-6)
 
 
-def trials() -> list[Trial]:
+def sinks() -> list[Trial]:
+    """With and without a spare token: the layers that ship, and less to keep queries off the background."""
+    deep = FROZEN.but("6, 8, 10", detector={"depth": 10, "layers": (6, 8, 10)})
+    anywhere = deep.but("6, 8, 10, no prior", **recipes.ANYWHERE)
+    plain = anywhere.but("6, 8, 10, no prior, no patch loss", **recipes.NO_PATCH)
+    cls = deep.but("6, 8, 10, cls", **recipes.CLS)
+    return [
+        Trial(recipe.but(f"{recipe.name}{', spare token' if spare else ''}"), spare=spare)
+        for spare in (False, True)
+        for recipe in (deep, anywhere, plain, cls)
+    ]
+
+
+def changes() -> list[Trial]:
     """The recipe that ships on a frozen tower, and one change each."""
     frozen, kinds = FROZEN, Kind
     redrawn = (kinds.REDRAWN, kinds.REDRAWN_WHOLE)
@@ -134,6 +150,40 @@ class Head:
     mean: list[Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The tower that all heads read, without and with a spare token; of each the readers' start."""
+
+    detector: Detector
+    neurons: dict[int, Tensor]
+    readers: list[nn.ModuleList]
+
+    @classmethod
+    def of(cls, detector: Detector, crops: Material, spare: bool) -> Frozen:
+        """A detector's tower, `spare`: with a spare token for what `crops` show of outliers, too."""
+        if not spare:
+            return cls(detector, {}, [detector.readers])
+        images = some_views(crops) / 255
+        with autocast(crops.device), torch.no_grad():
+            seen = ((images - detector.mean) / detector.std).to(detector.tower.dtype)
+            neurons = registers.makers(detector.tower, seen, len(detector.tower.visual.blocks()))
+            other = copy.deepcopy(detector, {id(detector.tower): detector.tower})
+            with registers.spare_token(detector.tower, neurons):
+                other.standardise(registers.without_spare(detector.tokens(images)))
+        return cls(detector, neurons, [detector.readers, other.readers])
+
+    @torch.no_grad()
+    def tokens(self, images: Float[Tensor, "b 3 224 224"], keep: Any = None) -> list[Tokens]:
+        """What the tower makes of views, RGB in 0..255, in float32, without and with a spare token."""
+        with autocast(images.device):
+            found = [self.detector.tokens(images / 255, keep)]
+            if self.neurons:
+                with registers.spare_token(self.detector.tower, self.neurons):
+                    spared = self.detector.tokens(images / 255, keep)
+                found.append(registers.without_spare(spared))
+        return [replace(one, states=tuple(s.float() for s in one.states)) for one in found]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train all heads with one seed and judge them, or print the table of what is there."""
     parser = argparse.ArgumentParser(
@@ -146,9 +196,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--copies", type=int, default=1000, help="real crops to have redrawn")
     parser.add_argument("--decoders", type=Path, default=Path("../shared/tools/decoders.py"))
+    lists = {"changes": changes, "sinks": sinks}
+    parser.add_argument("--trials", choices=lists, default="changes")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args(arguments)
-    results = asked.out / "heads.csv"
+    results = asked.out / f"{asked.trials}.csv"
     if asked.table:
         with results.open(newline="", encoding="utf-8") as file:
             sys.stdout.writelines(f"{line}\n" for line in table(list(csv.DictReader(file))))
@@ -159,13 +211,13 @@ def main(arguments: list[str] | None = None) -> None:
     decoders = Decoders(asked.decoders, device)
     crops = material.load(asked.pack, device, decoders, say, copies=asked.copies, kept=kept)
     setup = Setup(crops, checkpoint.read_base(asked.base))
-    heads = taught(setup, [replaced(trial, asked) for trial in trials()], say)
+    heads, tower = taught(setup, [replaced(trial, asked) for trial in lists[asked.trials]()], say)
     new = not results.exists()
     with results.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()
-        for row in judged(heads, crops):
+        for row in judged(heads, tower, crops):
             writer.writerow(row | {"seed": asked.seed, "steps": asked.steps})
             file.flush()
 
@@ -179,12 +231,15 @@ def replaced(trial: Trial, asked: argparse.Namespace) -> Trial:
     return replace(trial, recipe=replace(trial.recipe, seed=asked.seed, steps=asked.steps))
 
 
-def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> list[Head]:
-    """All trials without each run's folds. The first one's steps, batch and patches are all trials'."""
+def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> tuple[list[Head], Frozen]:
+    """All trials without each run's folds, and their tower.
+
+    The first one's depth, layers, steps, batch and patches are all trials'.
+    """
     recipe, crops = chosen[0].recipe, setup.material
     torch.manual_seed(recipe.seed)
-    first = build(recipe, setup)
-    alike = [(trial, _start(trial, first, setup)) for trial in chosen]
+    tower = Frozen.of(build(recipe, setup), crops, any(trial.spare for trial in chosen))
+    alike = [(trial, _start(trial, tower, setup)) for trial in chosen]
     heads = [_head(trial, run, start) for run in folds.RUNS for trial, start in alike]
     outside = {run: _left_out(crops, run) for run in folds.RUNS}
     sampler = Sampler(crops, np.ones(len(crops), bool), recipe, recipe.seed)
@@ -198,12 +253,12 @@ def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> list[Hea
         shown = joined(plain, film)
         filmed = torch.arange(len(shown.labels), device=crops.device) >= len(plain.labels)
         looked_at = some_patches(recipe.patches, crops.device)
-        tokens = _tokens(first, shown.images, looked_at)
+        tokens = tower.tokens(shown.images, looked_at)
         seen = shown.by(looked_at)
         values = dict[str, list[float]]()
         for head in heads:
             weight = head.trial.weights(seen, filmed, outside[head.run][shown.rows].any(1))
-            answer = head.detector.of_tokens(tokens, looked_at)
+            answer = head.detector.of_tokens(tokens[head.trial.spare], looked_at)
             loss = losses(answer, head.detector, head.trial.recipe, replace(seen, weight=weight))[0]
             _step(head, loss, step)
             values.setdefault(head.trial.name, []).append(float(loss.detach()))
@@ -214,7 +269,7 @@ def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> list[Hea
         for head in heads:
             for parameter, mean in zip(head.params, head.mean, strict=True):
                 parameter.copy_(mean)
-    return heads
+    return heads, tower
 
 
 def _left_out(crops: Material, run: str) -> Bool[Tensor, " n"]:
@@ -222,11 +277,12 @@ def _left_out(crops: Material, run: str) -> Bool[Tensor, " n"]:
     return torch.from_numpy(np.any(every, 0)).to(crops.device)
 
 
-def _start(trial: Trial, first: Detector, setup: Setup) -> Detector:
-    """A trial's head on the first one's tower, which it reads at the start as that one does."""
+def _start(trial: Trial, tower: Frozen, setup: Setup) -> Detector:
+    """A trial's head on the tower, whose layers it reads at one scale."""
     detector = build(replace(trial.recipe, standard=False), setup)
-    detector.tower = first.tower
-    detector.readers.load_state_dict(first.readers.state_dict())
+    detector.tower = tower.detector.tower
+    if trial.recipe.standard:
+        detector.readers.load_state_dict(tower.readers[trial.spare].state_dict())
     return detector
 
 
@@ -252,16 +308,6 @@ def _step(head: Head, loss: Float[Tensor, ""], step: int) -> None:
     torch._foreach_lerp_(head.mean, [p.detach() for p in head.params], 1 - kept)
 
 
-@torch.no_grad()
-def _tokens(first: Detector, images: Float[Tensor, "b 3 224 224"], keep: Any = None) -> Tokens:
-    """What the tower makes of views, RGB in 0..255, in float32."""
-    device = images.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(device)):
-        seen = ((images / 255 - first.mean) / first.std).to(first.tower.dtype)
-        tokens = first.tower(seen, keep, True, first.settings.layers or ())
-    return replace(tokens, states=tuple(state.float() for state in tokens.states))
-
-
 def joined(one: Batch, other: Batch) -> Batch:
     """One after the other."""
     names = Batch.__dataclass_fields__
@@ -269,14 +315,14 @@ def joined(one: Batch, other: Batch) -> Batch:
 
 
 @torch.no_grad()
-def judged(heads: Sequence[Head], crops: Material) -> Iterator[dict[str, Any]]:
+def judged(heads: Sequence[Head], tower: Frozen, crops: Material) -> Iterator[dict[str, Any]]:
     """Of each head and each fold that it did not see, the row of heads.csv."""
     view = heads[0].trial.recipe.detector.view
     for run, names in folds.RUNS.items():
         own = [head for head in heads if head.run == run]
         for fold in names:
             rows = few_of_each(crops, folds.judged(crops, fold))
-            answers = _answers(own, crops, rows, view)
+            answers = _answers(own, tower, crops, rows, view)
             for head, found in zip(own, answers, strict=True):
                 scores = Scores(
                     found["plain"], found["copy"], found.get("evidence"), found.get("attention")
@@ -301,7 +347,7 @@ def few_of_each(crops: Material, rows: Rows) -> Rows:
 
 
 def _answers(
-    heads: Sequence[Head], crops: Material, rows: Rows, view: float
+    heads: Sequence[Head], tower: Frozen, crops: Material, rows: Rows, view: float
 ) -> list[dict[str, np.ndarray]]:
     """Each head's logits of crops, of their copies and of what a film keeps of them, and its maps."""
     found: list[dict[str, list[np.ndarray]]] = [{} for _ in heads]
@@ -317,9 +363,9 @@ def _answers(
             "film": plain_view(film, view).clamp(0, 255),
         }
         for name, images in seen.items():
-            tokens = _tokens(heads[0].detector, images)
+            tokens = tower.tokens(images)
             for head, of_head in zip(heads, found, strict=True):
-                answer = head.detector.of_tokens(tokens)
+                answer = head.detector.of_tokens(tokens[head.trial.spare])
                 values = {name: answer.logit}
                 if name == "plain" and answer.evidence is not None:
                     assert answer.query_attention is not None
@@ -333,11 +379,11 @@ def _answers(
 def table(rows: Sequence[dict[str, str]]) -> list[str]:
     """A Markdown table: of each trial the means over folds and seeds, and the least and the most over seeds.
 
-    A gain is the mean difference from FROZEN's `auc_ref` of the same fold and seed, with that mean's standard
-    error over folds and seeds.
+    A gain is the mean difference from the first trial's `auc_ref` of the same fold and seed, with that mean's
+    standard error over folds and seeds.
     """
     names = list(dict.fromkeys(row["trial"] for row in rows))
-    usual = {(r["fold"], r["seed"]): float(r["auc_ref"]) for r in rows if r["trial"] == FROZEN.name}
+    usual = {(r["fold"], r["seed"]): float(r["auc_ref"]) for r in rows if r["trial"] == names[0]}
     lines = [
         "| trial | mean | copies | [over seeds] | gain | as films | pixel | peak |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",

@@ -101,16 +101,23 @@ def build(recipe: Recipe, setup: Setup) -> Detector:
         place.requires_grad_(False).copy_(torch.where(face, 0.0, NOWHERE))
     detector.to(material.device)
     if recipe.standard:
-        count = min(SCALE_CROPS, len(material))
-        chosen = np.random.default_rng(3).choice(len(material), count, replace=False)
-        crops = material.crops[torch.from_numpy(chosen).to(material.device)].float()
-        with torch.autocast(
-            material.device.type, torch.bfloat16, enabled=in_bfloat16(material.device)
-        ):
-            detector.standardise(plain_view(crops, 1.0) / 255)
+        with autocast(material.device), torch.no_grad():
+            detector.standardise(detector.tokens(some_views(material) / 255))
     if in_bfloat16(material.device):
         adapters.cast_frozen(detector.tower, torch.bfloat16)
     return detector.train()
+
+
+def some_views(material: Material) -> Float[Tensor, "n 3 224 224"]:
+    """SCALE_CROPS whole crops, always the same ones, RGB in 0..255."""
+    count = min(SCALE_CROPS, len(material))
+    chosen = np.random.default_rng(3).choice(len(material), count, replace=False)
+    return plain_view(material.crops[torch.from_numpy(chosen).to(material.device)].float(), 1.0)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """The arithmetic of a device."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(device))
 
 
 def in_bfloat16(device: torch.device) -> bool:
@@ -124,8 +131,7 @@ def answer(
     keep: Int[Tensor, " p"] | None = None,
 ) -> Answer:
     """What the detector finds in views, RGB in 0..255, by all patches or those to `keep`."""
-    device = images.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(device)):
+    with autocast(images.device):
         return detector.answer(images / 255, keep)
 
 
