@@ -54,6 +54,7 @@ FROZEN = recipes.DEFAULT.but(
 )
 OF_VIDEO = 2  # crops of a video that judge
 CRF = 35
+LONGEST = 8  # the layer of ViT-B/16 after which outliers are at their longest
 COLUMNS = ("seed", "trial", "fold", "auc", "auc_ref", "auc_film", "pixel_auc", "peak_fake", "steps")
 MEASURES = COLUMNS[3:8]
 
@@ -159,17 +160,24 @@ class Frozen:
     readers: list[nn.ModuleList]
 
     @classmethod
-    def of(cls, detector: Detector, crops: Material, spare: bool) -> Frozen:
+    def of(cls, detector: Detector, crops: Material, spare: bool, say: material.Say) -> Frozen:
         """A detector's tower, `spare`: with a spare token for what `crops` show of outliers, too."""
         if not spare:
             return cls(detector, {}, [detector.readers])
         images = some_views(crops) / 255
+        tower = detector.tower
         with autocast(crops.device), torch.no_grad():
-            seen = ((images - detector.mean) / detector.std).to(detector.tower.dtype)
-            neurons = registers.makers(detector.tower, seen, len(detector.tower.visual.blocks()))
-            other = copy.deepcopy(detector, {id(detector.tower): detector.tower})
-            with registers.spare_token(detector.tower, neurons):
-                other.standardise(registers.without_spare(detector.tokens(images)))
+            seen = ((images - detector.mean) / detector.std).to(tower.dtype)
+            neurons = registers.makers(tower, seen, min(LONGEST, len(tower.visual.blocks())))
+            other = copy.deepcopy(detector, {id(tower): tower})
+            found = [detector.tokens(images)]
+            with registers.spare_token(tower, neurons):
+                found.append(registers.without_spare(detector.tokens(images)))
+            other.standardise(found[1])
+        say(f"neurons by layer: { {layer + 1: len(own) for layer, own in neurons.items()} }")
+        for name, tokens in zip(("as it is", "with a spare token"), found, strict=True):
+            shares = [registers.outliers(state).float().mean() for state in tokens.states]
+            say(f"{name}: outliers after layers read {[round(float(s), 4) for s in shares]}")
         return cls(detector, neurons, [detector.readers, other.readers])
 
     @torch.no_grad()
@@ -238,7 +246,7 @@ def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> tuple[li
     """
     recipe, crops = chosen[0].recipe, setup.material
     torch.manual_seed(recipe.seed)
-    tower = Frozen.of(build(recipe, setup), crops, any(trial.spare for trial in chosen))
+    tower = Frozen.of(build(recipe, setup), crops, any(trial.spare for trial in chosen), say)
     alike = [(trial, _start(trial, tower, setup)) for trial in chosen]
     heads = [_head(trial, run, start) for run in folds.RUNS for trial, start in alike]
     outside = {run: _left_out(crops, run) for run in folds.RUNS}
