@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training screens small-study compare model-card base wheel smoke clean train-default train-coarse train-lora fuzz kills signals selftest docs cluster rates faults evidence-pack evidence pictures
+.PHONY: demo test test-slow test-plain test-browser chromium check format bench bench-long bench-gpu growth bench-training screens small-study compare model-card base wheel smoke clean train-default train-lora fuzz kills signals selftest docs cluster rates faults evidence-pack evidence pictures
 
 demo: base
 	$(BIN)/deepscan demo --force
@@ -116,17 +116,10 @@ bench-training: base
 # The shipped detector from the material it was trained on: five minutes where there is a GPU, about a day on two
 # cores. It goes on where it was broken off, training by training.
 MATERIAL ?= ../shared/data
-DECODERS = --decoders $(MATERIAL)/../tools/decoders.py
-SHIP = $(BIN)/python -m tools.evidence.ship runs/evidence/default runs/evidence/pack.zip $(DECODERS) --date $$(date -u +%F)
 train-default: evidence-pack
 	$(MAKE) evidence PHASE=default
-	$(SHIP) --out runs/evidence/b16-evidence.safetensors
-
-# The same, reading copies without detail by a quarter of the tokens: an hour and a half on two cores.
-train-coarse: train-default
-	$(BIN)/python -m tools.evidence.coarse runs/evidence/pack.zip runs/evidence/coarse $(DECODERS) \
-	  --weights runs/evidence/b16-evidence.safetensors
-	$(SHIP) --coarse runs/evidence/coarse/coarse.safetensors --out runs/evidence/b16-coarse.safetensors
+	$(BIN)/python -m tools.evidence.ship runs/evidence/default runs/evidence/pack.zip --date $$(date -u +%F) \
+	  --out runs/evidence/b16-evidence.safetensors
 
 # The material of all sources in one archive of at most 60 MB: once, on a processor.
 evidence-pack: runs/evidence/pack.zip
@@ -139,7 +132,7 @@ PHASE ?= default
 SECONDS_ALLOWED ?=
 evidence: base
 	$(BIN)/python -m tools.evidence.plan $(PHASE) runs/evidence/pack.zip $$($(BIN)/deepscan weights path clip-vit-b16) \
-	  runs/evidence/$(PHASE) $(SECONDS_ALLOWED) $(DECODERS)
+	  runs/evidence/$(PHASE) $(SECONDS_ALLOWED) --decoders $(MATERIAL)/../tools/decoders.py
 
 # The second detector that ships, by weights/recipe.toml: some minutes with DEVICE=cuda, hours on two cores.
 DEVICE ?= cpu

@@ -36,18 +36,14 @@ class QueryAggregation(nn.Module):
         draw_normal(self.query, std=0.02)
 
     def forward(
-        self,
-        patches: Float[Tensor, "b p d"],
-        keep: Int[Tensor, " p"] | None = None,
-        place: Float[Tensor, "h p"] | None = None,
+        self, patches: Float[Tensor, "b p d"], keep: Int[Tensor, " p"] | None = None
     ) -> Gathered:
-        """Look at these patches; `keep` are their numbers, None: all. `place` stands in for the queries' own.
+        """Look at these patches; `keep` are their numbers, None: all.
 
         The same as projecting keys and values of every patch, in another order: patches are gathered
         by their weights first and projected afterwards, since K times heads is far below their number.
         """
-        if place is None and self.place is not None:
-            place = self.place if keep is None else self.place[:, keep]
+        place = self.place if self.place is None or keep is None else self.place[:, keep]
         weights = self.attention.weights(self.query[None], patches, place)  # (b, h, k, p)
         of_heads = weights.mean(2)
         gathered = of_heads @ patches[:, None].flatten(1, 2)  # (b, h, d)

@@ -69,8 +69,6 @@ def load(path: Path, base: Path, dtype: torch.dtype = torch.float32) -> tuple[De
         detector.prototypes = prototypes
     adapters.merge(detector.tower)
     detector.tower.to(dtype)
-    if header.settings.coarse:
-        detector.coarse.cast(dtype)
     detector.mean = torch.tensor(MEAN).view(3, 1, 1)
     detector.std = torch.tensor(STD).view(3, 1, 1)
     return detector.eval().requires_grad_(False), header

@@ -20,11 +20,13 @@ from deepscan.errors import SettingsError
 from deepscan.faces.alignment import on_face, seen
 from deepscan.model import adapters
 from deepscan.model.aggregation import Gathered, QueryAggregation
-from deepscan.model.coarse import CoarseTower, shrunk
 from deepscan.model.header import MEAN, STD, DetectorSettings
 from deepscan.model.tower import Tokens, Tower
 from deepscan.records import Output
 from deepscan.shapes import Float, Int, UInt8
+
+# Pixels a side that become one in a copy without detail: of 224 a side, they leave a face its features alone.
+COARSE = 4
 
 # A patch's evidence is a small part of a logit: where patches are taught, it starts to count forty-fold, and
 # patches start as more likely real than not, which most are.
@@ -39,7 +41,8 @@ def without_detail(
     images: Float[Tensor, "b 3 height width"],
 ) -> Float[Tensor, "b 3 height width"]:
     """Images at a quarter of their resolution, brought back to their size."""
-    return functional.interpolate(shrunk(images), images.shape[-2:], mode="bilinear")
+    small = functional.avg_pool2d(images, COARSE)
+    return functional.interpolate(small, images.shape[-2:], mode="bilinear")
 
 
 class Answer(NamedTuple):
@@ -68,9 +71,8 @@ class Detector(nn.Module):
 
     With `settings.reference` a crop is scored against itself: taken off its logit is a share of that of its
     own copy without detail. Whom the copy shows, in what light and pose, says nothing of manipulation, yet
-    moves a score; in the difference much of that is gone. It takes a second pass, or with `settings.coarse` a
-    quarter of one. In training mode the crop alone is scored: what learnt from differences did no better on
-    data that it had not seen.
+    moves a score; in the difference much of that is gone. It takes a second pass. In training mode the crop
+    alone is scored: what learnt from differences did no better on data that it had not seen.
     Source: an effect as the difference to what is said without its cause, as in K. Tang et al., "Unbiased
     Scene Graph Generation from Biased Training", CVPR 2020.
 
@@ -102,10 +104,6 @@ class Detector(nn.Module):
                 f" {self.tower.size.layers}; lower depth to it"
             )
         self.readers = nn.ModuleList(nn.LayerNorm(width) for _ in settings.layers or ())
-        if settings.coarse:
-            assert settings.layers is not None
-            heads = settings.heads if settings.prior else 0
-            self.coarse = CoarseTower(self.tower, settings.layers, heads)
         if settings.with_queries:
             if width % settings.heads:
                 raise SettingsError(
@@ -140,7 +138,7 @@ class Detector(nn.Module):
         answer = self.answer(images, keep, patches)
         share = self.settings.reference
         if share and not self.training:
-            copy = self.of_copy(images, keep)
+            copy = self.answer(without_detail(images), keep, patches=False)
             answer = answer._replace(
                 logit=answer.logit - share * copy.logit,
                 evidence=_less(answer.evidence, copy.evidence, share),
@@ -201,62 +199,26 @@ class Detector(nn.Module):
         """The answer for tokens, of all patches or of those to `keep`."""
         with torch.autocast(self.mean.device.type, enabled=False):
             cls, found = self._read(tokens)
-            return self._answered(cls, found, tokens.cls_attention, keep)
-
-    def of_copy(
-        self, images: Float[Tensor, "b 3 side side"], keep: Int[Tensor, " p"] | None = None
-    ) -> Answer:
-        """The answer for the images' copies without detail.
-
-        Of a coarse reading, what lies on patches that are not kept belongs to the constant.
-        """
-        if not self.settings.coarse:
-            return self.answer(without_detail(images), keep, patches=False)
-        answer = self.of_small_copy(shrunk(images))
-        if answer.evidence is None or answer.constant is None:
-            return answer
-        evidence = self.coarse.spread(answer.evidence)
-        if keep is not None:
-            whole, evidence = evidence.sum(1), evidence[:, keep]
-            answer = answer._replace(constant=answer.constant + whole - evidence.sum(1))
-        return answer._replace(evidence=evidence)
-
-    def of_small_copy(self, copies: Float[Tensor, "b 3 small small"]) -> Answer:
-        """The answer for copies at their own resolution, RGB in 0..1, of each of its patches."""
-        copies = ((copies - self.mean) / self.std).to(self.tower.dtype)
-        tokens = self.coarse(copies, self.tower)
-        with torch.autocast(self.mean.device.type, enabled=False):
-            cls, found = tokens[:, 0], tokens[:, 1:]
-            nowhere = found.new_zeros(found.shape[:2])  # nobody asks where [CLS] looks in a copy
-            return self._answered(cls, found, nowhere, None, self.coarse.place)
-
-    def _answered(
-        self,
-        cls: Float[Tensor, "b d"],
-        found: Float[Tensor, "b _n d"],
-        cls_attention: Float[Tensor, "b p"],
-        keep: Int[Tensor, " p"] | None,
-        place: Float[Tensor, "h p"] | None = None,
-    ) -> Answer:
-        """What the queries, looking at places of their own or at `place`, and the head make of tokens."""
-        gathered = self.aggregation(found, keep, place) if self.settings.with_queries else None
-        classified = self._classified(cls, gathered)
-        length = None
-        if self.settings.normalise:
-            length = torch.linalg.vector_norm(classified, dim=-1).clamp_min(1e-12)
-            classified = classified / length[:, None]
-        logit = self.head(classified).squeeze(-1)
-        if gathered is None:
-            return Answer(logit, cls, found, cls_attention, None, None, None, None, None)
-        of_cls, of_token = self._rows()
-        evidence, constant = self.aggregation.evidence(found, gathered.of_heads, of_token)
-        constant = constant + (cls @ of_cls if of_cls is not None else cls.new_zeros(cls.shape[0]))
-        if length is not None:
-            evidence, constant = evidence / length[:, None], constant / length
-        constant = constant + self.head.bias
-        likelihood = self.located(evidence).sigmoid() if self.settings.located else None
+            gathered = self.aggregation(found, keep) if self.settings.with_queries else None
+            classified = self._classified(cls, gathered)
+            length = None
+            if self.settings.normalise:
+                length = torch.linalg.vector_norm(classified, dim=-1).clamp_min(1e-12)
+                classified = classified / length[:, None]
+            logit = self.head(classified).squeeze(-1)
+            if gathered is None:
+                return Answer(logit, cls, found, tokens.cls_attention, None, None, None, None, None)
+            of_cls, of_token = self._rows()
+            evidence, constant = self.aggregation.evidence(found, gathered.of_heads, of_token)
+            constant = constant + (
+                cls @ of_cls if of_cls is not None else cls.new_zeros(cls.shape[0])
+            )
+            if length is not None:
+                evidence, constant = evidence / length[:, None], constant / length
+            constant = constant + self.head.bias
+            likelihood = self.located(evidence).sigmoid() if self.settings.located else None
         return Answer(
-            logit, cls, found, cls_attention,
+            logit, cls, found, tokens.cls_attention,
             gathered.token, gathered.attention, evidence, constant, likelihood,
         )  # fmt: skip
 
@@ -355,9 +317,6 @@ class Detector(nn.Module):
                 self.aggregation.place.data.copy_(torch.where(face, 0.0, OFF_FACE))
         _draw(self.head, generator)
         adapters.start(self.tower, generator)
-        if self.settings.coarse:
-            place = self.aggregation.place if self.settings.with_queries else None
-            self.coarse.start(self.tower, self.readers, place)
 
     @torch.no_grad()
     def standardise(self, tokens: Tokens) -> None:

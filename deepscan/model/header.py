@@ -34,8 +34,7 @@ class DetectorSettings:
     gradients stop there.
     `normalise`: whether the classified token is scaled to length 1. `reference`: which share of the logit
     of a crop's copy without detail is subtracted from the crop's logit (see Detector); 0: there is no such
-    copy. `coarse`: whether the copy is read at its own resolution, by a quarter of the tokens (see
-    model/coarse.py). `view`: which share of the crop's side the tower sees, from near the face's middle (see
+    copy. `view`: which share of the crop's side the tower sees, from near the face's middle (see
     faces.alignment.seen). `layers`: after which layers tokens are read, each through a LayerNorm of the
     detector's own, and averaged; None: after the last that runs, through the tower's. `prior`: whether the
     queries learn where on the crop to look, besides at what. `located`: whether it learnt which patches are
@@ -55,7 +54,6 @@ class DetectorSettings:
     adapted: int | None = None
     normalise: bool = False
     reference: float = 0.0
-    coarse: bool = False
     view: float = 1.0
     layers: tuple[int, ...] | None = None
     prior: bool = False
@@ -91,8 +89,6 @@ class DetectorSettings:
             raise SettingsError(f"lora_alpha: {self.lora_alpha} is not above 0")
         if not 0 <= self.reference <= 1:
             raise SettingsError(f"reference: {self.reference} is not a share from 0 to 1")
-        if self.coarse and not (self.reference and self.layers):
-            raise SettingsError("coarse: needs a reference to read, and layers to read it at")
 
     @property
     def with_queries(self) -> bool:

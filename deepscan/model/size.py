@@ -7,11 +7,10 @@ scaled_dot_product_attention), and complete. Both are given as FLOPs, two a mult
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from deepscan.model.coarse import ACROSS, COARSE
 from deepscan.model.detector import Detector
 from deepscan.model.header import DetectorSettings
 from deepscan.model.tower import TowerSize
@@ -33,15 +32,11 @@ EXPLAINED = {
 }
 
 
-# To which part parameters count, by their names' beginnings; else to the queries.
-PARTS = {"tower": "tower", "coarse": "tower", "head": "head"}
-
-
 @dataclass(frozen=True, slots=True)
 class Size:
     """A detector's trainable parameters by part, and its operations a crop in FLOPs."""
 
-    tower: int  # trained by the adapter, or for coarse copies
+    tower: int  # trained by the adapter
     queries: int  # query tokens, their attention, the balance of a weighted average
     head: int
     flops_fvcore: float  # of the tower and the projections, attention products left out
@@ -62,20 +57,16 @@ def size(settings: DetectorSettings) -> Size:
     parts = {"tower": 0, "queries": 0, "head": 0}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
-            part = PARTS.get(name.split(".")[0], "queries")
-            parts[part] += parameter.numel()
-    passes = [detector.tower.size]  # of as many layers as run
-    if settings.reference:  # the crop's copy goes the same way, or has fewer tokens
-        small, fine = (COARSE, ACROSS) if settings.coarse else (1, 1)
-        shape = passes[0]
-        passes.append(
-            replace(
-                shape, image_size=shape.image_size // small, patch_size=shape.patch_size // fine
-            )
+            part = name.split(".")[0]
+            parts[part if part in parts else "queries"] += parameter.numel()
+    shape = detector.tower.size  # of as many layers as run
+    linear, norms, products = _tower(shape)
+    linear += detector.head.in_features
+    attention, written = _queries(shape, settings) if settings.with_queries else (0, 0)
+    if settings.reference:  # the crop's copy goes the same way
+        linear, norms, products, attention, written = (
+            2 * n for n in (linear, norms, products, attention, written)
         )
-    counts = (_pass(shape, settings) for shape in passes)
-    linear, norms, products, attention, written = (sum(each) for each in zip(*counts, strict=True))
-    linear += len(passes) * detector.head.in_features
     return Size(
         **parts,
         flops_fvcore=2.0 * (linear + norms + attention),
@@ -83,12 +74,6 @@ def size(settings: DetectorSettings) -> Size:
         flops_queries=2.0 * attention,
         flops_queries_written=2.0 * written,
     )
-
-
-def _pass(size: TowerSize, settings: DetectorSettings) -> tuple[int, int, int, int, int]:
-    """Multiply-accumulates of the tower, see `_tower`, and of the query module, see `_queries`."""
-    queries = _queries(size, settings) if settings.with_queries else (0, 0)
-    return *_tower(size), *queries
 
 
 def _tower(size: TowerSize) -> tuple[int, int, int]:

@@ -203,18 +203,11 @@ class Block(nn.Module):
         )
 
     def forward(
-        self,
-        x: Float[Tensor, "b n d"],
-        first: int | None = None,
-        norms: tuple[nn.Module, nn.Module] | None = None,
+        self, x: Float[Tensor, "b n d"], first: int | None = None
     ) -> Float[Tensor, "b m d"]:
-        """The layer's output for the `first` m tokens; None: for all n.
-
-        `norms` stand in for its own two.
-        """
-        ln_1, ln_2 = norms or (self.ln_1, self.ln_2)
-        x = x[:, :first] + self.attn(ln_1(x), first)
-        return x + self.mlp(ln_2(x))
+        """The layer's output for the `first` m tokens; None: for all n."""
+        x = x[:, :first] + self.attn(self.ln_1(x), first)
+        return x + self.mlp(self.ln_2(x))
 
 
 class Linear(nn.Linear):

@@ -194,8 +194,7 @@ class TrainSettings:
 
     def detector(self, tower: str) -> DetectorSettings:
         """The detector to train, on the tower of the base."""
-        # Copies are read coarsely by a detector that was trained before: see tools/evidence/coarse.py.
-        elsewhere = {"tower", "normalise", "located", "coarse"}
+        elsewhere = {"tower", "normalise", "located"}
         names = {entry.name for entry in fields(DetectorSettings)} - elsewhere
         values = {name: getattr(self, name) for name in names}
         return DetectorSettings(tower=tower, located=self.localisation > 0, **values)

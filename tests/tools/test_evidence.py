@@ -20,7 +20,6 @@ from deepscan.faces import alignment
 from deepscan.files import sha256
 from deepscan.model import tower
 from deepscan.model.catalogue import BaseEntry
-from deepscan.model.coarse import CoarseTower
 from deepscan.model.detector import Detector
 from deepscan.records import Output
 from tools.evidence import evaluation, plan, recipes, ship, swaps, train
@@ -191,7 +190,7 @@ def test_a_score_is_what_the_shipped_detector_gives(
     assert not np.allclose(bare.logit, found.logit)
 
 
-def shipped(path: Path, base: dict[str, Tensor], coarse: Path | None = None) -> Detector:
+def shipped(path: Path, base: dict[str, Tensor]) -> Detector:
     """What ship makes of a detector that plan wrote, on the tiny base."""
     file = path.with_name("base.safetensors")
     save_file(base, file)
@@ -199,7 +198,7 @@ def shipped(path: Path, base: dict[str, Tensor], coarse: Path | None = None) -> 
     entry = BaseEntry(
         "tiny", "tiny-vit", "tests", "none", "float32", str(file), sha256(file), size, {}
     )
-    return ship.assembled(path, entry, coarse)[0]
+    return ship.assembled(path, entry)[0]
 
 
 def test_what_is_shipped_scores_as_what_was_trained(
@@ -213,19 +212,6 @@ def test_what_is_shipped_scores_as_what_was_trained(
         found, wanted = (train.answer(each, images) for each in (detector, trained.detector))
     torch.testing.assert_close(found.logit, wanted.logit, atol=1e-3, rtol=1e-3)  # of float16
     torch.testing.assert_close(found.evidence, wanted.evidence, atol=1e-3, rtol=1e-3)
-
-
-def test_a_coarse_tower_is_shipped_with_it(
-    trained: train.Trained, base: dict[str, Tensor], tmp_path: Path
-) -> None:
-    trained.save(tmp_path / "final.safetensors")
-    of_tower = trained.detector.settings
-    learnt = CoarseTower(trained.detector.tower, of_tower.layers or (), of_tower.heads).state_dict()
-    save_file(learnt, tmp_path / "coarse.safetensors")
-    detector = shipped(tmp_path / "final.safetensors", base, tmp_path / "coarse.safetensors")
-    assert detector.settings == replace(of_tower, reference=REFERENCE, coarse=True)
-    for name, value in detector.coarse.state_dict().items():
-        assert torch.equal(value, learnt[name]), name
 
 
 def test_a_detector_of_former_names_is_read_as_well(
@@ -478,11 +464,3 @@ def test_a_broken_off_training_goes_on_with_what_is_missing(
     before.save()
     plan.phase_default(None, plan.Log(tmp_path), 0, recipes.DEFAULT)  # type: ignore[arg-type]
     assert asked == ["R4", "R3", "1300 steps"]
-
-
-def test_how_far_what_ships_is_from_what_was_planned() -> None:
-    def scored(*scores: float) -> list[ship.Video]:
-        return [ship.Video("held/a", "x", 0, "real", (score,), (0,)) for score in scores]
-
-    found = ship.apart(scored(0.0, 2.0, 4.0), scored(1.0, 3.0, 5.0))
-    assert found == {"correlation": 1.0, "difference": 1.0, "bias": 1.0}

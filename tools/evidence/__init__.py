@@ -5,7 +5,6 @@ archive on the device, `sampling` draws the batches, with `views`, `codecs` and 
 by one of `recipes`, `evaluation` judges on the `folds` left out. `heads` ranks many recipes at once on a
 frozen tower, with or without the spare token of `registers`. What came out is in docs/training-log.md.
 `ship` makes the shipped checkpoint of it, calibrated by the scores in left-out.csv (`former`: also of what
-`plan` wrote when it had detectors of its own), and `coarse` teaches that to read copies at their own size;
-`compare` holds a shipped detector against the recipe on what neither has seen, `held` writes crops of people
-held out, and `swaps` judges where evidence lies.
+`plan` wrote when it had detectors of its own); `compare` holds a shipped detector against the recipe on what
+neither has seen, `held` writes crops of people held out, and `swaps` judges where evidence lies.
 """

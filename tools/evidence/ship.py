@@ -3,14 +3,13 @@
     python -m tools.evidence.ship RUN PACK --base BASE --out weights/b16-evidence.safetensors
 
 RUN is the folder that `plan` wrote (scores.npz, *-final-0.safetensors), PACK the archive that it learnt from.
-Beside the checkpoint, --table receives the videos' scores as a CSV file without names. --coarse is what
-`tools.evidence.coarse` learnt of the checkpoint without it.
+Beside the checkpoint, --table receives the videos' scores as a CSV file without names.
 
-Scores of sources left out are those of short trainings, one for each pair of folds, which read copies at full
-size; the final one, which is trained longer, spreads its scores wider. They are brought to its scale by the
-ratio of the spreads of both on the same videos, of people that neither has seen: the largest ratio of the
-collections, since thresholds too far apart cost a verdict and thresholds too close accuse. What is said of
-people held out, and how far weak material moves scores, is measured with the final one itself, as it ships.
+Scores of sources left out are those of short trainings, one for each pair of folds; the final one, which is
+trained longer, spreads its scores wider. They are brought to its scale by the ratio of the spreads of both on
+the same videos, of people that neither has seen: the largest ratio of the collections, since thresholds too
+far apart cost a verdict and thresholds too close accuse. How far weak material moves scores is measured with
+the final one itself.
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors import safe_open
 
@@ -41,11 +39,9 @@ from deepscan.model.header import DetectorSettings, Header
 from deepscan.plain import read
 from deepscan.records import Calibration, Pixels
 from deepscan.training import calibrate
-from tools.evidence import former, material
-from tools.evidence.decoders import Decoders
+from tools.evidence import former
 from tools.evidence.entries import Entry, read_entries
 from tools.evidence.folds import FOLDS, HELD
-from tools.evidence.material import Material
 from tools.evidence.recipes import DEFAULT, REFERENCE
 
 MOST = 100  # videos of a class and fold: DFDC has as many as all others together
@@ -76,29 +72,19 @@ def main() -> None:
     parser.add_argument("--base", default="clip-vit-b16")
     parser.add_argument("--recipe", default=DEFAULT.name)
     parser.add_argument("--name", default="b16-evidence")
-    parser.add_argument("--coarse", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--table", type=Path)
     parser.add_argument("--date", required=True)
-    parser.add_argument("--decoders", type=Path, default=Path("../shared/tools/decoders.py"))
     asked = parser.parse_args()
-    cpu = torch.device("cpu")
-    crops = material.load(asked.pack, cpu, Decoders(asked.decoders, cpu), _say, copies=0)
-    with zipfile.ZipFile(asked.pack) as archive:
-        entries = read_entries(archive)
+    archive = zipfile.ZipFile(asked.pack)
+    entries = read_entries(archive)
     scores = np.load(asked.run / "scores.npz")
     (final,) = asked.run.glob(f"{asked.recipe}-final-0.safetensors")
     base = weights.catalogue().bases[asked.base]
-    detector, recipe = assembled(final, base, asked.coarse)
-    state = {name: value.half() for name, value in detector.trained_state().items()}
-    adapters.merge(detector.tower)  # for speed; it scores the same
+    detector, recipe = assembled(final, base)
 
     left_out = [v for fold in FOLDS for v in videos(scores, entries, fold, asked.recipe)]
-    plan_said = {name: videos(scores, entries, f"held/{name}", asked.recipe) for name in HELD}
-    held = {
-        name: [replace(v, logits=tuple(scored(detector, crops, v.crops))) for v in own]
-        for name, own in plan_said.items()
-    }
+    held = {name: videos(scores, entries, f"held/{name}", asked.recipe) for name in HELD}
     ratio = max(spread_ratio(left_out, own) for own in held.values())
     sys.stdout.write(f"the final detector spreads its scores {ratio:.2f} times as wide\n")
     scaled = [ratio * video.score for video in left_out]
@@ -108,7 +94,7 @@ def main() -> None:
         f"videos of {len(collections)} collections, each scored by a detector of the same recipe that had not"
         " seen its source,"
     )
-    weak = shifts(detector, crops, held["methods"])
+    weak = shifts(detector, archive, held["methods"])
     frames = [ratio * np.array(video.logits) for video in left_out]
     calibration = fit(labels, np.array(scaled), [v.fold for v in left_out], weak, data, frames)
     counts = [len(video.logits) for video in left_out]
@@ -120,7 +106,6 @@ def main() -> None:
         "kinds": stated(labels, [v.kind for v in left_out], np.array(scaled), calibration),
         "left_out": by_kind(left_out),
         "held_fifths": {name: by_kind(own) for name, own in held.items()},
-        "as_planned": {name: apart(plan_said[name], own) for name, own in held.items()},
     }
     header = Header(
         name=asked.name,
@@ -142,6 +127,7 @@ def main() -> None:
         licence="Apache-2.0",
         calibration=calibration,
     )
+    state = {name: value.half() for name, value in detector.trained_state().items()}
     checkpoint.write(asked.out, state, header)
     if asked.table is not None:
         with asked.table.open("w", newline="", encoding="utf-8") as file:
@@ -158,13 +144,7 @@ def main() -> None:
         )
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
-def assembled(
-    path: Path, base: BaseEntry, coarse: Path | None = None
-) -> tuple[Detector, dict[str, Any]]:
+def assembled(path: Path, base: BaseEntry) -> tuple[Detector, dict[str, Any]]:
     """A detector of `plan` as it is shipped, in float32, and its recipe."""
     with safe_open(path, "pt") as file:
         recipe = json.loads(file.metadata()["cfg"])
@@ -174,10 +154,7 @@ def assembled(
         found = former.state(found, settings)
     else:
         settings = read(DetectorSettings, recipe["detector"], str(path))
-    if coarse is not None:
-        found |= {f"coarse.{name}": v for name, v in checkpoint.read_tensors(coarse).items()}
-    settings = replace(settings, tower=base.tower, reference=REFERENCE, coarse=coarse is not None)
-    detector = Detector(settings)
+    detector = Detector(replace(settings, tower=base.tower, reference=REFERENCE))
     adapters.load_base(detector.tower, checkpoint.read_base(weights.base_file(base)))
     checkpoint.restore(detector, path, found)
     return detector.eval(), recipe
@@ -219,16 +196,6 @@ def spread_ratio(left_out: Sequence[Video], held: Sequence[Video]) -> float:
     pairs = [(v.score, by_crops[v.crops]) for v in held if v.crops in by_crops]
     final, short = np.array(pairs).T
     return float(final.std() / short.std())
-
-
-def apart(planned: Sequence[Video], shipped: Sequence[Video]) -> dict[str, float]:
-    """Scores of the same videos by the detector as `plan` left it and as it ships: whether they agree."""
-    one, other = (np.array([video.score for video in own]) for own in (planned, shipped))
-    return {
-        "correlation": round(float(np.corrcoef(one, other)[0, 1]), 4),
-        "difference": round(float(np.sqrt(np.mean((one - other) ** 2))), 3),
-        "bias": round(float(np.mean(other - one)), 3),
-    }
 
 
 def verdicts(
@@ -289,33 +256,27 @@ def stated(
     return sorted(rows, key=lambda row: -row["manipulated"])
 
 
-def shifts(detector: Detector, crops: Material, held: Sequence[Video]) -> list[float]:
+def shifts(detector: Detector, archive: zipfile.ZipFile, held: Sequence[Video]) -> list[float]:
     """By how much weak material moves the scores of videos, nine times of ten, for each kind of it."""
+    entries = read_entries(archive)
     places = np.linspace(0, len(held) - 1, min(WEAK_VIDEOS, len(held)), dtype=int)
     chosen = [held[place].crops[:WEAK_CROPS] for place in places.tolist()]
-    plain = np.array([np.mean(scored(detector, crops, rows)) for rows in chosen])
+    crops = [[crop_of(archive, entries[row].name) for row in rows] for rows in chosen]
+    plain = np.array([_score(detector, own) for own in crops])
     found = []
     for change in calibrate.WEAK.values():
-        weak = np.array([np.mean(scored(detector, crops, rows, change)) for rows in chosen])
+        weak = np.array([_score(detector, [change(crop) for crop in own]) for own in crops])
         found.append(float(np.quantile(np.abs(weak - plain), calibrate.GRADE)))
     return found
 
 
-def scored(
-    detector: Detector,
-    crops: Material,
-    rows: Sequence[int],
-    change: Callable[[Pixels], Pixels] = lambda crop: crop,
-) -> list[float]:
-    """The logits of crops, changed, by the detector that ships."""
-    pixels = crops.crops[list(rows)].permute(0, 2, 3, 1).contiguous().numpy()
-    return detector.score(np.stack([change(crop) for crop in pixels])).logit.tolist()
-
-
 def crop_of(archive: zipfile.ZipFile, name: str) -> Pixels:
-    """A crop of the archive that was aligned before."""
     with Image.open(io.BytesIO(archive.read(name))) as image:
         return np.asarray(image.convert("RGB").resize((CROP_SIDE, CROP_SIDE)))
+
+
+def _score(detector: Detector, crops: Sequence[Pixels]) -> float:
+    return float(detector.score(np.stack(crops)).logit.mean())
 
 
 def by_kind(found: Sequence[Video]) -> dict[str, Any]:
