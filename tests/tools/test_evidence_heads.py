@@ -167,8 +167,12 @@ def test_gains_are_of_the_same_fold_and_seed() -> None:
     ]
 
 
-def test_two_crops_of_each_video_judge(setup: Setup) -> None:
+def test_two_crops_of_each_video_judge(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     crops: Material = setup.material
     rows = np.flatnonzero(crops.group == "pairs")
     tripled = np.repeat(rows, 3)
     assert heads.few_of_each(crops, tripled).tolist() == np.repeat(rows, 2).tolist()
+    monkeypatch.setattr(heads, "MOST", 3)
+    few = heads.few_of_each(crops, rows).tolist()
+    assert len(few) == 3
+    assert set(few) < set(rows)

@@ -52,7 +52,7 @@ from tools.evidence.train import (
 FROZEN = recipes.DEFAULT.but(
     "frozen", detector={"adapter": "none", "depth": 6, "layers": (6,)}, patches=0.5, batch=64
 )
-OF_VIDEO = 2  # crops of a video that judge
+OF_VIDEO, MOST = 2, 300  # crops of a video and of a fold that judge
 CRF = 35
 LONGEST = 8  # the layer of ViT-B/16 after which outliers are at their longest
 COLUMNS = ("seed", "trial", "fold", "auc", "auc_ref", "auc_film", "pixel_auc", "peak_fake", "steps")
@@ -337,7 +337,7 @@ def judged(heads: Sequence[Head], tower: Frozen, crops: Material) -> Iterator[di
 
 
 def few_of_each(crops: Material, rows: Rows) -> Rows:
-    """The first OF_VIDEO of these rows of each video."""
+    """The first OF_VIDEO of these rows of each video, or MOST of those, always the same ones."""
     met = dict[tuple[str, str, int], int]()
     kept = []
     for row in rows:
@@ -345,6 +345,8 @@ def few_of_each(crops: Material, rows: Rows) -> Rows:
         met[video] = met.get(video, 0) + 1
         if met[video] <= OF_VIDEO:
             kept.append(row)
+    if len(kept) > MOST:
+        kept = np.sort(np.random.default_rng(2).permutation(kept)[:MOST]).tolist()
     return np.array(kept)
 
 
