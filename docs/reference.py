@@ -274,9 +274,9 @@ def docstring(text: str) -> Iterator[str]:
 
 
 def model_card(path: Path) -> str:
-    """A card from weights/, with links to the pages of this site, or without them."""
+    """A card from weights/, with links to pages and pictures of this site, or without them."""
     text = path.read_text("utf-8").replace("../docs/", "../")
-    return re.sub(r"\[([^\]]*)\]\((?!https?:|\.\./[\w-]+\.md|#)[^)]*\)", r"\1", text)
+    return re.sub(r"\[([^\]]*)\]\((?!https?:|\.\./[\w/-]+\.(?:md|jpg)|#)[^)]*\)", r"\1", text)
 
 
 def main() -> None:

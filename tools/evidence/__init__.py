@@ -6,5 +6,6 @@ by one of `recipes`, `evaluation` judges on the `folds` left out. `heads` ranks 
 frozen tower, with or without the spare token of `registers`. What came out is in docs/training-log.md.
 `ship` makes the shipped checkpoint of it, calibrated by the scores in left-out.csv (`former`: also of what
 `plan` wrote when it had detectors of its own); `compare` holds a shipped detector against the recipe on what
-neither has seen, `held` writes crops of people held out, and `swaps` judges where evidence lies.
+neither has seen, `held` writes crops of people held out, `sheet` draws their maps, and `swaps` judges where
+evidence lies.
 """
