@@ -318,7 +318,7 @@ def joined(one: Batch, other: Batch) -> Batch:
 
 @torch.no_grad()
 def judged(heads: Sequence[Head], tower: Frozen, crops: Material) -> Iterator[dict[str, Any]]:
-    """Of each head and each fold that it did not see, the row of heads.csv."""
+    """Of each head and each fold that it did not see, a row of the table."""
     view = heads[0].trial.recipe.detector.view
     for run, names in folds.RUNS.items():
         own = [head for head in heads if head.run == run]
