@@ -97,7 +97,7 @@ def test_a_head_learns_nothing_of_the_folds_it_is_judged_by(setup: Setup) -> Non
     pixels[torch.from_numpy(outside)] = 255 - pixels[torch.from_numpy(outside)]
     other, _ = heads.taught(Setup(replace(crops, crops=pixels), setup.base), trials, lambda _: None)
     same = {
-        one.run: all(map(torch.equal, one.params, two.params))
+        one.run: all(map(torch.equal, one.learning.params, two.learning.params))
         for one, two in zip(first, other, strict=True)
     }
     assert same == {"R1": False, "R2": True}
@@ -110,7 +110,7 @@ def test_all_trials_start_alike_and_share_one_tower(setup: Setup) -> None:
         ("R1", "frozen"), ("R1", "twin"), ("R2", "frozen"), ("R2", "twin"),
     ]  # fmt: skip
     assert len({id(head.detector.tower) for head in found}) == 1
-    assert all(map(torch.equal, found[0].params, found[1].params))
+    assert all(map(torch.equal, found[0].learning.params, found[1].learning.params))
 
 
 @pytest.mark.parametrize("trials", [heads.changes(), heads.sinks()])
@@ -125,7 +125,9 @@ def test_every_trial_of_a_list_trains(
     assert len({trial.name for trial in chosen}) == len(chosen)
     monkeypatch.setattr(folds, "RUNS", {"R1": ("pairs",)})
     for head in heads.taught(setup, chosen, lambda _: None)[0]:
-        assert all(parameter.isfinite().all() for parameter in head.params), head.trial.name
+        assert all(parameter.isfinite().all() for parameter in head.learning.params), (
+            head.trial.name
+        )
 
 
 def test_the_command_adds_a_row_of_each_trial_fold_and_seed(

@@ -39,12 +39,11 @@ from tools.evidence.pseudo_fakes import Kind
 from tools.evidence.recipes import Recipe
 from tools.evidence.sampling import PLAIN, Batch, Sampler, batch
 from tools.evidence.train import (
+    Learning,
     Setup,
     autocast,
     build,
-    groups_of,
     losses,
-    rate_share,
     some_patches,
     some_views,
 )
@@ -139,10 +138,7 @@ class Head:
     trial: Trial
     run: str
     detector: Detector
-    optimizer: torch.optim.AdamW
-    rates: list[float]
-    params: list[nn.Parameter]
-    mean: list[Tensor]
+    learning: Learning
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,15 +258,13 @@ def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> tuple[li
             weight = head.trial.weights(seen, filmed, outside[head.run][shown.rows].any(1))
             answer = head.detector.of_tokens(tokens[head.trial.spare], looked_at)
             loss = losses(answer, head.detector, head.trial.recipe, replace(seen, weight=weight))[0]
-            _step(head, loss, step)
+            head.learning.step(loss, step)
             values.setdefault(head.trial.name, []).append(float(loss.detach()))
         if step % max(1, recipe.steps // 12) == 0 or step == recipe.steps - 1:
             means = {name: round(float(np.mean(value)), 3) for name, value in values.items()}
             say(f"{step} {time.time() - start:.0f} s {means}")
-    with torch.no_grad():
-        for head in heads:
-            for parameter, mean in zip(head.params, head.mean, strict=True):
-                parameter.copy_(mean)
+    for head in heads:
+        head.learning.end()
     return heads, tower
 
 
@@ -290,24 +284,7 @@ def _start(trial: Trial, tower: Frozen, setup: Setup) -> Detector:
 
 def _head(trial: Trial, run: str, start: Detector) -> Head:
     detector = copy.deepcopy(start, {id(start.tower): start.tower})
-    groups = groups_of(trial.recipe, detector)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
-    params = [parameter for group in groups for parameter in group["params"]]
-    mean = [parameter.detach().clone() for parameter in params]
-    return Head(trial, run, detector, optimizer, [g["lr"] for g in groups], params, mean)
-
-
-def _step(head: Head, loss: Float[Tensor, ""], step: int) -> None:
-    """One step, as train.train's are."""
-    recipe = head.trial.recipe
-    for group, rate in zip(head.optimizer.param_groups, head.rates, strict=True):
-        group["lr"] = rate * rate_share(step, recipe.steps)
-    head.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(head.params, 1.0, foreach=True)
-    head.optimizer.step()
-    kept = min(recipe.average, (1 + step) / (10 + step))
-    torch._foreach_lerp_(head.mean, [p.detach() for p in head.params], 1 - kept)
+    return Head(trial, run, detector, Learning(trial.recipe, detector))
 
 
 def joined(one: Batch, other: Batch) -> Batch:

@@ -147,40 +147,58 @@ def train(
     material = setup.material
     detector = build(recipe, setup)
     sampler = Sampler(material, keep, recipe, recipe.seed)
-    groups = groups_of(recipe, detector)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=material.device.type == "cuda")
-    rates = [group["lr"] for group in groups]
-    params = [p for group in groups for p in group["params"]]
-    mean = [p.detach().clone() for p in params]
+    learning = Learning(recipe, detector)
     history, start = [], time.time()
     for step in range(recipe.steps):
         with torch.no_grad():
             shown = batch(material, sampler.draw(recipe.batch // 2), recipe)
         looked_at = some_patches(recipe.patches, material.device)
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate * rate_share(step, recipe.steps)
         found = answer(detector, shown.images, looked_at)
         loss, terms = losses(found, detector, recipe, shown.by(looked_at))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
-        optimizer.step()
-        kept = min(recipe.average, (1 + step) / (10 + step))
-        torch._foreach_lerp_(mean, [p.detach() for p in params], 1 - kept)
+        norm = learning.step(loss, step)
         if step % max(1, recipe.steps // 8) == 0 or step == recipe.steps - 1:
             told = {name: round(float(value), 4) for name, value in terms.items()}
             history.append([step, float(norm), told])
         if time.time() > deadline:
             say(f"{recipe.name}: stopped at step {step} by the clock")
             break
-    with torch.no_grad():
-        for parameter, value in zip(params, mean, strict=True):
-            parameter.copy_(value)
+    learning.end()
     if material.device.type == "cuda":
         torch.cuda.synchronize()
     took = time.time() - start
     speed = round(recipe.batch * (step + 1) / took)
     return Trained(recipe, detector.eval(), history, round(took, 2), speed)
+
+
+class Learning:
+    """AdamW on what trains of a detector, and the average of its weights over the steps."""
+
+    def __init__(self, recipe: Recipe, detector: Detector) -> None:
+        self._recipe = recipe
+        groups = _groups(recipe, detector)
+        self.params = [parameter for group in groups for parameter in group["params"]]
+        fused = detector.mean.device.type == "cuda"
+        self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=fused)
+        self._rates = [group["lr"] for group in groups]
+        self._mean = [parameter.detach().clone() for parameter in self.params]
+
+    def step(self, loss: Float[Tensor, ""], step: int) -> Float[Tensor, ""]:
+        """Learn from a loss; the gradient's norm before it is clipped."""
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * rate_share(step, self._recipe.steps)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.params, 1.0, foreach=True)
+        self._optimizer.step()
+        kept = min(self._recipe.average, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._mean, [p.detach() for p in self.params], 1 - kept)
+        return norm
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """Give the detector the averaged weights."""
+        for parameter, value in zip(self.params, self._mean, strict=True):
+            parameter.copy_(value)
 
 
 def rate_share(step: int, steps: int) -> float:
@@ -198,7 +216,7 @@ def some_patches(share: float, device: torch.device) -> Int[Tensor, " p"] | None
     return torch.randperm(GRID**2, device=device)[: round(share * GRID**2)]
 
 
-def groups_of(recipe: Recipe, detector: Detector) -> list[dict[str, Any]]:
+def _groups(recipe: Recipe, detector: Detector) -> list[dict[str, Any]]:
     """AdamW's groups of what trains: LayerNorms of the tower without decay, lora, what reads the tower."""
     groups: dict[str, dict[str, Any]] = {
         "norm": {"params": [], "lr": recipe.lr_norm, "weight_decay": 0.0},
