@@ -125,21 +125,6 @@ def test_what_a_recipe_names_trains_and_the_base_stays_as_it_was(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_training_goes_on_from_a_checkpoint(
-    setup: train.Setup, trained: train.Trained, tmp_path: Path
-) -> None:
-    start = tmp_path / "start.safetensors"
-    trained.save(start)
-    further = replace(setup, start=start)
-    found = train.build(trained.recipe, further)
-    before = {name: value.clone() for name, value in found.trained_state().items()}
-    for name, value in trained.detector.trained_state().items():
-        torch.testing.assert_close(before[name], value, atol=1e-3, rtol=1e-3)  # of float16
-    after = train.train(trained.recipe, further, keep_all(setup), print).detector.trained_state()
-    assert not any(torch.equal(after[name], before[name]) for name in after if ".change." in name)
-
-
-@pytest.mark.usefixtures("quick")
 def test_a_step_may_look_at_part_of_the_patches(
     setup: train.Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,7 +464,3 @@ def test_a_broken_off_training_goes_on_with_what_is_missing(
     before.save()
     plan.phase_default(None, plan.Log(tmp_path), 0, recipes.DEFAULT)  # type: ignore[arg-type]
     assert asked == ["R4", "R3", "1300 steps"]
-    plan.phase_further(None, plan.Log(tmp_path), 0)  # type: ignore[arg-type]
-    (tmp_path / f"{recipes.FILMED.name}-0.safetensors").touch()
-    plan.phase_further(None, plan.Log(tmp_path), 0)  # type: ignore[arg-type]
-    assert asked[3:] == ["200 steps"]

@@ -3,9 +3,6 @@
 PHASE `default` trains what is shipped: its recipe, or --recipe, without each pair of folds, for the
 calibration, and on all but the held fifths. It goes on where it was broken off, training by training.
 
-PHASE `further` teaches the checkpoint --start further, by films for the most part, on all but the held
-fifths.
-
 PHASE `one` tries recipes on two pairs of folds until the clock ends it, and trains the best on all but the
 held fifths. `two` narrows the crop, trains the better margin on all but the held fifths, and then judges what
 it may owe its scores to. OUT receives results.jsonl, scores.npz (logits of every fold) and the final
@@ -230,18 +227,12 @@ def phase_default(setup: Setup, log: Log, end: float, recipe: Recipe) -> None:
         final(last, setup, log, end)
 
 
-def phase_further(setup: Setup, log: Log, end: float) -> None:
-    """A checkpoint, taught further by films."""
-    if not (log.out / f"{recipes.FILMED.name}-0.safetensors").exists():
-        final(recipes.FILMED, setup, log, end)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a phase."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=("default", "further", "one", "two"))
+    parser.add_argument("phase", choices=("default", "one", "two"))
     parser.add_argument("pack", type=Path)
     parser.add_argument("base", type=Path)
     parser.add_argument("out", type=Path)
@@ -250,7 +241,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     shippable = {one.name: one for one in (recipes.DEFAULT, recipes.SHALLOW)}
     parser.add_argument("--recipe", choices=shippable, default=recipes.DEFAULT.name)
-    parser.add_argument("--start", type=Path, help="the checkpoint that `further` goes on from")
     parser.add_argument("--copies", type=int, default=3000, help="real crops to have redrawn")
     parser.add_argument("--only", default="", help="names of recipes of phase one, with commas")
     parser.add_argument("--decoders", type=Path, default=Path("../shared/tools/decoders.py"))
@@ -263,10 +253,6 @@ def main(arguments: list[str] | None = None) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = True
         log.say(torch.cuda.get_device_name())
-    if (asked.phase == "further") != (asked.start is not None):
-        parser.error(
-            "`further` goes on from a checkpoint, the other phases from the base: --start is for it alone"
-        )
     end = START + asked.seconds
     crops = material.load(
         asked.pack,
@@ -276,11 +262,9 @@ def main(arguments: list[str] | None = None) -> None:
         copies=asked.copies,
         kept=asked.out / f"redrawn-{asked.copies}.npz",
     )
-    setup = Setup(crops, checkpoint.read_base(asked.base), asked.start)
+    setup = Setup(crops, checkpoint.read_base(asked.base))
     if asked.phase == "default":
         phase_default(setup, log, end, shippable[asked.recipe])
-    elif asked.phase == "further":
-        phase_further(setup, log, end)
     elif asked.phase == "one":
         phase_one(setup, log, end, [name for name in asked.only.split(",") if name])
     else:

@@ -85,11 +85,6 @@ REFERENCE = 0.5
 # The same by six layers instead of ten, for 0.6 of the cost; trained on a processor, half the patches a step.
 SHALLOW = DEFAULT.but("lora-60-6", detector={"depth": 6, "layers": (6,)}, patches=0.5)
 
-# What is shipped taught further, on films for the most part, half the patches a step.
-FILMED = DEFAULT.but(
-    "lora-60-filmed", film=0.6, steps=200, batch=64, patches=0.5, lr_lora=1.5e-4, lr_head=3e-4
-)
-
 # [CLS] instead of queries: no map, hence no loss of patches.
 CLS: dict[str, Any] = {
     "detector": {"token": "cls", "prior": False, "located": False},

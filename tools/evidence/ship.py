@@ -2,8 +2,7 @@
 
     python -m tools.evidence.ship RUN PACK --base BASE --out weights/b16-evidence.safetensors
 
-RUN is the folder that `plan` wrote (scores.npz, NAME-0.safetensors), PACK the archive that it learnt from.
---final is NAME, where it is not the recipe's with -final: a detector taught further after its recipe.
+RUN is the folder that `plan` wrote (scores.npz, *-final-0.safetensors), PACK the archive that it learnt from.
 Beside the checkpoint, --table receives the videos' scores as a CSV file without names.
 
 Scores of sources left out are those of short trainings, one for each pair of folds; the final one, which is
@@ -72,9 +71,6 @@ def main() -> None:
     parser.add_argument("pack", type=Path)
     parser.add_argument("--base", default="clip-vit-b16")
     parser.add_argument("--recipe", default=DEFAULT.name)
-    parser.add_argument(
-        "--final", help="the final detector's name, RECIPE-final where nothing is said"
-    )
     parser.add_argument("--name", default="b16-evidence")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--table", type=Path)
@@ -83,12 +79,12 @@ def main() -> None:
     archive = zipfile.ZipFile(asked.pack)
     entries = read_entries(archive)
     scores = np.load(asked.run / "scores.npz")
-    final = asked.final or f"{asked.recipe}-final"
+    (final,) = asked.run.glob(f"{asked.recipe}-final-0.safetensors")
     base = weights.catalogue().bases[asked.base]
-    detector, recipe = assembled(asked.run / f"{final}-0.safetensors", base)
+    detector, recipe = assembled(final, base)
 
     left_out = [v for fold in FOLDS for v in videos(scores, entries, fold, asked.recipe)]
-    held = {name: videos(scores, entries, f"held/{name}", final) for name in HELD}
+    held = {name: videos(scores, entries, f"held/{name}", asked.recipe) for name in HELD}
     ratio = max(spread_ratio(left_out, own) for own in held.values())
     sys.stdout.write(f"the final detector spreads its scores {ratio:.2f} times as wide\n")
     scaled = [ratio * video.score for video in left_out]
@@ -164,9 +160,9 @@ def assembled(path: Path, base: BaseEntry) -> tuple[Detector, dict[str, Any]]:
     return detector.eval(), recipe
 
 
-def videos(scores: Any, entries: Sequence[Entry], fold: str, name: str) -> list[Video]:
-    """Up to MOST videos of each class of a fold, with their scores by `name` (see logits_of)."""
-    logits = logits_of(scores, fold, name)
+def videos(scores: Any, entries: Sequence[Entry], fold: str, recipe: str) -> list[Video]:
+    """Up to MOST videos of each class of a fold, with their scores."""
+    logits = logits_of(scores, fold, recipe)
     rows: dict[tuple[str, str], list[int]] = {}
     for place, row in enumerate(scores[f"rows/{fold}"].tolist()):
         rows.setdefault((entries[row].source, entries[row].video), []).append(place)
@@ -184,16 +180,13 @@ def videos(scores: Any, entries: Sequence[Entry], fold: str, name: str) -> list[
     return kept
 
 
-def logits_of(scores: Any, fold: str, name: str) -> np.ndarray:
-    """Of the crops `rows/FOLD` of scores.npz, by the detector that had not seen them.
-
-    `name` is the final detector's for a held fifth, the recipe's for a fold.
-    """
+def logits_of(scores: Any, fold: str, recipe: str) -> np.ndarray:
+    """Of the crops `rows/FOLD` of scores.npz, by the detector that had not seen them."""
     if fold.startswith("held/"):
-        values = scores[f"held/{name}/0/{fold.removeprefix('held/')}"]
+        values = scores[f"held/{recipe}-final/0/{fold.removeprefix('held/')}"]
     else:
-        names = (f"{name}/0/0/{fold}", f"{name}-rest/0/0/{fold}")
-        values = scores[next(one for one in names if one in scores.files)]
+        names = (f"{recipe}/0/0/{fold}", f"{recipe}-rest/0/0/{fold}")
+        values = scores[next(name for name in names if name in scores.files)]
     return values[0] - REFERENCE * values[1]
 
 

@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from deepscan.faces.alignment import on_face
 from deepscan.files import part_file
-from deepscan.model import adapters, checkpoint
+from deepscan.model import adapters
 from deepscan.model.detector import Answer, Detector
 from deepscan.model.processor import computes_bfloat16
 from deepscan.shapes import Bool, Float, Int
@@ -46,8 +46,6 @@ class Setup:
     material: Material
     base: Mapping[str, Tensor]
     """The base's weights, as checkpoint.read_base gives them."""
-    start: Path | None = None
-    """The checkpoint that training goes on from; None: from the base alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +99,8 @@ def build(recipe: Recipe, setup: Setup) -> Detector:
         place = detector.aggregation.place
         assert place is not None
         place.requires_grad_(False).copy_(torch.where(face, 0.0, NOWHERE))
-    if setup.start is not None:
-        found = checkpoint.read_tensors(setup.start)
-        checkpoint.restore(detector, setup.start, {n: v.float() for n, v in found.items()})
     detector.to(material.device)
-    if recipe.standard and setup.start is None:
+    if recipe.standard:
         with autocast(material.device), torch.no_grad():
             detector.standardise(detector.tokens(some_views(material) / 255))
     if in_bfloat16(material.device):
