@@ -22,23 +22,24 @@ LONGEST_NAME = 100  # characters of a signer's name, which is whatever the signe
 def check(path: Path) -> Credentials:
     """The status of the credentials in `path`, checked with the optional package c2pa-python."""
     try:
-        import c2pa
+        # By name: a folder that happens to be called c2pa is imported as a package with nothing in it.
+        from c2pa import C2paError, Context, Reader
     except ImportError:
         return Credentials(
             "not_checked", "c2pa-python is not installed: pip install deepscan-forensics[c2pa]"
         )
     try:
-        with c2pa.Context.from_dict(SETTINGS) as context, path.open("rb") as file:
-            reader = c2pa.Reader(file, context=context)
+        with Context.from_dict(SETTINGS) as context, path.open("rb") as file:
+            reader = Reader(file, context=context)
             with reader:
                 return read(reader.get_validation_state(), json.loads(reader.json()))
-    except c2pa.C2paError.ManifestNotFound:
+    except C2paError.ManifestNotFound:
         return Credentials("absent", "The file carries no Content Credentials.")
-    except c2pa.C2paError.NotSupported as error:
+    except C2paError.NotSupported as error:
         return Credentials("not_checked", f"c2pa-python does not read this kind of file: {error}")
-    except (c2pa.C2paError.Io, c2pa.C2paError.RemoteManifest) as error:
+    except (C2paError.Io, C2paError.RemoteManifest) as error:
         return Credentials("not_checked", f"The Content Credentials could not be reached: {error}")
-    except c2pa.C2paError as error:
+    except C2paError as error:
         return Credentials("invalid", f"The Content Credentials cannot be read: {error}")
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,10 +20,13 @@ STORE = {
 }
 
 
+@pytest.mark.parametrize(
+    "found_instead", [None, ModuleType("c2pa")], ids=["nothing", "a folder of that name"]
+)
 def test_without_the_package_nothing_is_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found_instead: ModuleType | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "c2pa", None)
+    monkeypatch.setitem(sys.modules, "c2pa", found_instead)
     found = check(tmp_path / "a.mp4")
     assert found.status == "not_checked"
     assert "[c2pa]" in found.detail
