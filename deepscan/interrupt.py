@@ -29,14 +29,21 @@ PATIENCE = 1.0  # seconds until a signal must have been heard
 DEAF = 2.0  # seconds for the clean-up; further signals are ignored meanwhile
 
 _heard = -DEAF
+_process = os.getpid()
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, as the handler of a signal.
 
-    A second Ctrl-C would interrupt the removal of incomplete files, so only the first one counts.
+    A second Ctrl-C would interrupt the removal of incomplete files, so only the first one counts. Forks, as
+    torch makes to read crops, leave Ctrl-C to their parent, which hears it too and ends them: one that is
+    just starting would print the exception. Other signals end them at once, without a word.
     """
     global _heard
+    if os.getpid() != _process:
+        if number != signal.SIGINT:
+            os._exit(0)  # torch takes any other code for a crash
+        return
     before, _heard = _heard, time.monotonic()
     if _heard - before >= DEAF:
         raise KeyboardInterrupt

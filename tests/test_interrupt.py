@@ -108,3 +108,32 @@ def test_signals_to_a_fork_are_not_its_parent_s() -> None:
     """As those by which torch ends the processes that read crops."""
     with started(FORK) as process:
         assert process.communicate()[0] == b"alive\n"
+
+
+STARTING = """
+import multiprocessing.util, os, signal, sys
+from deepscan.interrupt import hear_signals
+
+hear_signals()
+real = multiprocessing.util._close_stdin
+
+def interrupted():
+    os.kill(os.getpid(), int(sys.argv[1]))
+    real()
+
+multiprocessing.util._close_stdin = interrupted
+child = multiprocessing.get_context("fork").Process(target=print, args=("worked",))
+child.start()
+child.join()
+print(child.exitcode)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, "worked\n0\n"), (signal.SIGTERM, "0\n")]
+)
+def test_a_fork_that_is_just_starting_prints_no_traceback(number: int, said: str) -> None:
+    with started(STARTING, number) as process:
+        out, err = process.communicate(timeout=60)
+    assert (out.decode(), err.decode()) == (said, "")
