@@ -29,8 +29,9 @@ from PIL import Image
 from deepscan.data.prepare import PrepareSettings, prepare
 from deepscan.shapes import Bool
 from tools.evidence import sources
+from tools.evidence.differences import Mask
 from tools.evidence.entries import MASK_SIDE, SETS, Entry
-from tools.evidence.sources import Landmarks, Mask, SourceCrop
+from tools.evidence.sources import Landmarks, SourceCrop
 
 LARGEST = 60_000_000  # bytes
 FOLDS = 5

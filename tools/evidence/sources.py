@@ -13,25 +13,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from deepscan.data.crops import read_crops
 from deepscan.errors import DataError
 from deepscan.faces.alignment import CROP_SIDE, TEMPLATE, invert, similarity, warp
 from deepscan.faces.mtcnn import Mtcnn
 from deepscan.records import Pixels
-from deepscan.shapes import Bool, Float
-
-Points = Float[np.ndarray, "5 2"]  # landmarks, x and y in a picture's pixels
-Mask = Bool[np.ndarray, "h w"]
+from tools.evidence.differences import Mask, Points, difference, of_panels
 
 SEARCH_SIDE = 640  # longer sides of pictures are brought to this before a face is looked for
-
-# A forged region by difference, as in data/cutting.py: blurred, above what encoding leaves.
-BLUR, FLOOR, ABOVE, CLOSE = 6.0, 25, 3.5, 12
-BORDER = 8.0  # grey levels at the crop's edge; above it two pictures do not show the same frame
-CHANGED = 4.0  # grey levels in the face's middle; below it nothing is manipulated to be seen
-WIDEST = 0.6  # share of the crop; what covers more is no face
 
 # Rows of a crop where captions or watermarks of a page's makers lie: blackened, as if the frame ended there.
 CAPTIONS = {
@@ -64,38 +54,56 @@ class SourceCrop:
 
 
 def methods(folder: Path, quality: int) -> Iterator[SourceCrop]:
-    """Six crops a clip, by source page, without captions and watermarks."""
+    """Six crops a clip, by source page, without captions and watermarks.
+
+    A face swap's has a mask if the page shows the same frame of the original. What other methods write is
+    the whole picture, where it is like the original, too.
+    """
     with (folder / "methods.csv").open(encoding="utf-8") as file:
         clips = list(csv.DictReader(file))
     listed = json.loads((folder / "methods.json").read_text("utf-8"))["methods"]
     frames = {
-        video: said["frames"]
+        video: [folder / frame for frame in said["frames"]]
         for splits in listed.values()
         for video, said in splits["train"].items()
     }
+    originals = {
+        (clip["source"], clip["pair"], path.stem): path
+        for clip in clips
+        if clip["label"] == "real" and clip["pair"]
+        for path in frames[clip["video"]]
+    }
     for clip in clips:
-        for frame in frames[clip["video"]]:
-            path = folder / frame
-            beside = Path(str(path).replace("/frames/", "/landmarks/")).with_suffix(".npy")
-            points = np.load(beside)
-            if len(points) == 81:  # dlib's: eyes, nose tip, mouth corners
-                points = np.stack(
-                    [points[36:42].mean(0), points[42:48].mean(0), *points[[30, 48, 54]]]
-                )
-            pixels = read(path).copy()
-            for top, bottom in CAPTIONS.get(clip["source"], ()):
-                pixels[top:bottom] = 0
+        page = clip["source"]
+        for path in frames[clip["video"]]:
+            pixels, points = _of_page(path, page)
+            original = originals.get((page, clip["pair"], path.stem))
+            mask = None
+            if clip["kind"] == "face_swap" and original is not None:
+                mask = of_panels(*_of_page(original, page), pixels, points)
             yield SourceCrop(
                 data=encoded(pixels, quality),
+                mask=mask,
                 points=points,
                 label=int(clip["label"] == "fake"),
                 kind=clip["kind"],
-                source=clip["source"],
+                source=page,
                 method=clip["method"],
-                person=f"{clip['source']}/{clip['pair'] or clip['video']}",
+                person=f"{page}/{clip['pair'] or clip['video']}",
                 video=clip["video"],
                 frame=int(path.stem),
             )
+
+
+def _of_page(path: Path, page: str) -> tuple[Pixels, Points]:
+    """A crop of methods/ and its landmarks; captions and watermarks of its page are black."""
+    points = np.load(Path(str(path).replace("/frames/", "/landmarks/")).with_suffix(".npy"))
+    if len(points) == 81:  # dlib's: eyes, nose tip, mouth corners
+        points = np.stack([points[36:42].mean(0), points[42:48].mean(0), *points[[30, 48, 54]]])
+    pixels = read(path).copy()
+    for top, bottom in CAPTIONS.get(page, ()):
+        pixels[top:bottom] = 0
+    return pixels, points
 
 
 def pairs(folder: Path, listing: Path, quality: int) -> Iterator[SourceCrop]:
@@ -129,7 +137,10 @@ def pairs(folder: Path, listing: Path, quality: int) -> Iterator[SourceCrop]:
 
 
 def ffpp(folder: Path, marks: Landmarks, quality: int, most: int) -> Iterator[SourceCrop]:
-    """FaceForensics++'s crops as they are framed, up to `most` a video; a_b and b_a are one person."""
+    """FaceForensics++'s crops as they are framed, up to `most` a video; a_b and b_a are one person.
+
+    They have no masks: a manipulated crop and the real one of its number show different moments.
+    """
     paths = sorted(folder.glob("*/*.jpg"))
     marks.find(paths, pad=64)
     of_fakes = [path.stem.split("_") for path in paths if path.parent.name == "fake"]
@@ -143,13 +154,8 @@ def ffpp(folder: Path, marks: Landmarks, quality: int, most: int) -> Iterator[So
             continue
         taken[half + video] += 1
         target = video.split("_")[0]
-        mask = None
-        original = folder / "real" / f"{target}_{frame}.jpg"
-        if half == "fake" and original.exists():
-            mask = difference(read(original), read(path))
         yield SourceCrop(
             data=encoded(read(path), quality),
-            mask=mask,
             points=points,
             label=int(half == "fake"),
             kind="expression" if half == "fake" else "real",
@@ -279,28 +285,6 @@ class Landmarks:
 
 def _key(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
-
-
-def difference(real: Pixels, fake: Pixels) -> Mask | None:
-    """Where two crops of one frame differ; None if they do not show one, or nothing is seen to change."""
-    unit = len(fake) / CROP_SIDE
-    change = np.abs(real.astype(np.float32) - fake).mean(2)
-    change = ndimage.gaussian_filter(change, BLUR * unit)
-    border = np.concatenate(
-        [change[:8].ravel(), change[-8:].ravel(), change[:, :8].ravel(), change[:, -8:].ravel()]
-    )
-    third = slice(len(change) // 3, 2 * len(change) // 3)
-    middle = change[third, third].mean()
-    if np.median(border) > BORDER or middle < CHANGED or middle < 2 * np.median(border):
-        return None
-    mask = change > np.percentile(change, FLOOR) + ABOVE
-    mask = ndimage.binary_closing(np.pad(mask, CLOSE), iterations=CLOSE)[CLOSE:-CLOSE, CLOSE:-CLOSE]
-    parts, count = ndimage.label(mask)
-    if not count:
-        return None
-    sizes = ndimage.sum_labels(mask, parts, range(1, count + 1))
-    mask = parts == 1 + int(np.argmax(sizes))
-    return None if mask.mean() > WIDEST else ndimage.binary_fill_holes(mask)
 
 
 def aligned(pixels: Pixels, points: Points) -> tuple[Pixels, Points]:
