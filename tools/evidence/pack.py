@@ -7,7 +7,7 @@ archive holds crops/NNNNN.jpg or .webp, index.json with one row for each (see En
 crop is, where its face is and where it is forged is found here once: training looks for nothing.
 
 dfdc's crops keep their bytes; the others are coded anew as WebP, real and manipulated ones alike. Pairs are
-prepared beside the archive, with 8 frames, if no folder of prepared ones is named.
+prepared beside the archive, with 10 frames, if no folder of prepared ones is named.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--landmarks", type=Path, help="cache of what was found")
     parser.add_argument("--quality", type=int, default=90, help="WebP's")
     parser.add_argument("--dfdc", type=int, default=2000, help="originals taken")
-    parser.add_argument("--dfdc-fakes", type=int, default=1100)
-    parser.add_argument("--faces", type=int, default=1100)
-    parser.add_argument("--ffpp", type=int, default=5, help="crops a video")
+    parser.add_argument("--dfdc-fakes", type=int, default=1000)
+    parser.add_argument("--faces", type=int, default=700)
+    parser.add_argument("--ffpp", type=int, default=4, help="crops a video")
     asked = parser.parse_args(arguments)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     pairs = asked.pairs or asked.out.parent / "pairs"
     if asked.pairs is None:
-        prepare(asked.material / "pairs", pairs, PrepareSettings(frames=8))
+        prepare(asked.material / "pairs", pairs, PrepareSettings(frames=10))
     marks = Landmarks(asked.landmarks or asked.out.parent / "landmarks.json")
     folder, quality = asked.material, asked.quality
     found = (
