@@ -12,15 +12,15 @@ import torch
 
 from builders import evidence_material as made
 from deepscan.model import tower
-from tools.evidence import folds, heads, recipes, train
-from tools.evidence.heads import Trial
+from tools.evidence import folds, heads, recipes, train, trials
 from tools.evidence.material import Material
 from tools.evidence.pseudo_fakes import Kind
 from tools.evidence.sampling import PLAIN, Batch
 from tools.evidence.train import Setup
+from tools.evidence.trials import LISTS, Trial
 
 RUNS = {"R1": ("pairs",), "R2": ("ffpp", "M1")}
-FROZEN = heads.FROZEN.but(
+FROZEN = trials.FROZEN.but(
     "frozen",
     detector={"tower": "tiny-vit", "depth": 3, "layers": (2, 3), "heads": 4},
     steps=2,
@@ -84,6 +84,16 @@ def test_a_kind_that_does_not_count_leaves_its_share_to_the_others() -> None:
     assert (nothing == 0).all()
 
 
+def test_masks_are_hidden_of_a_group_s_manipulated_crops_alone() -> None:
+    """Of pages' crops: a manipulated one with a mask, a pseudo-fake of a real one, and a real one."""
+    crops = shown([PLAIN, PLAIN, Kind.SELF, PLAIN], [1, 1, 1, 0])
+    crops = replace(crops, known=torch.ones(4, dtype=torch.bool))
+    group = np.array(["pairs", "methods", "methods", "methods"])
+    assert Trial(FROZEN).known(crops, group).all()
+    found = Trial(FROZEN, unmasked=("methods",)).known(crops, group)
+    assert found.tolist() == [True, False, True, True]
+
+
 def test_a_head_learns_nothing_of_the_folds_it_is_judged_by(setup: Setup) -> None:
     """Where ffpp's and M1's pixels are others, R2's head is the same, and R1's is not.
 
@@ -113,14 +123,14 @@ def test_all_trials_start_alike_and_share_one_tower(setup: Setup) -> None:
     assert all(map(torch.equal, found[0].learning.params, found[1].learning.params))
 
 
-@pytest.mark.parametrize("trials", [heads.changes(), heads.sinks()])
+@pytest.mark.parametrize("name", LISTS)
 def test_every_trial_of_a_list_trains(
-    trials: list[Trial], setup: Setup, monkeypatch: pytest.MonkeyPatch
+    name: str, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = {name: getattr(FROZEN.detector, name) for name in ("tower", "depth", "layers", "heads")}
     chosen = [
         replace(trial, recipe=trial.recipe.but(trial.name, detector=tiny, steps=1, batch=8))
-        for trial in trials
+        for trial in LISTS[name]()
     ]
     assert len({trial.name for trial in chosen}) == len(chosen)
     monkeypatch.setattr(folds, "RUNS", {"R1": ("pairs",)})
@@ -140,7 +150,7 @@ def test_the_command_adds_a_row_of_each_trial_fold_and_seed(
     monkeypatch.setattr(heads.checkpoint, "read_base", lambda _: setup.base)
     monkeypatch.setattr(heads, "Decoders", lambda *_: None)
     cls = FROZEN.but("cls", **recipes.CLS)
-    monkeypatch.setattr(heads, "changes", lambda: [Trial(FROZEN), Trial(cls)])
+    monkeypatch.setitem(LISTS, "changes", lambda: [Trial(FROZEN), Trial(cls)])
     given = [str(tmp_path / name) for name in ("pack.zip", "base", "out")]
     for seed in ("0", "1"):
         heads.main([*given, "--seed", seed, "--steps", "2"])

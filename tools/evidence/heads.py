@@ -17,7 +17,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,13 @@ from deepscan.model import checkpoint
 from deepscan.model.detector import Detector, without_detail
 from deepscan.model.tower import Tokens
 from deepscan.shapes import Bool, Float
-from tools.evidence import evaluation, folds, material, recipes, registers
+from tools.evidence import evaluation, folds, material, registers, trials
 from tools.evidence.codecs import compressed
 from tools.evidence.decoders import Decoders
 from tools.evidence.evaluation import Scores
 from tools.evidence.geometry import plain_view
 from tools.evidence.material import Material, Rows
-from tools.evidence.pseudo_fakes import Kind
-from tools.evidence.recipes import Recipe
-from tools.evidence.sampling import PLAIN, Batch, Sampler, batch
+from tools.evidence.sampling import Batch, Sampler, batch
 from tools.evidence.train import (
     Learning,
     Setup,
@@ -47,88 +45,13 @@ from tools.evidence.train import (
     some_patches,
     some_views,
 )
+from tools.evidence.trials import Trial
 
-FROZEN = recipes.DEFAULT.but(
-    "frozen", detector={"adapter": "none", "depth": 6, "layers": (6,)}, patches=0.5, batch=64
-)
 OF_VIDEO, MOST = 2, 300  # crops of a video and of a fold that judge
 CRF = 35
 LONGEST = 8  # the layer of ViT-B/16 after which outliers are at their longest
 COLUMNS = ("seed", "trial", "fold", "auc", "auc_ref", "auc_film", "pixel_auc", "peak_fake", "steps")
 MEASURES = COLUMNS[3:8]
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A head's recipe, and how much of what it is shown counts."""
-
-    recipe: Recipe
-    pseudo: float = 0.5
-    """Share of pseudo-fakes among the manipulated crops."""
-    kinds: dict[Kind, float] = field(default_factory=dict)
-    """Factors of pseudo-fakes of some kinds, by 1 where nothing is said."""
-    film: float = 0.3
-    """Share of the crops that are films'."""
-    spare: bool = False
-    """Whether the tower has a spare token for its outliers (registers.py)."""
-
-    @property
-    def name(self) -> str:
-        return self.recipe.name
-
-    def weights(
-        self, shown: Batch, filmed: Bool[Tensor, " b"], left_out: Bool[Tensor, " b"]
-    ) -> Float[Tensor, " b"]:
-        """How much each crop counts; both classes alike."""
-        weight = shown.weight.clone()
-        for kind, factor in self.kinds.items():
-            weight = torch.where(shown.kind == kind, weight * factor, weight)
-        weight = weight * torch.where(filmed, self.film, 1 - self.film)
-        weight[left_out] = 0
-        pseudo, manipulated = shown.kind != PLAIN, shown.labels > 0
-        for one, share in ((pseudo, self.pseudo), (~pseudo, 1 - self.pseudo)):
-            for group in (one & manipulated, one & ~manipulated):
-                weight[group] *= share / weight[group].sum().clamp_min(1e-6)
-        return weight * len(weight) / weight.sum().clamp_min(1e-6)
-
-
-def sinks() -> list[Trial]:
-    """With and without a spare token: the layers that ship, and less to keep queries off the background."""
-    deep = FROZEN.but("6, 8, 10", detector={"depth": 10, "layers": (6, 8, 10)})
-    anywhere = deep.but("6, 8, 10, no prior", **recipes.ANYWHERE)
-    plain = anywhere.but("6, 8, 10, no prior, no patch loss", **recipes.NO_PATCH)
-    cls = deep.but("6, 8, 10, cls", **recipes.CLS)
-    return [
-        Trial(recipe.but(f"{recipe.name}{', spare token' if spare else ''}"), spare=spare)
-        for spare in (False, True)
-        for recipe in (deep, anywhere, plain, cls)
-    ]
-
-
-def changes() -> list[Trial]:
-    """The recipe that ships on a frozen tower, and one change each."""
-    frozen, kinds = FROZEN, Kind
-    redrawn = (kinds.REDRAWN, kinds.REDRAWN_WHOLE)
-    return [
-        Trial(frozen),
-        Trial(frozen.but("cls", **recipes.CLS)),
-        Trial(frozen.but("no patch loss", **recipes.NO_PATCH)),
-        Trial(frozen.but("1 query", detector={"queries": 1})),
-        Trial(frozen.but("8 queries", detector={"queries": 8})),
-        Trial(frozen.but("4 heads", detector={"heads": 4})),
-        *(
-            Trial(frozen.but(f"{share:.0%} pseudo-fakes"), pseudo=share)
-            for share in (0, 0.25, 0.75)
-        ),
-        Trial(frozen.but("none redrawn"), kinds=dict.fromkeys(redrawn, 0.0)),
-        Trial(frozen.but("redrawn alone"), kinds={kinds.SELF: 0.0, kinds.SWAP: 0.0}),
-        Trial(frozen.but("no self-blends"), kinds={kinds.SELF: 0.0}),
-        Trial(frozen.but("no swaps"), kinds={kinds.SWAP: 0.0}),
-        *(Trial(frozen.but(f"{share:.0%} films"), film=share) for share in (0, 0.65, 1)),
-        Trial(frozen.but("FLCL", flcl=0.14)),
-        Trial(frozen.but("MACL", macl=0.14)),
-        Trial(frozen.but("RAAL", raal=1.0)),
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--copies", type=int, default=1000, help="real crops to have redrawn")
     parser.add_argument("--decoders", type=Path, default=Path("../shared/tools/decoders.py"))
-    lists = {"changes": changes, "sinks": sinks}
-    parser.add_argument("--trials", choices=lists, default="changes")
+    parser.add_argument("--trials", choices=trials.LISTS, default="changes")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args(arguments)
     results = asked.out / f"{asked.trials}.csv"
@@ -209,7 +131,9 @@ def main(arguments: list[str] | None = None) -> None:
     decoders = Decoders(asked.decoders, device)
     crops = material.load(asked.pack, device, decoders, say, copies=asked.copies, kept=kept)
     setup = Setup(crops, checkpoint.read_base(asked.base))
-    heads, tower = taught(setup, [replaced(trial, asked) for trial in lists[asked.trials]()], say)
+    heads, tower = taught(
+        setup, [replaced(trial, asked) for trial in trials.LISTS[asked.trials]()], say
+    )
     new = not results.exists()
     with results.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -257,7 +181,8 @@ def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> tuple[li
         for head in heads:
             weight = head.trial.weights(seen, filmed, outside[head.run][shown.rows].any(1))
             answer = head.detector.of_tokens(tokens[head.trial.spare], looked_at)
-            loss = losses(answer, head.detector, head.trial.recipe, replace(seen, weight=weight))[0]
+            own = replace(seen, weight=weight, known=head.trial.known(seen, crops.group))
+            loss = losses(answer, head.detector, head.trial.recipe, own)[0]
             head.learning.step(loss, step)
             values.setdefault(head.trial.name, []).append(float(loss.detach()))
         if step % max(1, recipe.steps // 12) == 0 or step == recipe.steps - 1:
