@@ -29,7 +29,7 @@ PATIENCE = 1.0  # seconds until a signal must have been heard
 DEAF = 2.0  # seconds for the clean-up; further signals are ignored meanwhile
 
 _heard = -DEAF
-_process = os.getpid()
+_process = os.getpid()  # whose signals these are
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -51,6 +51,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def hear_signals() -> None:
     """End at SIGINT, SIGTERM and SIGHUP, except for those that this process ignores, as under nohup."""
+    global _process
+    _process = os.getpid()  # it may be a fork of one that had imported this
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)

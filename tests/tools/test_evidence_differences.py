@@ -29,7 +29,7 @@ def frame(seed: int) -> Pixels:
 
 
 def swapped(pixels: Pixels) -> Pixels:
-    """A frame with another face, a fifth of which is darker only."""
+    """A frame whose FACE is upside down and paler."""
     changed = pixels.copy()
     rows, columns = (slice(s.start + 72, s.stop + 72) for s in FACE)
     changed[rows, columns] = changed[rows, columns][::-1] // 2 + 60

@@ -176,12 +176,12 @@ def taught(setup: Setup, chosen: Sequence[Trial], say: material.Say) -> tuple[li
         filmed = torch.arange(len(shown.labels), device=crops.device) >= len(plain.labels)
         looked_at = some_patches(recipe.patches, crops.device)
         tokens = tower.tokens(shown.images, looked_at)
-        seen = shown.by(looked_at)
+        seen, group = shown.by(looked_at), crops.group[shown.rows[:, 0].cpu().numpy()]
         values = dict[str, list[float]]()
         for head in heads:
             weight = head.trial.weights(seen, filmed, outside[head.run][shown.rows].any(1))
             answer = head.detector.of_tokens(tokens[head.trial.spare], looked_at)
-            own = replace(seen, weight=weight, known=head.trial.known(seen, crops.group))
+            own = replace(seen, weight=weight, known=head.trial.known(seen, group))
             loss = losses(answer, head.detector, head.trial.recipe, own)[0]
             head.learning.step(loss, step)
             values.setdefault(head.trial.name, []).append(float(loss.detach()))

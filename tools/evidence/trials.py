@@ -41,10 +41,9 @@ class Trial:
         return self.recipe.name
 
     def known(self, shown: Batch, group: Names) -> Bool[Tensor, " b"]:
-        """Of which crops it is told where they are manipulated; `group` of each crop of the material."""
-        hidden = torch.from_numpy(np.isin(group, self.unmasked)).to(shown.rows.device)
-        plain = (shown.kind == PLAIN) & (shown.labels > 0)
-        return shown.known & ~(plain & hidden[shown.rows[:, 0]])
+        """Of which crops it is told where they are manipulated; `group`: that of each."""
+        hidden = torch.from_numpy(np.isin(group, self.unmasked)).to(shown.known.device)
+        return shown.known & ~(hidden & (shown.kind == PLAIN) & (shown.labels > 0))
 
     def weights(
         self, shown: Batch, filmed: Bool[Tensor, " b"], left_out: Bool[Tensor, " b"]
